@@ -1,0 +1,1 @@
+"""agentainerctl: the command-line tool of agentainerd."""

@@ -1,0 +1,1 @@
+"""The control API over werkzeug: routing, authentication, errors, thin handlers."""

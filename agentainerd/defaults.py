@@ -1,0 +1,94 @@
+"""One documented constant per default and limit, with its unit. Configuration keys and docs refer to these."""
+
+# Where things are
+LISTEN_HOST = "127.0.0.1"
+LISTEN_PORT = 8081
+SYSTEM_STATE_DIR = "/var/lib/agentainer"
+SYSTEM_RUNTIME_DIR = "/run/agentainer"
+CONTROL_SOCKET = "agentainer.sock"  # in the runtime folder; mode 0660
+GATEWAY_SOCKET = "gateway.sock"  # in the runtime folder; what came over TCP, token needed
+REDIS_SOCKET = "redis.sock"  # in the runtime folder; the embedded server
+SOCKET_GROUP = "agentainer"
+DOCKER_HOST = "unix:///var/run/docker.sock"
+SEED_TOKEN = "agentainer-default-token"  # the original's; refused on an address that is not loopback
+
+# Agents
+AGENT_PORT = 8000  # where neither --port nor the image's only EXPOSE says otherwise
+NETWORK = "agentainer-network"
+NETWORK_BRIDGE = "agentainer0"
+ISOLATED_NETWORK = "agentainer-isolated"  # for agents without egress: no route out
+ISOLATED_BRIDGE = "agentainer1"
+STOP_GRACE_S = 10.0
+HOLD_TIMEOUT_S = 10.0  # a request to an agent that is starting waits this long, then 202
+MAX_HOLD_S = 60.0  # upper bound of `Prefer: wait=N` and of hold_timeout_s
+REQUEST_TIMEOUT_S = 600.0  # from the request's last byte to the answer's first; and between two pieces of it
+MAX_ENV_VARS = 50
+MAX_NAME_CHARS = 63  # DNS label
+MAX_IMAGE_CHARS = 256
+MEMORY_BYTES = 512 * 1024 * 1024
+PIDS_LIMIT = 256
+MIN_MEMORY_BYTES = 6 * 1024 * 1024  # what the engine accepts
+RESTART_BACKOFF_S = 1.0  # doubling
+MAX_RESTART_BACKOFF_S = 60.0
+RESTART_RESET_S = 60.0  # a run this long forgets earlier crashes
+CRASH_LOOP_LIMIT = 5  # crashes in a row, then `failed`
+CRASH_LOG_LINES = 20  # kept with a crash and shown with a failed start
+READY_PROBE_INTERVAL_S = 0.02  # first; doubles to MAX_READY_PROBE_INTERVAL_S
+MAX_READY_PROBE_INTERVAL_S = 0.5
+DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died
+
+# Durable requests
+MAX_REPLAY_BODY_BYTES = 10 * 1024 * 1024  # what can be queued
+MAX_INLINE_BODY_BYTES = 32 * 1024  # in Redis; above: a spool file
+MAX_STORED_RESPONSE_BYTES = 1024 * 1024  # head and body
+MAX_PENDING = 10_000  # per agent
+MAX_PENDING_BYTES = 256 * 1024 * 1024  # per agent
+REPLAY_CONCURRENCY = 4  # per agent, reached by doubling from 1
+MAX_ATTEMPTS = 8
+RETRY_BACKOFF_S = 1.0  # doubling, jitter +-20 %
+MAX_RETRY_BACKOFF_S = 300.0
+MAX_RETRY_AFTER_S = 3600.0  # of an agent's Retry-After
+MAX_AGE_S = 24 * 3600.0  # pending longer: failed, expired
+RESPONSE_TTL_S = 24 * 3600.0  # stored answers and idempotency keys
+FAILED_TTL_S = 7 * 24 * 3600.0  # dead letters
+MAX_FAILED = 10_000  # dead letters per agent
+HISTORY_LENGTH = 1000  # summaries of finished requests per agent
+LEASE_S = 30.0  # of a replay; renewed every LEASE_S / 3 while its owner lives
+COMMIT_BATCH = 128  # operations in one batch of the journal
+COMMIT_BATCH_BYTES = 1024 * 1024
+JOURNAL_WAIT_S = 5.0  # an ambiguous write waits this long for Redis to return before 503
+JOURNAL_BACKLOG = 1000  # operations kept in memory while Redis is down
+JOURNAL_BACKLOG_BYTES = 8 * 1024 * 1024
+MIN_FREE_DISK_BYTES = 512 * 1024 * 1024  # below: what would be queued gets 503
+
+# Data plane
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADER_LINE_BYTES = 16 * 1024
+MAX_HEADERS = 100
+MAX_TARGET_BYTES = 16 * 1024
+HEAD_TIMEOUT_S = 10.0
+BODY_IDLE_TIMEOUT_S = 30.0
+KEEPALIVE_TIMEOUT_S = 75.0
+WRITE_STALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 2.0
+MAX_CONNECTIONS = 10_000
+MAX_IDLE_UPSTREAMS = 512  # per target
+MAX_INTERIM_RESPONSES = 10
+LISTEN_BACKLOG = 4096
+DRAIN_TIMEOUT_S = 30.0
+
+# Control plane
+MAX_API_BODY_BYTES = 10 * 1024 * 1024
+MAX_JSON_DEPTH = 64
+MAX_API_CONNECTIONS = 256
+MAX_BUILD_CONTEXT_BYTES = 500 * 1024 * 1024
+MAX_BUILD_CONTEXT_FILES = 50_000
+PAGE_LIMIT = 100
+MAX_PAGE_LIMIT = 1000
+
+# Loops
+STATE_SYNC_INTERVAL_S = 10.0
+REPLAY_INTERVAL_S = 5.0
+RETENTION_INTERVAL_S = 30.0
+REDIS_START_TIMEOUT_S = 60.0  # loading a large journal takes a while
+ENGINE_TIMEOUT_S = 30.0

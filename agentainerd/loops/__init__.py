@@ -1,0 +1,1 @@
+"""Cadence only: each loop is run_once(services, now) -> how many."""

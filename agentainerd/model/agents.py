@@ -1,0 +1,295 @@
+"""Agents: what a person asked for (`AgentSpec`), what the daemon knows (`Agent`), and the rules between states.
+
+`validate` is the one place where the bounds of an agent's options are said.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from agentainerd import defaults
+from agentainerd.errors import Conflict, InvalidParameter
+from agentainerd.model.requests import ReplayPolicy
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+AGENT_ID = re.compile(r"agent-[0-9a-f]{16}")
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|COOKIE|CREDENTIAL", re.IGNORECASE)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
+_LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9._/-]*[a-zA-Z0-9])?")
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+    r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
+)
+MASK = "***"
+DENIED_SOURCES = ("/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/docker")
+DENIED_TARGETS = ("/", "/proc", "/sys", "/dev")
+
+
+class AgentState(StrEnum):
+    """What users see; the engine decides it."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mount: `source` is an absolute path on the host, or the name of an engine volume."""
+
+    host_path: str
+    container_path: str
+    read_only: bool = False
+
+    @property
+    def is_named(self) -> bool:
+        """The source is a volume of the engine, not a folder of the host."""
+        return not self.host_path.startswith("/")
+
+
+class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a person asked for; the field names are those of the API's deploy body.
+
+    Units: `cpu_limit` nano-CPUs (0: no limit), `memory_limit` bytes, `*_s` seconds, `max_pending_bytes` bytes.
+    `secrets` names the variables of `env_vars` that are masked in every read, beside those whose names look secret.
+    `token`: what `/agent/<ref>/` asks for; empty: the agent's proxy path is public.
+    `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own.
+    """
+
+    name: str
+    image: str
+    env_vars: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    cpu_limit: int = 0
+    memory_limit: int = defaults.MEMORY_BYTES
+    auto_restart: bool = False
+    token: str = ""
+    port: int = 0
+    command: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    network_egress: bool = True
+    hold_timeout_s: float = defaults.HOLD_TIMEOUT_S
+    request_timeout_s: float = defaults.REQUEST_TIMEOUT_S
+    stop_grace_s: float = defaults.STOP_GRACE_S
+    persistence: bool = True
+    replay_policy: ReplayPolicy = ReplayPolicy.AUTO
+    replay_concurrency: int = defaults.REPLAY_CONCURRENCY
+    ordered: bool = False
+    max_pending: int = defaults.MAX_PENDING
+    max_pending_bytes: int = defaults.MAX_PENDING_BYTES
+
+    def is_secret(self, variable: str) -> bool:
+        """The value of this variable is never shown."""
+        return variable in self.secrets or SECRET_NAME.search(variable) is not None
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a container ended. `code` is the engine's; `at` epoch seconds; `log` its last lines (at most 20)."""
+
+    code: int
+    oom_killed: bool = False
+    at: float = 0.0
+    error: str = ""
+    log: tuple[str, ...] = ()
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon knows of one agent; times are epoch seconds, 0: never.
+
+    `container_id` is "" before the first start and after the container was removed from outside.
+    `should_run`: a person wants it to run, so a crash is restarted where `auto_restart` is on.
+    `reason`: one clause that says why it is in this state ("exit 137, out of memory").
+    `crashes`: in a row; RESTART_RESET_S of running sets it back to 0. `restarts`: by the daemon, since deploy.
+    `next_restart_at`: while the daemon backs off before a restart.
+    """
+
+    id: str
+    spec: AgentSpec
+    state: AgentState = AgentState.CREATED
+    reason: str = ""
+    container_id: str = ""
+    image_id: str = ""
+    port: int = defaults.AGENT_PORT
+    should_run: bool = False
+    crashes: int = 0
+    restarts: int = 0
+    next_restart_at: float = 0.0
+    last_exit: Exit | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    started_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The unique, DNS-safe name."""
+        return self.spec.name
+
+    def require(self, verb: str, *states: AgentState) -> None:
+        """Check that `verb` is allowed in this state.
+
+        Raises:
+            Conflict: it is in none of `states`; the code is AGENT_<STATE>.
+        """
+        if self.state in states:
+            return
+        hints = {
+            AgentState.CREATED: f"agentainerctl start {self.name}",
+            AgentState.STOPPED: f"agentainerctl start {self.name}",
+            AgentState.PAUSED: f"agentainerctl resume {self.name}",
+            AgentState.FAILED: f"agentainerctl logs {self.name}",
+        }
+        why = f" ({self.reason})" if self.reason else ""
+        raise Conflict(
+            f"cannot {verb} '{self.name}': it is {self.state}{why}",
+            code=f"AGENT_{self.state.upper()}",
+            hint=hints.get(self.state),
+        )
+
+
+def validate(spec: AgentSpec) -> AgentSpec:
+    """Return `spec`, checked.
+
+    Checks all that can be said without asking the engine or the file system (services/agents.py does the rest).
+
+    Raises:
+        InvalidParameter: the first field that is wrong, and the reason.
+    """
+    _check_name(spec.name)
+    check_image(spec.image)
+    _check_env(spec)
+    for volume in spec.volumes:
+        _check_volume(volume)
+    _check_distinct("volumes", [volume.container_path for volume in spec.volumes])
+    for key, value in spec.labels.items():
+        if not _LABEL.fullmatch(key) or len(key) > 128 or key.startswith("agentainer."):
+            raise InvalidParameter(
+                "labels", f"{key!r} is not a label's name (letters, digits, . _ / -; not agentainer.*)"
+            )
+        _check_text("labels", value, 1024)
+    for part in spec.command:
+        _check_text("command", part, 32768)
+    _check_token(spec.token)
+    _check_numbers(spec)
+    if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
+        raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
+    return spec
+
+
+def check_image(image: str) -> None:
+    """Check the grammar of an image's name.
+
+    Raises:
+        InvalidParameter: it can't name an image.
+    """
+    if not image:
+        raise InvalidParameter("image", "is required")
+    if len(image) > defaults.MAX_IMAGE_CHARS:
+        raise InvalidParameter("image", f"is longer than {defaults.MAX_IMAGE_CHARS} characters")
+    if not _IMAGE.fullmatch(image):
+        raise InvalidParameter(
+            "image", f"{image!r} is not an image's name", hint="write it as name:tag, or give a Dockerfile"
+        )
+
+
+def masked_env(spec: AgentSpec) -> dict[str, str]:
+    """Return the variables with every secret's value masked."""
+    return {name: MASK if spec.is_secret(name) else value for name, value in spec.env_vars.items()}
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise InvalidParameter("name", "is required")
+    if len(name) > defaults.MAX_NAME_CHARS:
+        raise InvalidParameter("name", f"is longer than {defaults.MAX_NAME_CHARS} characters")
+    if not NAME.fullmatch(name):
+        raise InvalidParameter("name", f"{name!r} is not a name", hint="use a-z, 0-9 and -, as in a host's name")
+    if AGENT_ID.fullmatch(name):
+        raise InvalidParameter("name", f"{name!r} has the form of an id")
+
+
+def _check_env(spec: AgentSpec) -> None:
+    if len(spec.env_vars) > defaults.MAX_ENV_VARS:
+        raise InvalidParameter("env_vars", f"has {len(spec.env_vars)} variables; at most {defaults.MAX_ENV_VARS}")
+    for name, value in spec.env_vars.items():
+        if not _ENV_NAME.fullmatch(name) or len(name) > 256:
+            raise InvalidParameter("env_vars", f"{name!r} is not a variable's name")
+        if name in ("AGENT_ID", "AGENT_NAME", "AGENTAINER_URL"):
+            raise InvalidParameter("env_vars", f"{name} is set by agentainerd")
+        _check_text("env_vars", value, 32768)
+    for name in spec.secrets:
+        if name not in spec.env_vars:
+            raise InvalidParameter("secrets", f"{name!r} is not in env_vars")
+
+
+def _check_volume(volume: Volume) -> None:
+    source, target = volume.host_path, volume.container_path
+    for path in (source, target):
+        _check_text("volumes", path, 4096)
+        if ".." in path.split("/"):
+            raise InvalidParameter("volumes", f"{path!r} has a '..'")
+    if volume.is_named:
+        if not _VOLUME_NAME.fullmatch(source):
+            raise InvalidParameter("volumes", f"{source!r} is neither an absolute path nor a volume's name")
+    elif is_denied_source(source):
+        raise InvalidParameter("volumes", f"{source!r} may not be mounted into an agent", code="VOLUME_DENIED")
+    if not target.startswith("/") or _clean(target) in DENIED_TARGETS or _under(_clean(target), DENIED_TARGETS[1:]):
+        raise InvalidParameter("volumes", f"{target!r} is not a place in the container where a volume can be")
+
+
+def is_denied_source(path: str) -> bool:
+    """The host path is `/`, a system folder, in one, or holds one: closed to agents, whatever the configuration says."""
+    clean = _clean(path)
+    return clean == "/" or _under(clean, DENIED_SOURCES) or any(_under(denied, (clean,)) for denied in DENIED_SOURCES)
+
+
+def _clean(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _under(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def _check_token(token: str) -> None:
+    if token and (len(token) < 8 or len(token) > 512 or not all(33 <= ord(char) < 127 for char in token)):
+        raise InvalidParameter("token", "must be 8 to 512 printable ASCII characters without spaces")
+
+
+def _check_numbers(spec: AgentSpec) -> None:
+    bounds: Mapping[str, tuple[float, float]] = {
+        "port": (0, 65535),
+        "hold_timeout_s": (0, defaults.MAX_HOLD_S),
+        "request_timeout_s": (1, 86400),
+        "stop_grace_s": (0, 3600),
+        "replay_concurrency": (1, 64),
+        "max_pending": (1, 1_000_000),
+        "max_pending_bytes": (1024, 2**40),
+    }
+    for field, (low, high) in bounds.items():
+        value = getattr(spec, field)
+        if not low <= value <= high:
+            raise InvalidParameter(field, f"{value:g} is not between {low:g} and {high:g}")
+    if spec.cpu_limit and not 10_000_000 <= spec.cpu_limit <= 1024 * 10**9:
+        raise InvalidParameter("cpu_limit", f"{spec.cpu_limit} nano-CPUs is not between 0.01 and 1024 cores")
+    if spec.memory_limit and not defaults.MIN_MEMORY_BYTES <= spec.memory_limit <= 2**50:
+        raise InvalidParameter("memory_limit", f"{spec.memory_limit} bytes is not between 6 MiB and 1 PiB")
+
+
+def _check_text(field: str, value: str, limit: int) -> None:
+    if len(value) > limit:
+        raise InvalidParameter(field, f"a value is longer than {limit} characters")
+    if "\0" in value:
+        raise InvalidParameter(field, "a value has a NUL character")
+
+
+def _check_distinct(field: str, values: list[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if _clean(value) in seen:
+            raise InvalidParameter(field, f"{value!r} is there twice")
+        seen.add(_clean(value))

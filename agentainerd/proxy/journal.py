@@ -1,0 +1,123 @@
+"""What the data plane asks of a journal. Two work: Redis (store/journal.py), and none (`NullJournal`, persistence off).
+
+Every method may be called from any greenlet. `begin` and `settle` never block; all others do, until what they say is
+on disk. An operation is in the order in which it was called: what was settled before a claim is seen by that claim.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from agentainerd.errors import Unavailable
+from agentainerd.model.requests import Outcome, Reason, Record, StoredResponse
+
+
+class Write(Protocol):
+    """One write on its way to disk."""
+
+    @property
+    def done(self) -> bool:
+        """It is durable, or has failed: `wait` will not block."""
+
+    def wait(self) -> None:
+        """Block until it is durable.
+
+        Raises:
+            Unavailable: the journal can't be reached now, or has no space; the record will be made when it is back, if
+                there is room for it in memory.
+        """
+
+
+class KeyVerdict(StrEnum):
+    """What the journal knows of an idempotency key."""
+
+    NEW = "new"  # reserved for this record, which is now processing/live
+    DONE = "done"  # answered: `KeyAnswer.response`
+    PENDING = "pending"  # queued: same 202, same id
+    IN_FLIGHT = "in_flight"  # the first one runs: 409
+    MISMATCH = "mismatch"  # another request under the same key: 422
+    FAILED = "failed"  # the first one ended without an answer: `request_id` says which
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """The answer of `reserve`: the id is that of the request which holds the key."""
+
+    verdict: KeyVerdict
+    request_id: str
+    response: StoredResponse | None = None
+
+
+class Journal(Protocol):
+    """The durable record of requests; `docs/requests.md` has the promise."""
+
+    @property
+    def available(self) -> bool:
+        """Redis answers and there is room: a hint for the hot path, not a guarantee."""
+
+    def begin(self, record: Record) -> Write:
+        """Start to record a live request as processing/live (head, and the body where it is inline). Does not block."""
+
+    def reserve(self, record: Record) -> KeyAnswer:
+        """Record a live request whole before it is forwarded; with `record.key`, only if the key is new.
+
+        For keyed requests and for the policy at_least_once (`record.durable_live` is True; key may be None: always NEW).
+
+        Raises:
+            Unavailable: it may not be taken to be recorded.
+        """
+
+    def accept(self, record: Record, *, reason: Reason = Reason.QUEUED, due_at: float = 0.0) -> None:
+        """Make it pending and durable: when this returns, 202 may be said.
+
+        Works for a new record and for one that `begin` or `reserve` made (it moves, atomically). `due_at` (epoch
+        seconds) > 0 makes it wait until then, with reason retry_wait. Bodies over MAX_INLINE_BODY_BYTES must be in
+        `record.spool` and fsynced already.
+
+        Raises:
+            TooManyRequests: the agent's queue is full (code QUEUE_FULL); a live record stays what it was.
+            Unavailable: it is not recorded and never will be delivered.
+        """
+
+    def settle(self, record: Record, outcome: Outcome) -> None:
+        """End it: completed or failed. Durable soon; kept in memory and repeated while Redis is away. Does not block."""
+
+    def spool_dir(self) -> str:
+        """The folder for bodies over MAX_INLINE_BODY_BYTES; files named `<request id>.body`; temp files end in `.tmp`."""
+
+
+class _Done:
+    """A write that has nothing to write."""
+
+    done = True
+
+    def wait(self) -> None:
+        """Return at once."""
+
+
+class NullJournal:
+    """No persistence: nothing is recorded, and so nothing can be accepted."""
+
+    available = True
+
+    def begin(self, record: Record) -> Write:
+        """Record nothing."""
+        return _DONE
+
+    def reserve(self, record: Record) -> KeyAnswer:
+        """Every key is new: without a journal there is no first request to compare with."""
+        return KeyAnswer(KeyVerdict.NEW, record.id)
+
+    def accept(self, record: Record, *, reason: Reason = Reason.QUEUED, due_at: float = 0.0) -> None:
+        """Refuse: a 202 would be a lie."""
+        raise Unavailable("request persistence is off: the request was not queued", code="PERSISTENCE_OFF")
+
+    def settle(self, record: Record, outcome: Outcome) -> None:
+        """Forget it."""
+
+    def spool_dir(self) -> str:
+        """There is none."""
+        raise Unavailable("request persistence is off: there is no spool", code="PERSISTENCE_OFF")
+
+
+_DONE = _Done()

@@ -1,0 +1,91 @@
+"""One container behind a route: its address, its idle connections and what is in flight.
+
+The pool is a stack: take and put are O(1), a connection is out of it while somebody uses it, and the state changes
+without I/O in between. Written by the data plane only, but for `retire`.
+"""
+
+import socket as stdlib_socket
+import time
+
+from gevent import socket
+from gevent.event import Event
+
+from agentainerd import defaults
+
+_PEEK = stdlib_socket.MSG_PEEK | stdlib_socket.MSG_DONTWAIT
+
+
+class Target:
+    """One run of one container.
+
+    Attributes:
+        address: (host, port) where the agent listens.
+        container_id, started_at: which run of which container this is; a restart makes a new target.
+        in_flight: exchanges under way.
+        retired: set when the container of this run is known to be down.
+    """
+
+    __slots__ = ("_idle", "address", "container_id", "in_flight", "retired", "started_at")
+
+    def __init__(self, address: tuple[str, int], *, container_id: str = "", started_at: float = 0.0) -> None:
+        self.address = address
+        self.container_id = container_id
+        self.started_at = started_at
+        self.in_flight = 0
+        self.retired = Event()
+        self._idle: list[tuple[float, socket.socket]] = []
+
+    def __repr__(self) -> str:
+        return f"<Target {self.address[0]}:{self.address[1]} in_flight={self.in_flight} idle={len(self._idle)}>"
+
+    @property
+    def is_retired(self) -> bool:
+        """Its container is down."""
+        return bool(self.retired.is_set())
+
+    def take(self, max_idle_s: float) -> socket.socket | None:
+        """Return an idle connection that the agent has not closed and that was used within `max_idle_s`, or None."""
+        idle = self._idle
+        while idle:
+            since, connection = idle.pop()
+            if time.monotonic() - since > max_idle_s:
+                connection.close()
+                self.drop_idle()
+                return None
+            try:
+                stdlib_socket.socket.recv(connection._sock, 1, _PEEK)
+            except BlockingIOError:
+                return connection
+            except OSError:
+                pass
+            connection.close()
+        return None
+
+    def connect(self) -> socket.socket:
+        """Open a connection.
+
+        Raises:
+            OSError: refused, unreachable, or not within CONNECT_TIMEOUT_S.
+        """
+        connection = socket.create_connection(self.address, defaults.CONNECT_TIMEOUT_S)
+        connection.settimeout(None)
+        connection.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        return connection
+
+    def put(self, connection: socket.socket) -> None:
+        """Give a connection back after a whole exchange; it is closed where there is no room or the container is down."""
+        if len(self._idle) >= defaults.MAX_IDLE_UPSTREAMS or self.retired.is_set():
+            connection.close()
+        else:
+            self._idle.append((time.monotonic(), connection))
+
+    def drop_idle(self) -> None:
+        """Close every idle connection."""
+        idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def retire(self) -> None:
+        """Say that the container of this run is down; nothing is pooled any more."""
+        self.retired.set()
+        self.drop_idle()

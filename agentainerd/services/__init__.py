@@ -1,0 +1,1 @@
+"""The verbs: one class a noun; each mutation is audited here, in one place."""

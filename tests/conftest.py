@@ -1,0 +1,29 @@
+"""Patches first, exactly as `agentainerd.__main__` does, so that tests run on the production concurrency model."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import gevent  # noqa: E402
+import pytest  # noqa: E402
+
+
+def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: str = "the condition") -> object:
+    """Poll until `condition()` is true and return what it gave; fail the test after `limit_s` seconds."""
+    end = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not come true within {limit_s:g} s")
+        gevent.sleep(0.005)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """`eventually(lambda: ..., limit_s=5, what="...")`: poll with a deadline, never sleep."""
+    return wait_until

@@ -10,6 +10,8 @@ from collections.abc import Callable  # noqa: E402
 import gevent  # noqa: E402
 import pytest  # noqa: E402
 
+pytest_plugins = ["tests.fakes.docker"]
+
 
 def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: str = "the condition") -> object:
     """Poll until `condition()` is true and return what it gave; fail the test after `limit_s` seconds."""

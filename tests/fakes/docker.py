@@ -1,0 +1,1 @@
+"""Fixtures on a real Docker Engine."""

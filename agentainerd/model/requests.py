@@ -6,6 +6,8 @@ Nothing here does I/O. `Record` is mutable and slotted, because it is made once 
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class RequestState(StrEnum):
     """Where a request is; the words of the original's documents."""
@@ -63,8 +65,8 @@ class Record:
         id: UUID text; what `X-Agentainer-Request-ID` says.
         agent_id: the agent it is for.
         head: the request line and header lines as the agent gets them, CRLF-ended, without the empty line; hop-by-hop
-            fields removed, ours (X-Forwarded-*, Via, traceparent, X-Agentainer-Request-ID) added. A chunked request has
-            no framing field here: the one who sends it adds Content-Length.
+            and framing fields removed, ours (X-Forwarded-*, Via, traceparent, X-Agentainer-Request-ID) added. The one
+            who sends it adds the framing: Content-Length, where there is a body or the method has one.
         body: the whole body where it is at most MAX_INLINE_BODY_BYTES, else b"".
         spool: name of the file in the spool folder that holds a larger body, or "".
         body_bytes: length of the body; -1 where it was not stored whole, and so can't be replayed.
@@ -149,8 +151,7 @@ class StoredResponse:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a request ended; what `Journal.settle` writes.
 
     `state` is completed or failed. `status` is the agent's, 0 where there was none. `response` is kept only for

@@ -4,6 +4,7 @@ Every method may be called from any greenlet. `begin` and `settle` never block; 
 on disk. An operation is in the order in which it was called: what was settled before a claim is seen by that claim.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -26,6 +27,26 @@ class Write(Protocol):
             Unavailable: the journal can't be reached now, or has no space; the record will be made when it is back, if
                 there is room for it in memory.
         """
+
+
+class SpoolWriter(Protocol):
+    """A large body on its way to a file. Whoever got it calls `seal` or `discard` in the end; both may be repeated."""
+
+    def write(self, piece: bytes) -> None:
+        """Append; not durable yet. Raises Unavailable (code NO_SPACE), after which only `discard` is of use."""
+
+    def seal(self) -> str:
+        """Make it durable (file, name and folder) and return the name for `Record.spool`. Blocks its greenlet only.
+
+        Raises:
+            Unavailable: no space, or the disk failed.
+        """
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read back what was written so far, from its beginning."""
+
+    def discard(self) -> None:
+        """Remove it, sealed or not; for a body that nobody needs any more."""
 
 
 class KeyVerdict(StrEnum):
@@ -82,8 +103,12 @@ class Journal(Protocol):
     def settle(self, record: Record, outcome: Outcome) -> None:
         """End it: completed or failed. Durable soon; kept in memory and repeated while Redis is away. Does not block."""
 
-    def spool_dir(self) -> str:
-        """The folder for bodies over MAX_INLINE_BODY_BYTES; files named `<request id>.body`; temp files end in `.tmp`."""
+    def spool(self, request_id: str) -> SpoolWriter:
+        """Start a temporary file for a body over MAX_INLINE_BODY_BYTES.
+
+        Raises:
+            Unavailable: no space (code NO_SPACE), or no spool.
+        """
 
 
 class _Done:
@@ -115,7 +140,7 @@ class NullJournal:
     def settle(self, record: Record, outcome: Outcome) -> None:
         """Forget it."""
 
-    def spool_dir(self) -> str:
+    def spool(self, request_id: str) -> SpoolWriter:
         """There is none."""
         raise Unavailable("request persistence is off: there is no spool", code="PERSISTENCE_OFF")
 

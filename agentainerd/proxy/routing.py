@@ -3,6 +3,7 @@
 Written by services (under each agent's lock), read by the data plane. All of it is memory, and no method does I/O.
 """
 
+import time
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -69,10 +70,17 @@ class Route:
         """Queue requests at once; the waiting ones too."""
         self._set(Gate.CLOSED)
 
-    def wait(self, timeout_s: float) -> Gate:
-        """Block while the gate is HOLDING, at most `timeout_s`; return what it is then."""
-        if self.gate is Gate.HOLDING:
-            self._changed.wait(timeout_s)
+    def wait_open(self, timeout_s: float, *, even_closed: bool = False) -> Gate:
+        """Block until the gate is OPEN, at most `timeout_s`; return what it is then.
+
+        A CLOSED gate is not waited for, unless the caller asked to (`even_closed`).
+        """
+        end = time.monotonic() + timeout_s
+        while self.gate is Gate.HOLDING or (self.gate is Gate.CLOSED and even_closed):
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                break
+            self._changed.wait(left_s)
         return self.gate
 
     def pick(self) -> Target | None:
@@ -83,13 +91,10 @@ class Route:
         return min(targets, key=lambda target: target.in_flight, default=None)
 
     def _set(self, gate: Gate) -> None:
-        if gate is self.gate:
-            return
-        self.gate = gate
-        if gate is Gate.HOLDING:
-            self._changed.clear()
-        else:
-            self._changed.set()
+        if gate is not self.gate:
+            self.gate = gate
+            changed, self._changed = self._changed, Event()
+            changed.set()
 
 
 class RouteTable:
@@ -97,13 +102,17 @@ class RouteTable:
 
     `on_suspect` is called (and must not block) when a connection to a route's target was refused though its gate is
     open: its owner then probes the target and opens the gate again. `on_dead_check` blocks up to DEATH_CONFIRM_S and
-    says whether the engine knows that the target's container died.
+    says whether the engine knows that the target's container died. `on_control_token` (must not block) gets the client's
+    address and the agent's name when a control token was sent to an agent's path.
     """
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
         self.on_suspect: Callable[[Route, Target], None] = lambda route, target: None
         self.on_dead_check: Callable[[Route, Target], bool] = lambda route, target: target.is_retired
+        self.on_control_token: Callable[[str, str], None] = lambda client, agent: None
+        self.control_token_digests: frozenset[bytes] = frozenset()
+        """SHA-256 of every valid control token: an agent's path refuses them, so that no agent ever sees one."""
         self.complete = False
         """All agents of the store are here: before that, an unknown agent is "not yet known" (503), not 404."""
 

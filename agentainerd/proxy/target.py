@@ -19,7 +19,7 @@ class Target:
     """One run of one container.
 
     Attributes:
-        address: (host, port) where the agent listens.
+        address: (host, port) where the agent listens, or the path of a Unix socket.
         container_id, started_at: which run of which container this is; a restart makes a new target.
         in_flight: exchanges under way.
         retired: set when the container of this run is known to be down.
@@ -27,7 +27,7 @@ class Target:
 
     __slots__ = ("_idle", "address", "container_id", "in_flight", "retired", "started_at")
 
-    def __init__(self, address: tuple[str, int], *, container_id: str = "", started_at: float = 0.0) -> None:
+    def __init__(self, address: tuple[str, int] | str, *, container_id: str = "", started_at: float = 0.0) -> None:
         self.address = address
         self.container_id = container_id
         self.started_at = started_at
@@ -36,7 +36,8 @@ class Target:
         self._idle: list[tuple[float, socket.socket]] = []
 
     def __repr__(self) -> str:
-        return f"<Target {self.address[0]}:{self.address[1]} in_flight={self.in_flight} idle={len(self._idle)}>"
+        where = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+        return f"<Target {where} in_flight={self.in_flight} idle={len(self._idle)}>"
 
     @property
     def is_retired(self) -> bool:
@@ -67,6 +68,14 @@ class Target:
         Raises:
             OSError: refused, unreachable, or not within CONNECT_TIMEOUT_S.
         """
+        if isinstance(self.address, str):
+            local = socket.socket(stdlib_socket.AF_UNIX)
+            try:
+                local.connect(self.address)
+            except OSError:
+                local.close()
+                raise
+            return local
         connection = socket.create_connection(self.address, defaults.CONNECT_TIMEOUT_S)
         connection.settimeout(None)
         connection.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)

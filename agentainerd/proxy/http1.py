@@ -1,0 +1,478 @@
+"""HTTP/1.1 messages: what httptools (llhttp, strict) parses, plus the checks that it leaves out. No sockets, no clock.
+
+A reader gets bytes as they come (`feed`) and keeps messages; it never looks back and never raises: what is wrong with
+a message is in its `fault`. Heads are rebuilt from the parsed fields, never copied, so nothing ambiguous is passed on.
+"""
+
+from collections import deque
+
+import httptools
+
+from agentainerd import defaults
+
+PASS, DROP, HOST, CONNECTION, LENGTH, CODING, UPGRADE, EXPECT = range(8)
+AUTHORIZATION, KEY, PREFER, ACCEPT, VIA, TRACEPARENT, FORWARDED, COOKIE, KEEP_ALIVE = range(8, 17)
+
+_KINDS = {
+    b"host": HOST,
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"authorization": AUTHORIZATION,
+    b"idempotency-key": KEY,
+    b"prefer": PREFER,
+    b"accept": ACCEPT,
+    b"via": VIA,
+    b"traceparent": TRACEPARENT,
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+    b"x-forwarded-prefix": FORWARDED,
+    b"forwarded": FORWARDED,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": DROP,
+    b"proxy-authorization": DROP,
+    b"te": DROP,
+    b"trailer": DROP,
+}
+_ANSWER_KINDS = {
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"upgrade": UPGRADE,
+    b"set-cookie": COOKIE,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"trailer": DROP,
+    b"te": DROP,
+    # One origin for all agents and the API: no agent may speak for the others.
+    b"service-worker-allowed": DROP,
+    b"clear-site-data": DROP,
+    b"strict-transport-security": DROP,
+    b"alt-svc": DROP,
+    b"idempotent-replayed": DROP,
+}
+_MAX_CACHED_NAMES = 4096
+_OURS = b"x-agentainer-"
+
+
+class Names(dict[bytes, int]):
+    """Field names, in the spelling in which they came, to their kind; filled as they are met, up to a bound."""
+
+    def __init__(self, kinds: dict[bytes, int]) -> None:
+        super().__init__()
+        self._kinds = kinds
+
+    def __missing__(self, name: bytes) -> int:
+        lower = name.lower()
+        plain = lower.replace(b"_", b"-").replace(b".", b"-")
+        kind = self._kinds.get(lower, PASS)
+        # `X_Agentainer_Replay` and `transfer.encoding` reach some servers as the names that they imitate.
+        if plain.startswith(_OURS) or (plain != lower and plain in self._kinds):
+            kind = DROP
+        if len(self) < _MAX_CACHED_NAMES and len(name) <= 64:
+            self[name] = kind
+        return kind
+
+
+REQUEST_NAMES = Names(_KINDS)
+ANSWER_NAMES = Names(_ANSWER_KINDS)
+
+
+class Fault(Exception):
+    """Why a message can't be taken: the status to answer with, and a sentence."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Request:
+    """One request as it arrives. The head is whole and checked once `head_done`; the body once `done`.
+
+    `lines` are the end-to-end fields for the agent, as a flat list of pieces. `length` is Content-Length, -1 where there
+    is none. `pieces` holds the body that was read and not yet taken.
+    """
+
+    __slots__ = (
+        "accepts_events", "authorization", "chunked", "done", "expects_continue", "fault", "forwarded", "head_done",
+        "headers", "host", "keep_alive", "key", "length", "lines", "method", "minor", "own_vias", "pieces", "prefer",
+        "target", "traced", "upgrade",
+    )  # fmt: skip
+    accepts_events: bool
+    authorization: bytes | None
+    chunked: bool
+    done: bool
+    expects_continue: bool
+    fault: Fault | None
+    forwarded: list[tuple[bytes, bytes]]
+    head_done: bool
+    headers: list[tuple[bytes, bytes]]
+    host: bytes | None
+    keep_alive: bool
+    key: bytes | None
+    length: int
+    lines: list[bytes]
+    method: bytes
+    minor: int
+    own_vias: int
+    pieces: list[bytes]
+    prefer: bytes
+    target: bytes
+    traced: bool
+    upgrade: bytes
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.head_done = self.done = False
+        self.fault: Fault | None = None
+
+    @property
+    def has_body(self) -> bool:
+        """Framing announces a body, which may be empty."""
+        return self.chunked or self.length > 0
+
+
+class RequestReader:
+    """The requests of one connection, in order; `requests` holds those whose head is whole."""
+
+    __slots__ = ("_current", "_parser", "_raw", "broken", "rest", "requests")
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: Request | None = None
+        self._raw = b""
+        self.requests: deque[Request] = deque()
+        self.broken: Fault | None = None
+        self.rest = b""
+        """After an upgrade: the bytes behind its head."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of a further request has arrived."""
+        return self._current is None and not self.requests
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the connection; look at `requests` and `broken` afterwards."""
+        current = self._current
+        if current is None:
+            self._raw = data
+        elif not current.head_done:
+            self._raw += data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._break(error)
+        current = self._current
+        if current is not None and not current.head_done and len(self._raw) > defaults.MAX_HEAD_BYTES:
+            status = 431 if current.headers else 414
+            self.broken = self.broken or Fault(status, "the head of the request is too large")
+
+    def _break(self, error: Exception) -> None:
+        text = str(error.args[0]) if error.args else str(error)
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            text = "the method is not one of HTTP's"
+        self.broken = Fault(400, f"malformed HTTP: {text}")
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        """Start the next request."""
+        self._current = Request()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, which may come in pieces."""
+        self._current.target += url  # type: ignore[union-attr]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; what comes after the head is a trailer, and is dropped."""
+        current = self._current
+        if not current.head_done:  # type: ignore[union-attr]
+            current.headers.append((name, value))  # type: ignore[union-attr]
+
+    def on_headers_complete(self) -> None:
+        """Check the head and hand the request over."""
+        current = self._current
+        assert current is not None
+        current.method = self._parser.get_method()
+        current.minor = 1 if self._parser.get_http_version() == "1.1" else 0
+        current.head_done = True
+        try:
+            _check_line(current, self._raw)
+            _read_fields(current)
+        except Fault as fault:
+            current.fault = fault
+        self.requests.append(current)
+
+    def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body until it is taken."""
+        self._current.pieces.append(piece)  # type: ignore[union-attr]
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._current.done = True  # type: ignore[union-attr]
+        self._current = None
+
+
+def _check_line(request: Request, raw: bytes) -> None:
+    """Check what llhttp lets pass: it is generous with spaces, and knows RTSP and ICE."""
+    target = request.target
+    if b"%b %b HTTP/1.%d\r\n" % (request.method, target, request.minor) not in raw:
+        raise Fault(400, "malformed request line")
+    if len(target) > defaults.MAX_TARGET_BYTES:
+        raise Fault(414, f"the target is longer than {defaults.MAX_TARGET_BYTES} bytes")
+    if b"#" in target:
+        raise Fault(400, "the target has a fragment")
+
+
+def _read_fields(request: Request) -> None:
+    headers = request.headers
+    if len(headers) > defaults.MAX_HEADERS:
+        raise Fault(431, f"more than {defaults.MAX_HEADERS} header fields")
+    request.length = -1
+    request.chunked = request.expects_continue = request.accepts_events = request.traced = False
+    request.keep_alive = request.minor == 1
+    request.host = request.authorization = request.key = None
+    request.prefer = request.upgrade = b""
+    request.forwarded = []
+    request.own_vias = 0
+    lines: list[bytes] = []
+    request.lines = lines
+    dropped: tuple[bytes, ...] = ()
+    names = REQUEST_NAMES
+    for name, value in headers:
+        kind = names[name]
+        if kind == PASS:
+            lines += (name, b": ", value, b"\r\n")
+        elif kind == CONNECTION:
+            dropped += _read_connection(request, value)
+        elif kind != DROP:
+            _read_special(request, kind, name, value)
+        if len(value) > defaults.MAX_HEADER_LINE_BYTES or len(name) > 256:
+            raise Fault(431, f"a header field is longer than {defaults.MAX_HEADER_LINE_BYTES} bytes")
+    if request.host is None and request.minor == 1:
+        raise Fault(400, "no Host")
+    if dropped:
+        _drop(lines, dropped)
+
+
+def _read_special(request: Request, kind: int, name: bytes, value: bytes) -> None:  # noqa: C901, PLR0912 - one case a field
+    if kind == HOST:
+        if request.host is not None:
+            raise Fault(400, "more than one Host")
+        request.host = value = value.strip()
+        if not _is_host(value):
+            raise Fault(400, "Host is not a host")
+    elif kind == LENGTH:
+        request.length = int(value)
+        return
+    elif kind == CODING:
+        if value.strip().lower() != b"chunked" or request.minor == 0:
+            raise Fault(400, "Transfer-Encoding must be chunked, and HTTP/1.1")
+        request.chunked = True
+        return
+    elif kind == EXPECT:
+        if value.strip().lower() != b"100-continue":
+            raise Fault(417, "the only expectation that is met is 100-continue")
+        request.expects_continue = request.minor == 1
+        return
+    elif kind == UPGRADE:
+        request.upgrade = value.strip()
+        return
+    elif kind == AUTHORIZATION:
+        if request.authorization is not None:
+            raise Fault(400, "more than one Authorization")
+        request.authorization = value.strip()
+    elif kind == KEY:
+        if request.key is not None:
+            raise Fault(400, "more than one Idempotency-Key")
+        request.key = value.strip()
+    elif kind == PREFER:
+        request.prefer += b"," + value
+    elif kind == ACCEPT:
+        request.accepts_events = b"text/event-stream" in value.lower()
+    elif kind == VIA:
+        request.own_vias += value.count(b"agentainer")
+    elif kind == TRACEPARENT:
+        request.traced = True
+    elif kind in (FORWARDED, KEEP_ALIVE):
+        if kind == FORWARDED:
+            request.forwarded.append((name.lower(), value))
+        return
+    request.lines += (name, b": ", value, b"\r\n")
+
+
+def _read_connection(request: Request, value: bytes) -> tuple[bytes, ...]:
+    """Take `Connection`: it may close or keep alive; any other name in it is a field that must not be passed on."""
+    lower = value.lower()
+    if lower == b"keep-alive":
+        request.keep_alive = True
+        return ()
+    tokens = {token.strip() for token in lower.split(b",")}
+    if b"close" in tokens:
+        request.keep_alive = False
+    elif b"keep-alive" in tokens:
+        request.keep_alive = True
+    # Fields that the request is forwarded by are not the sender's to remove (CVE-2024-45410).
+    return tuple(
+        tokens - {b"close", b"keep-alive", b"upgrade", b"host", b"authorization", b"content-length", b"via", b""}
+    )
+
+
+def _drop(lines: list[bytes], names: tuple[bytes, ...]) -> None:
+    kept: list[bytes] = []
+    for at in range(0, len(lines), 4):
+        if lines[at].lower() not in names:
+            kept += lines[at : at + 4]
+    lines[:] = kept
+
+
+_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%!$&'()*+,;=")
+_known_hosts: dict[bytes, bool] = {}
+
+
+def _is_host(value: bytes) -> bool:
+    known = _known_hosts.get(value)
+    if known is None:
+        known = _HOST_BYTES.issuperset(value) and len(value) <= 512
+        if len(_known_hosts) < _MAX_CACHED_NAMES:
+            _known_hosts[value] = known
+    return known
+
+
+class Answer:
+    """One answer of an agent as it arrives; also the parser's protocol.
+
+    `lines` are the end-to-end fields. `length` -1: none; then it is chunked, or ends with the connection. `overrun`: there
+    were bytes behind its end. `interim`: heads of 1xx answers, as they are to be passed on.
+    """
+
+    __slots__ = (
+        "_complete", "_parser", "chunked", "cookies", "done", "headers", "interim", "keep_alive", "length", "lines",
+        "no_body", "overrun", "phrase", "pieces", "rest", "status", "switched",
+    )  # fmt: skip
+    chunked: bool
+    cookies: list[bytes]
+    keep_alive: bool
+    length: int
+    lines: list[bytes]
+
+    def __init__(self, *, head_only: bool = False) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.interim: list[bytes] = []
+        self.phrase = b""
+        self.status = 0
+        self._complete = self.done = self.overrun = self.switched = False
+        self.no_body = head_only
+        self.rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes.
+
+        Raises:
+            Fault: they are not an HTTP/1 answer, or not one that can be passed on.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            self.switched = self.status == 101
+            if not self.switched:
+                raise Fault(502, "the agent switched protocols without 101") from upgrade
+        except httptools.HttpParserError as error:
+            if not self._complete:
+                text = error.args[0] if error.args else error
+                raise Fault(502, f"the agent's answer is not HTTP: {text}") from error
+            self.overrun = True
+        if self.status and not self._complete and self.no_body:
+            self._complete = self.done = True
+        if len(self.headers) > defaults.MAX_HEADERS:
+            raise Fault(502, f"the agent's answer has more than {defaults.MAX_HEADERS} fields")
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        """A second message in one answer is what nobody asked for."""
+        if self._complete:
+            self.overrun = True
+
+    def on_status(self, phrase: bytes) -> None:
+        """Collect the reason phrase."""
+        if not self._complete:
+            self.phrase += phrase
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a field; trailers are not kept."""
+        if not self.status:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole, unless it is of an interim answer."""
+        if not self._complete:
+            self.status = self._parser.get_status_code()
+
+    def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body until it is taken."""
+        if self.no_body:
+            self.overrun = True
+        elif not self._complete:
+            self.pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; an interim one makes room for the next."""
+        if self._complete:
+            return
+        if 100 <= self.status < 200 and self.status != 101:
+            lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self.phrase)]
+            lines += [b"%b: %b\r\n" % field for field in self.headers if ANSWER_NAMES[field[0]] == PASS]
+            self.interim.append(b"".join(lines) + b"\r\n")
+            self.status, self.phrase, self.headers = 0, b"", []
+            return
+        self._complete = self.done = True
+
+    def read_fields(self) -> None:
+        """Check and sort the fields of the head, once it is whole.
+
+        Raises:
+            Fault: its framing can't be passed on.
+        """
+        self.length = -1
+        self.chunked = False
+        self.keep_alive = self._parser.get_http_version() == "1.1"
+        self.cookies = []
+        lines: list[bytes] = []
+        self.lines = lines
+        names = ANSWER_NAMES
+        for name, value in self.headers:
+            kind = names[name]
+            if kind == PASS:
+                lines += (name, b": ", value, b"\r\n")
+            elif kind == LENGTH:
+                self.length = int(value)
+            elif kind == CONNECTION:
+                self._read_connection(value)
+            elif kind == CODING:
+                if value.strip().lower() != b"chunked":
+                    raise Fault(502, "the agent's answer has a Transfer-Encoding other than chunked")
+                self.chunked = True
+            elif kind == COOKIE:
+                self.cookies.append(value)
+        if self.status in (204, 304):
+            self.no_body = True
+
+    def _read_connection(self, value: bytes) -> None:
+        lower = value.lower()
+        if b"close" in lower:
+            self.keep_alive = False
+        elif b"keep-alive" in lower:
+            self.keep_alive = True

@@ -4,13 +4,15 @@ One contract suite (tests/contract/test_engine.py) runs on both. Every method bl
 (ENGINE_TIMEOUT_S; longer where a grace or a stream says so), and raises our errors:
 
     NotFound("container" | "image", ...)   it is not there
-    Conflict                               not in this state; name or port taken
+    InvalidParameter                       the engine refuses a value, such as a host path that does not exist
+    Conflict                               not in this state; name taken
     Unavailable, code ENGINE_UNAVAILABLE   the engine doesn't answer: with why, and what to do
+    Unavailable, code NO_SPACE             the engine's disk is full
     Failed                                 the engine tried and could not (start, build, pull): its own words in the message
 """
 
 from collections.abc import Iterator, Mapping
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 from agentainerd.model.containers import (
     Container,
@@ -22,6 +24,15 @@ from agentainerd.model.containers import (
     Networks,
     Progress,
 )
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Stream(Iterator[Item], Protocol[Item]):
+    """What an engine tells piece by piece. Whoever got it closes it, also when it was read to its end."""
+
+    def close(self) -> None:
+        """End it, from any greenlet: one that waits in `next` gets StopIteration. Safe to repeat."""
 
 
 class Engine(Protocol):
@@ -39,26 +50,41 @@ class Engine(Protocol):
     def image(self, ref: str) -> Image:
         """Return a local image by name, tag or id. Raises NotFound."""
 
-    def pull(self, ref: str) -> Iterator[Progress]:
-        """Pull an image, telling each step. Raises NotFound (no such image), Unavailable (no registry, no disk)."""
+    def pull(self, ref: str) -> Stream[Progress]:
+        """Pull an image, telling each step; the last has its id.
 
-    def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> Iterator[Progress]:
-        """Build an image from a tar stream, telling each line. Raises Failed with the failing step and its last lines."""
+        Errors come while it is read: NotFound (no such image, or it needs a login), Unavailable (code
+        REGISTRY_UNREACHABLE or NO_SPACE).
+        """
+
+    def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> Stream[Progress]:
+        """Build an image from a tar stream, telling each line; the last has its id.
+
+        Errors come while it is read: Failed (code BUILD_FAILED; details `step` and `lines`, the last 30), Unavailable.
+        The context is read in the calling greenlet, and not closed.
+        """
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create a container, not running; return its id. Raises NotFound (image), Conflict (name)."""
+        """Create a container, not running; return its id.
+
+        Raises NotFound (image), Conflict (code CONTAINER_NAME_TAKEN), InvalidParameter (a volume's host path is not there).
+        """
 
     def start(self, container_id: str) -> Container:
-        """Start it and return it with its address. A running one is returned unchanged. Raises Failed: with exit code and why."""
+        """Start it and return it with its address. A running one is returned unchanged.
+
+        Raises Failed (code AGENT_START_FAILED; details `exit_code`, 126 or 127 for a command that can't be run), NotFound,
+        Conflict (it is paused). A program that exits at once is no failure: what is returned may be `exited` already.
+        """
 
     def stop(self, container_id: str, *, grace_s: float) -> None:
-        """SIGTERM, then after `grace_s` SIGKILL; return when it is down. Not running: nothing to do."""
+        """SIGTERM, then after `grace_s` SIGKILL; return when it is down. Paused: it goes on first. Not running: nothing to do."""
 
     def pause(self, container_id: str) -> None:
-        """Freeze all its processes."""
+        """Freeze all its processes. Raises Conflict: it does not run, or is paused already."""
 
     def unpause(self, container_id: str) -> None:
-        """Let them go on."""
+        """Let them go on. Raises Conflict: it is not paused."""
 
     def remove(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes. Not there: nothing to do."""
@@ -80,11 +106,18 @@ class Engine(Protocol):
         tail: int | None = None,
         since: float = 0.0,
         timestamps: bool = False,
-    ) -> Iterator[LogPiece]:
-        """Return its output, oldest first; with `follow`, until it ends. Close the iterator to stop. Raises NotFound."""
+    ) -> Stream[LogPiece]:
+        """Return its output, oldest first; with `follow`, until the container's run ends, however long it is silent.
 
-    def events(self) -> Iterator[EngineEvent]:
-        """Return what happens to our containers, for ever: reconnects with back-off, and says `reconnected` after a gap."""
+        `tail`: the last lines only; `since`: epoch seconds. Raises NotFound, at once.
+        """
+
+    def events(self) -> Stream[EngineEvent]:
+        """Return what happens to our containers, until it is closed.
+
+        It never fails: it reconnects with back-off, for ever, and says `reconnected` when it begins and after each gap.
+        What happens after a `reconnected` is told, so whoever reads it then looks at everything misses nothing.
+        """
 
     def close(self) -> None:
         """Drop all connections; streams that run end."""

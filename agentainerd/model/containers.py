@@ -75,13 +75,15 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
     """Something happened to a container of ours. `action`: create start die oom pause unpause destroy, or `reconnected`
-    (agent_id ""): the stream had broken, so anything may have happened meanwhile.
+    (agent_id ""): the stream has begun or had broken, so anything may have happened meanwhile. `exit_code` is that of
+    a `die`.
     """
 
     action: str
     agent_id: str = ""
     container_id: str = ""
     at: float = 0.0
+    exit_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)

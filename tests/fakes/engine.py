@@ -1,0 +1,390 @@
+"""An `Engine` without Docker: agents are local servers on loopback. The contract suite holds it to the real one.
+
+Every run of a container has an address of its own in 127.0.0.0/8 (another one at each start, as an engine may do), so
+all agents can listen on port 8000, as in containers. An image is a name and a `Program` (tests/fakes/programs.py):
+
+    fake = FakeEngine()                                    # the fixture `fake_engine`; the image "echo" is there
+    fake.add_image("rude", Program(handler))               # local
+    fake.registry["far/away:1"] = Program()                # can be pulled
+    fake.build(tar, tag=..., dockerfile="Dockerfile", args={})     # FROM, EXPOSE, ARG, RUN true | RUN exit N
+
+What can happen to an agent, by the id in its label: `kill` (SIGKILL: connections reset, `die`), `oom`, `exit`, `listen`
+(of a program with listens=False), `say`; `stop`, `pause`, `start`, `remove` by container id are "from outside". Paused
+agents accept connections (the kernel does) and answer nothing.
+
+What can happen to the engine: `go_down(why)` (every call raises Unavailable, event streams break) and `come_back()`.
+`calls` counts the calls of each method. Nothing here is random, and nothing waits but `stop` for its grace.
+"""
+
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from os import path
+from typing import IO
+
+import gevent
+import pytest
+from gevent.queue import Queue
+
+from agentainerd.errors import Conflict, Failed, InvalidParameter, NotFound, Unavailable
+from agentainerd.model.containers import (
+    Container,
+    ContainerSpec,
+    ContainerState,
+    EngineEvent,
+    EngineInfo,
+    Image,
+    LogPiece,
+    Networks,
+    Progress,
+)
+from tests.fakes.containers import END, FakeContainer, FakeRun, FakeStream
+from tests.fakes.programs import Program
+
+
+class FakeEngine:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.registry: dict[str, Program] = {}
+        self.registry_down = False
+        self.calls: Counter[str] = Counter()
+        self._why_down = ""
+        self._images: dict[str, tuple[Image, Program]] = {}
+        self._boxes: dict[str, FakeContainer] = {}
+        self._watchers: list[Queue] = []
+        self._ids = count(1)
+        self.add_image("echo")
+
+    # What tests do to it
+
+    def add_image(self, name: str, program: Program | None = None) -> Image:
+        """Make `program` (default: the echo server) a local image under this name; one without a tag is `:latest`."""
+        program = program or Program()
+        exposed = program.ports if program.exposed is None else program.exposed
+        tag = _tagged(name)
+        image = Image(
+            id=f"sha256:{next(self._ids):064x}",
+            tags=(tag,),
+            exposed=tuple(sorted(exposed)),
+            created_at=time.time(),
+            size=1,
+        )
+        self._images[tag] = (image, program)
+        return image
+
+    def remove_image(self, name: str) -> None:
+        """Forget a local image, as `docker rmi -f` does: containers of it go on."""
+        del self._images[_tagged(name)]
+
+    def program(self, name: str) -> Program:
+        """Return the program of a local image; change it, and the next start does so."""
+        return self._images[_tagged(name)][1]
+
+    def kill(self, agent_id: str) -> None:
+        """SIGKILL to the agent, as by `docker kill`."""
+        self._die(self._box_of(agent_id), 137)
+
+    def oom(self, agent_id: str) -> None:
+        """The kernel kills the agent, because it used too much memory."""
+        box = self._box_of(agent_id)
+        self._tell("oom", box)
+        self._die(box, 137, oom=True)
+
+    def exit(self, agent_id: str, code: int = 0) -> None:
+        """The agent's program ends by itself."""
+        self._die(self._box_of(agent_id), code)
+
+    def listen(self, agent_id: str) -> None:
+        """Let an agent whose program has listens=False begin to accept connections."""
+        run = self._box_of(agent_id).run
+        assert run is not None, f"{agent_id} does not run"
+        run.listen()
+
+    def say(self, agent_id: str, text: str, *, stream: str = "stdout") -> None:
+        """Write a line to the agent's log."""
+        self._box_of(agent_id).log(stream, text)
+
+    def go_down(self, why: str = "the engine was stopped") -> None:
+        """Answer nothing any more; agents go on (as with the engine's live restore)."""
+        self._why_down = why
+
+    def come_back(self) -> None:
+        """Answer again; event streams say `reconnected`."""
+        self._why_down = ""
+        for watcher in self._watchers:
+            watcher.put(EngineEvent("reconnected", at=time.time()))
+
+    def lose_events(self) -> None:
+        """Break the event streams for a moment: they say `reconnected`."""
+        self.come_back()
+
+    # Engine
+
+    def ping(self) -> None:
+        self._called("ping")
+
+    def info(self) -> EngineInfo:
+        self._called("info")
+        return EngineInfo("0-fake", "1.41", "/nowhere", "memory", "2", len(self._boxes), len(self._images))
+
+    def ensure_networks(self) -> Networks:
+        self._called("ensure_networks")
+        return Networks(gateway="127.0.0.1", isolated_gateway="127.0.0.1")
+
+    def image(self, ref: str) -> Image:
+        self._called("image")
+        return self._find_image(ref)[0]
+
+    def pull(self, ref: str) -> FakeStream[Progress]:
+        self._called("pull")
+        return FakeStream(self._pull(ref))
+
+    def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> FakeStream[Progress]:
+        self._called("build")
+        with tarfile.open(fileobj=context, mode="r|*") as archive:
+            files = {path.normpath(member.name): archive.extractfile(member) for member in archive if member.isfile()}
+            found = files.get(path.normpath(dockerfile))
+            text = found.read().decode() if found else ""
+        return FakeStream(self._build(text, tag, dockerfile, args))
+
+    def create(self, spec: ContainerSpec) -> str:
+        self._called("create")
+        image, program = self._find_image(spec.image)
+        if any(box.spec.name == spec.name for box in self._boxes.values()):
+            raise Conflict(f"there is a container with the name '{spec.name}' already", code="CONTAINER_NAME_TAKEN")
+        for volume in spec.volumes:
+            if not volume.is_named and not path.exists(volume.host_path):
+                raise InvalidParameter("volumes", f"'{volume.host_path}' does not exist", code="VOLUME_SOURCE_MISSING")
+        box = FakeContainer(f"{next(self._ids):064x}", spec, image, program)
+        self._boxes[box.id] = box
+        self._tell("create", box)
+        return box.id
+
+    def start(self, container_id: str) -> Container:
+        self._called("start")
+        box = self._box(container_id)
+        if box.state is ContainerState.PAUSED:
+            raise Conflict("the container is paused", code="CONTAINER_PAUSED")
+        if box.state is ContainerState.RUNNING:
+            return box.seen()
+        if box.program.fails:
+            box.exit_code, box.error = box.program.fails
+            raise Failed(
+                f"the container could not be started: {box.error}",
+                code="AGENT_START_FAILED",
+                details={"exit_code": box.exit_code},
+            )
+        self._run(box)
+        return box.seen()
+
+    def stop(self, container_id: str, *, grace_s: float) -> None:
+        self._called("stop")
+        box = self._box(container_id)
+        run = box.run
+        if run is None:
+            return
+        run.thawed.set()
+        code = 143
+        if not box.program.heeds_sigterm:
+            gevent.sleep(grace_s)
+            code = 137
+        if box.run is run:
+            self._die(box, code)
+
+    def pause(self, container_id: str) -> None:
+        self._called("pause")
+        box = self._box(container_id)
+        if box.run is None or box.state is not ContainerState.RUNNING:
+            raise Conflict(f"the container is {box.state}", code="CONTAINER_NOT_RUNNING")
+        box.run.thawed.clear()
+        box.state = ContainerState.PAUSED
+        self._tell("pause", box)
+
+    def unpause(self, container_id: str) -> None:
+        self._called("unpause")
+        box = self._box(container_id)
+        if box.run is None or box.state is not ContainerState.PAUSED:
+            raise Conflict(f"the container is {box.state}, not paused", code="CONTAINER_NOT_PAUSED")
+        box.state = ContainerState.RUNNING
+        box.run.thawed.set()
+        self._tell("unpause", box)
+
+    def remove(self, container_id: str) -> None:
+        self._called("remove")
+        box = self._boxes.get(container_id)
+        if box is None:
+            return
+        if box.run is not None:
+            self._die(box, 137)
+        box.state = ContainerState.GONE
+        del self._boxes[box.id]
+        self._tell("destroy", box)
+
+    def inspect(self, container_id: str) -> Container:
+        self._called("inspect")
+        return self._box(container_id).seen()
+
+    def containers(self) -> list[Container]:
+        self._called("containers")
+        return [box.seen() for box in self._boxes.values() if box.agent_id]
+
+    def logs(
+        self,
+        container_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float = 0.0,
+        timestamps: bool = False,
+    ) -> FakeStream[LogPiece]:
+        self._called("logs")
+        box = self._box(container_id)
+        lines = [line for line in box.lines if line[0] >= since]
+        if tail is not None:
+            lines = lines[-tail:] if tail else []
+        queue = None
+        if follow and box.run is not None:
+            queue = Queue()
+            box.followers.append(queue)
+        return FakeStream(lines, queue, shape=lambda line: _piece(line, timestamps))
+
+    def events(self) -> FakeStream[EngineEvent]:
+        self.calls["events"] += 1
+        watcher: Queue = Queue()
+        self._watchers.append(watcher)
+        if not self._why_down:
+            watcher.put(EngineEvent("reconnected", at=time.time()))
+        return FakeStream((), watcher)
+
+    def close(self) -> None:
+        """End everything, containers too."""
+        for watcher in self._watchers:
+            watcher.put(END)
+        self._watchers = []
+        for box in list(self._boxes.values()):
+            if box.run is not None:
+                self._die(box, 137)
+        gevent.sleep(0)
+
+    # Inside
+
+    def _called(self, method: str) -> None:
+        self.calls[method] += 1
+        if self._why_down:
+            raise Unavailable(
+                f"cannot reach the Docker engine: {self._why_down}",
+                code="ENGINE_UNAVAILABLE",
+                hint="start it with: sudo systemctl start docker",
+            )
+
+    def _box(self, container_id: str) -> FakeContainer:
+        box = self._boxes.get(container_id)
+        if box is None:
+            raise NotFound("container", container_id)
+        return box
+
+    def _box_of(self, agent_id: str) -> FakeContainer:
+        boxes = [box for box in self._boxes.values() if box.agent_id == agent_id]
+        assert boxes, f"no container of {agent_id}"
+        return boxes[-1]
+
+    def _find_image(self, ref: str) -> tuple[Image, Program]:
+        for image, program in self._images.values():
+            if image.id == ref or _tagged(ref) in image.tags:
+                return image, program
+        raise NotFound(
+            "image",
+            ref,
+            message=f"docker image '{ref}' not found. Please build or pull the image first",
+            hint=f"docker pull {ref}",
+        )
+
+    def _run(self, box: FakeContainer) -> None:
+        box.runs += 1
+        run = FakeRun(box, box.runs, lambda code: self._die(box, code))
+        run.choose_address()
+        if box.program.listens:
+            run.listen()
+        box.run = run
+        box.state = ContainerState.RUNNING
+        box.exit_code, box.oom_killed, box.error = 0, False, ""
+        box.started_at = max(time.time(), box.started_at + 1e-6)
+        self._tell("start", box)
+        for line in box.program.prints:
+            box.log("stdout", line)
+        if box.program.exits is not None:
+            self._die(box, box.program.exits)
+
+    def _die(self, box: FakeContainer, code: int, *, oom: bool = False) -> None:
+        run, box.run = box.run, None
+        if run is None:
+            return
+        box.state = ContainerState.EXITED
+        box.exit_code, box.oom_killed, box.finished_at = code, oom, time.time()
+        run.end()
+        box.end_followers()
+        self._tell("die", box, exit_code=code)
+
+    def _tell(self, action: str, box: FakeContainer, *, exit_code: int = 0) -> None:
+        if self._why_down or not box.agent_id:
+            return
+        for watcher in self._watchers:
+            watcher.put(EngineEvent(action, box.agent_id, box.id, time.time(), exit_code))
+
+    def _pull(self, ref: str) -> Iterator[Progress]:
+        if self.registry_down:
+            raise Unavailable("cannot reach the registry", code="REGISTRY_UNREACHABLE")
+        if ref not in self.registry:
+            raise NotFound("image", ref, message=f"no registry has an image '{ref}', or it needs a login")
+        yield Progress(text="Pulling", status="Pulling", id="layer", current=1, total=2)
+        yield Progress(text="Done", image_id=self.add_image(ref, self.registry[ref]).id)
+
+    def _build(self, text: str, tag: str, dockerfile: str, args: Mapping[str, str]) -> Iterator[Progress]:
+        said: list[str] = []
+        if not text:
+            raise _build_failed(f"there is no {dockerfile} in the context", "", said)
+        base, exposed = Program(), None
+        steps = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        for number, line in enumerate(steps, 1):
+            word, _, rest = line.partition(" ")
+            step = f"Step {number}/{len(steps)} : {line}"
+            said.append(step)
+            yield Progress(text=step + "\n")
+            if word == "FROM":
+                with_args = rest.replace("$BASE", args.get("BASE", "")).replace("${BASE}", args.get("BASE", ""))
+                try:
+                    base = self._find_image(with_args)[1]
+                except NotFound as error:
+                    raise _build_failed(error.message, step, said) from error
+            elif word == "EXPOSE":
+                exposed = tuple(int(port) for port in rest.split())
+            elif word == "RUN" and rest.startswith("exit ") and rest != "exit 0":
+                raise _build_failed(f"The command '/bin/sh -c {rest}' returned a non-zero code", step, said)
+        program = Program(**vars(base)) if exposed is None else Program(**{**vars(base), "exposed": exposed})
+        yield Progress(text="Successfully built\n", image_id=self.add_image(tag, program).id)
+
+
+@pytest.fixture
+def fake_engine() -> Iterator[FakeEngine]:
+    """A new engine; all its agents are ended after the test."""
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+def _piece(line: tuple[float, str, str], timestamps: bool) -> LogPiece:
+    at, stream, text = line
+    stamp = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z ") if timestamps else ""
+    return LogPiece(stream, f"{stamp}{text}\n".encode())
+
+
+def _build_failed(why: str, step: str, said: list[str]) -> Failed:
+    return Failed(f"the build failed: {why}", code="BUILD_FAILED", details={"step": step, "lines": [*said, why][-30:]})
+
+
+def _tagged(ref: str) -> str:
+    return ref if ":" in ref.rpartition("/")[2] or "@" in ref else f"{ref}:latest"

@@ -18,7 +18,7 @@ ALLOWED = {
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", *EDGE},
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model",
-        "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.exchange",
+        "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},

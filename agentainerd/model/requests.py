@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+from agentainerd import defaults
+
 
 class RequestState(StrEnum):
     """Where a request is; the words of the original's documents."""
@@ -79,12 +81,13 @@ class Record:
         durable_live: the record is complete in the journal before it is forwarded (keyed, or policy at_least_once).
         attempt: how often it was sent to the agent, this time included.
         maybe_duplicate: an earlier attempt may have run.
+        max_pending, max_pending_bytes: bounds of the agent's queue.
         seq: order of arrival within the journal; 0 until the journal gave one.
     """
 
     __slots__ = (
         "agent_id", "attempt", "body", "body_bytes", "client", "durable_live", "expires_at", "head", "id", "key",
-        "maybe_duplicate", "method", "policy", "received_at", "seq", "spool", "target",
+        "max_pending", "max_pending_bytes", "maybe_duplicate", "method", "policy", "received_at", "seq", "spool", "target",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one field each
@@ -106,6 +109,8 @@ class Record:
         durable_live: bool = False,
         attempt: int = 1,
         maybe_duplicate: bool = False,
+        max_pending: int = defaults.MAX_PENDING,
+        max_pending_bytes: int = defaults.MAX_PENDING_BYTES,
         seq: int = 0,
     ) -> None:
         self.id = id
@@ -124,6 +129,8 @@ class Record:
         self.durable_live = durable_live
         self.attempt = attempt
         self.maybe_duplicate = maybe_duplicate
+        self.max_pending = max_pending
+        self.max_pending_bytes = max_pending_bytes
         self.seq = seq
 
     @property

@@ -170,15 +170,15 @@ class _FileReader:
             yield name, _line(key), value
 
     def _nearest(self, name: str) -> str:
-        """The same word in another section, else what is near by spelling, else all there is."""
-        last = name.rpartition(".")[2]
+        """The same word in another section, else what is near by spelling in this one, else all there is."""
+        section, _, last = name.rpartition(".")
         if moved := [key for key in self._keys if key.rpartition(".")[2] == last]:
             return f": did you mean {' or '.join(moved)}?"
-        if guess := did_you_mean(name, [*self._keys, *self._sections]):
-            return guess
-        section = name.partition(".")[0]
-        inside = [key.partition(".")[2] for key in self._keys if key.startswith(f"{section}.")]
-        return f": there are {', '.join(inside or self._sections)}"
+        prefix = f"{section}." if section else ""
+        here = [key for key in self._keys if key.startswith(prefix)] if section else self._sections
+        words = [word.removeprefix(prefix) for word in here]
+        near = difflib.get_close_matches(last, words, n=1, cutoff=0.6)
+        return f": did you mean {prefix}{near[0]}?" if near else f": there are {', '.join(words)}"
 
     def _problem(self, at: yaml.Node | int, text: str) -> None:
         line = at if isinstance(at, int) else _line(at)

@@ -27,7 +27,7 @@ from agentainerd.model.requests import (
 )
 from agentainerd.proxy import replies, upstream
 from agentainerd.proxy.body import Body
-from agentainerd.proxy.http1 import Fault, Request
+from agentainerd.proxy.http1 import Fault, Request, drop_fields
 from agentainerd.proxy.journal import Journal, KeyVerdict, NullJournal, SpoolWriter, Write
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
@@ -92,6 +92,8 @@ class Exchange:
         self._write: Write | None = None
         self._stored: list[bytes] | None = None
         self._answer_bytes = 0
+        if route.token_digest:
+            drop_fields(request.lines, (b"authorization",))
         self._record = Record(
             self.id,
             route.agent_id,

@@ -210,7 +210,7 @@ def _read_fields(request: Request) -> None:
     if request.host is None and request.minor == 1:
         raise Fault(400, "no Host")
     if dropped:
-        _drop(lines, dropped)
+        drop_fields(lines, dropped)
 
 
 def _read_special(request: Request, kind: int, name: bytes, value: bytes) -> None:  # noqa: C901, PLR0912 - one case a field
@@ -276,7 +276,8 @@ def _read_connection(request: Request, value: bytes) -> tuple[bytes, ...]:
     )
 
 
-def _drop(lines: list[bytes], names: tuple[bytes, ...]) -> None:
+def drop_fields(lines: list[bytes], names: tuple[bytes, ...]) -> None:
+    """Take the fields of these names (lower case) out of a flat list of pieces."""
     kept: list[bytes] = []
     for at in range(0, len(lines), 4):
         if lines[at].lower() not in names:

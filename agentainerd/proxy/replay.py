@@ -4,7 +4,7 @@ answer of our own (202, 503) can't be taken for the agent's.
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -74,8 +74,8 @@ class Replayer:
             call.close()
         if replayed.failure is Failure.NO_ANSWER and watched.cause is not Cause.TIMEOUT:
             died = self._routes.on_dead_check(route, target)
-            replayed = Replayed(failure=Failure.DIED if died else Failure.NO_ANSWER, error=replayed.error)
-        return _timed(replayed, time.monotonic() - started)
+            replayed = replace(replayed, failure=Failure.DIED if died else Failure.NO_ANSWER)
+        return replace(replayed, duration_s=time.monotonic() - started)
 
     def _converse(self, call: upstream.Call, watched: Watched, record: Record, body: Iterable[bytes]) -> Replayed:
         answer = Answer(head_only=record.method == b"HEAD")
@@ -132,18 +132,6 @@ class Replayer:
         return Replayed(
             status=answer.status, response=response, response_bytes=size, retry_after_s=_retry_after(answer)
         )
-
-
-def _timed(replayed: Replayed, duration_s: float) -> Replayed:
-    return Replayed(
-        replayed.status,
-        replayed.response,
-        replayed.response_bytes,
-        replayed.retry_after_s,
-        replayed.failure,
-        replayed.error,
-        duration_s,
-    )
 
 
 def _replay_fields(record: Record) -> bytes:

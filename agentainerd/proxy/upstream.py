@@ -23,10 +23,6 @@ from agentainerd.proxy.wire import PIECE, receive, send
 if TYPE_CHECKING:
     from agentainerd.proxy.server import Connection
 
-MAX_IDLE_S = 60.0
-MAX_IDLE_UNSAFE_S = 1.0
-"""A request that can't be sent twice takes only a connection that was just used: the agent may be about to close it."""
-
 
 class Silent(Exception):
     """The request reached the agent, and the connection ended without an answer."""
@@ -164,7 +160,7 @@ class Call:
         Raises:
             OSError: the agent can't be connected.
         """
-        pooled = None if fresh else self._target.take(MAX_IDLE_S if repeatable else MAX_IDLE_UNSAFE_S)
+        pooled = None if fresh else self._target.take(repeatable=repeatable)
         self.reused = pooled is not None
         self._connection = self._watched.upstream = pooled or self._target.connect()
 

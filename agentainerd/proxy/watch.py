@@ -72,7 +72,7 @@ class Watched:
         if self.client is None:
             return False
         try:
-            return not stdlib_socket.socket.recv(self.client._sock, 1, _PEEK)
+            return not self.client._sock.recv(1, _PEEK)
         except BlockingIOError:
             return False
         except OSError:

@@ -66,8 +66,8 @@ class Exchange:
     """One request of one client to one agent."""
 
     __slots__ = (
-        "_answer_bytes", "_body", "_connection", "_journal", "_plane", "_prefix", "_record", "_request", "_route",
-        "_started", "_stored", "_write", "id",
+        "_answer_begun", "_answer_bytes", "_body", "_connection", "_journal", "_plane", "_prefix", "_record", "_request",
+        "_route", "_started", "_stored", "_write", "id",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,7 @@ class Exchange:
         self._write: Write | None = None
         self._stored: list[bytes] | None = None
         self._answer_bytes = 0
+        self._answer_begun = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
         self._record = Record(
@@ -426,11 +427,11 @@ class Exchange:
         answer = Answer(head_only=self._request.method == b"HEAD")
         try:
             if not self._send(call):
-                return self._left() if call.client_failed else Result.UNREACHED
+                return self._left(call) if call.client_error else Result.UNREACHED
             call.read_head(answer, self._pass_interim)
         except (upstream.Silent, OSError):
-            if watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_failed:
-                return self._left()
+            if watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_error:
+                return self._left(call)
             return Result.SILENT
         except Fault:
             return Result.GARBAGE
@@ -462,6 +463,7 @@ class Exchange:
     def _pass(self, call: upstream.Call, answer: Answer) -> Result:
         """Pass the answer on: nothing of it before the record is durable."""
         missed = self._wait_for_record()
+        self._answer_begun = True
         request, connection = self._request, self._connection
         keep = connection.can_go_on(request)
         head, framing = upstream.answer_head(
@@ -478,13 +480,13 @@ class Exchange:
                 for data in call.stream(answer, head, framing, self._note):
                     connection.write(data)
         except upstream.Broken as broken:
-            if connection.watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_failed:
-                return self._left()
+            if connection.watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_error:
+                return self._left(call)
             self._settle(RequestState.FAILED, Reason.INTERRUPTED, status=answer.status, error=str(broken))
             connection.abort()
             return Result.BROKEN
         except OSError:
-            return self._left()
+            return self._left(call)
         if framing is upstream.Framing.CLOSE:
             connection.close_after()
         self._settle(RequestState.COMPLETED, Reason.ANSWERED, status=answer.status)
@@ -505,8 +507,10 @@ class Exchange:
         if self._stored is not None and self._answer_bytes <= defaults.MAX_STORED_RESPONSE_BYTES:
             self._stored.append(data)
 
-    def _left(self) -> Result:
+    def _left(self, call: upstream.Call) -> Result:
         self._settle(RequestState.FAILED, Reason.INTERRUPTED, error="the client left before the end of the answer")
+        if isinstance(call.client_error, Fault) and not self._answer_begun:
+            raise call.client_error
         self._connection.abort()
         return Result.LEFT
 

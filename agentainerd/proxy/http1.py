@@ -118,6 +118,7 @@ class RequestReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self.rest = data[upgrade.args[0] :]
+            self.requests[-1].keep_alive = False  # what follows is no HTTP, whatever the answer
         except httptools.HttpParserError as error:
             self._break(error)
         current = self._current

@@ -48,7 +48,7 @@ class Passage:
             call.read_head(answer, connection.write)
             self._pass(call, answer)
         except (upstream.Silent, ConnectionRefusedError, FileNotFoundError, Fault):
-            if not connection.is_up or call.client_failed:
+            if not connection.is_up or call.client_error:
                 connection.abort()
             else:
                 reply = replies.NO_CONTROL_API

@@ -15,8 +15,8 @@ class Answer:
     """
 
     __slots__ = (
-        "_complete", "_parser", "chunked", "cookies", "done", "headers", "interim", "keep_alive", "length", "lines",
-        "no_body", "overrun", "phrase", "pieces", "rest", "status", "switched",
+        "_complete", "_may_switch", "_parser", "chunked", "cookies", "done", "headers", "interim", "keep_alive", "length",
+        "lines", "no_body", "overrun", "phrase", "pieces", "rest", "status", "switched",
     )  # fmt: skip
     chunked: bool
     cookies: list[bytes]
@@ -24,7 +24,7 @@ class Answer:
     length: int
     lines: list[bytes]
 
-    def __init__(self, *, head_only: bool = False) -> None:
+    def __init__(self, *, head_only: bool = False, may_switch: bool = False) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
@@ -33,6 +33,7 @@ class Answer:
         self.status = 0
         self._complete = self.done = self.overrun = self.switched = False
         self.no_body = head_only
+        self._may_switch = may_switch
         self.rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -45,9 +46,7 @@ class Answer:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self.rest = data[upgrade.args[0] :]
-            self.switched = self.status == 101
-            if not self.switched:
-                raise Fault(502, "the agent switched protocols without 101") from upgrade
+            self.switched = self.status == 101 and self._may_switch
         except httptools.HttpParserError as error:
             if not self._complete:
                 text = error.args[0] if error.args else error
@@ -126,6 +125,8 @@ class Answer:
                 self.chunked = True
             elif kind == COOKIE:
                 self.cookies.append(value)
+        if self.status == 101 and not self.switched:
+            raise Fault(502, "the agent switched protocols, and nobody asked it to")
         if self.status in (204, 304):
             self.no_body = True
 

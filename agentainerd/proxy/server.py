@@ -251,7 +251,10 @@ class Connection:
                 return None
             reader.feed(data)
         watched.deadline, watched.overdue = NEVER, Cause.NONE
-        return reader.requests.popleft()
+        request = reader.requests.popleft()
+        if reader.broken and not request.done and not request.fault:
+            request.fault = reader.broken
+        return request
 
     def _dispatch(self, request: Request) -> None:
         if request.method == b"CONNECT":

@@ -63,7 +63,7 @@ class Tunnel:
     def _converse(self, call: upstream.Call) -> None:
         request, exchange = self._request, self._exchange
         fields = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
-        answer = Answer()
+        answer = Answer(may_switch=True)
         try:
             call.open(fresh=True, repeatable=False)
             head = exchange.head + fields

@@ -128,7 +128,7 @@ class Call:
 
     Attributes:
         reused: the connection was used before.
-        client_failed: the client, not the agent, ended it while its body was on the way.
+        client_error: what the client did wrong while its body was on the way: it left (OSError), or sent no HTTP (Fault).
     """
 
     __slots__ = (
@@ -139,7 +139,7 @@ class Call:
         "_target",
         "_timeout_s",
         "_watched",
-        "client_failed",
+        "client_error",
         "reused",
     )
 
@@ -152,7 +152,7 @@ class Call:
         self._pump: object = None
         self._reusable = False
         self.reused = False
-        self.client_failed = False
+        self.client_error: OSError | Fault | None = None
 
     def open(self, *, fresh: bool, repeatable: bool) -> None:
         """Get a connection: a pooled one, unless `fresh`.
@@ -213,8 +213,8 @@ class Call:
         while True:
             try:
                 piece = next(pieces, None)
-            except (OSError, Fault):
-                self.client_failed = True
+            except (OSError, Fault) as error:
+                self.client_error = error
                 self._shut()
                 return
             try:

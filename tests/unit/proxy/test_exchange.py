@@ -88,7 +88,9 @@ def test_the_agent_gets_our_fields_and_nobody_elses(plane):
 
 
 def test_fields_named_in_connection_stay_here_but_not_ours(plane):
-    plane.ask(fields={"Connection": "close, X-Secret, X-Forwarded-For, Host", "X-Secret": "s", "traceparent": "00-a-b-01"})
+    plane.ask(
+        fields={"Connection": "close, X-Secret, X-Forwarded-For, Host", "X-Secret": "s", "traceparent": "00-a-b-01"}
+    )
 
     seen = plane.agent.requests[0]
     assert b"X-Secret" not in seen
@@ -130,7 +132,10 @@ def test_a_large_upload_passes_through_and_is_kept_in_a_file(plane):
 
 def test_a_chunked_upload_reaches_the_agent_with_the_same_bytes(plane):
     pieces = [b"abc", b"d" * 70000, b"e"]
-    chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nX-Agentainer-Replay: t\r\n\r\n"
+    chunks = (
+        b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        + b"0\r\nX-Agentainer-Replay: t\r\n\r\n"
+    )
     head = b"POST /agent/web/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
     got = Answered(plane.send(head + chunks))
@@ -163,7 +168,9 @@ def test_an_event_stream_passes_piece_by_piece(make_plane):
 
     plane = make_plane(agent=RawAgent(stream))
     with plane.connect() as connection:
-        connection.sendall(b"GET /agent/web/ HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /agent/web/ HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n"
+        )
         first = connection.recv(65536)
         assert first.endswith(b"data: 1\n\n\r\n")
         go_on.set()
@@ -209,7 +216,9 @@ def test_an_answer_that_ends_with_its_connection_is_passed_whole(make_plane):
 
 
 def test_cookies_are_confined_to_the_agents_path(make_plane):
-    fields = b"Set-Cookie: a=1; Path=/; Domain=example.org; HttpOnly\r\nSet-Cookie: b=2\r\nStrict-Transport-Security: x\r\n"
+    fields = (
+        b"Set-Cookie: a=1; Path=/; Domain=example.org; HttpOnly\r\nSet-Cookie: b=2\r\nStrict-Transport-Security: x\r\n"
+    )
     plane = make_plane(agent=RawAgent(lambda c, r: c.sendall(answer(fields=fields))))
 
     got = plane.ask()

@@ -52,13 +52,18 @@ MAX_AGE_S = 24 * 3600.0  # pending longer: failed, expired
 RESPONSE_TTL_S = 24 * 3600.0  # stored answers and idempotency keys
 FAILED_TTL_S = 7 * 24 * 3600.0  # dead letters
 MAX_FAILED = 10_000  # dead letters per agent
+MAX_FAILED_BYTES = 256 * 1024 * 1024  # dead letters per agent, bodies in the spool included
+MAX_COMPLETED = 10_000  # stored answers per agent
+MAX_COMPLETED_BYTES = 64 * 1024 * 1024  # stored answers per agent
 HISTORY_LENGTH = 1000  # summaries of finished requests per agent
 LEASE_S = 30.0  # of a replay; renewed every LEASE_S / 3 while its owner lives
 COMMIT_BATCH = 128  # operations in one batch of the journal
 COMMIT_BATCH_BYTES = 1024 * 1024
+JOURNAL_TIMEOUT_S = 2.0  # no answer to a batch for so long: Redis is away
 JOURNAL_WAIT_S = 5.0  # an ambiguous write waits this long for Redis to return before 503
 JOURNAL_BACKLOG = 1000  # operations kept in memory while Redis is down
 JOURNAL_BACKLOG_BYTES = 8 * 1024 * 1024
+SPOOL_GRACE_S = 600.0  # a file of the spool that no record names is left alone for so long
 MIN_FREE_DISK_BYTES = 512 * 1024 * 1024  # below: what would be queued gets 503
 
 # Data plane

@@ -83,10 +83,12 @@ class Record:
         maybe_duplicate: an earlier attempt may have run.
         max_pending, max_pending_bytes: bounds of the agent's queue.
         seq: order of arrival within the journal; 0 until the journal gave one.
+        lease: written by the journal alone: 0 not recorded, -1 recorded as live, above 0 held as a full record by this
+            number, which every word about it must carry.
     """
 
     __slots__ = (
-        "agent_id", "attempt", "body", "body_bytes", "client", "durable_live", "expires_at", "head", "id", "key",
+        "agent_id", "attempt", "body", "body_bytes", "client", "durable_live", "expires_at", "head", "id", "key", "lease",
         "max_pending", "max_pending_bytes", "maybe_duplicate", "method", "policy", "received_at", "seq", "spool", "target",
     )  # fmt: skip
 
@@ -112,6 +114,7 @@ class Record:
         max_pending: int = defaults.MAX_PENDING,
         max_pending_bytes: int = defaults.MAX_PENDING_BYTES,
         seq: int = 0,
+        lease: int = 0,
     ) -> None:
         self.id = id
         self.agent_id = agent_id
@@ -132,6 +135,7 @@ class Record:
         self.max_pending = max_pending
         self.max_pending_bytes = max_pending_bytes
         self.seq = seq
+        self.lease = lease
 
     @property
     def is_repeatable(self) -> bool:

@@ -10,25 +10,18 @@ import hmac
 import random
 import re
 import time
-from collections.abc import Iterator
 from enum import Enum
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentainerd import defaults
-from agentainerd.errors import AgentainerError, TooManyRequests, Unavailable
-from agentainerd.model.requests import (
-    IdempotencyKey,
-    Outcome,
-    Reason,
-    Record,
-    ReplayPolicy,
-    RequestState,
-    StoredResponse,
-)
-from agentainerd.proxy import replies, upstream
+from agentainerd.errors import TooManyRequests, Unavailable
+from agentainerd.model.requests import Reason, Record, ReplayPolicy
+from agentainerd.proxy import keys, replies, upstream
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.http1 import Fault, Request, drop_fields
-from agentainerd.proxy.journal import Journal, KeyVerdict, NullJournal, SpoolWriter, Write
+from agentainerd.proxy.journal import Journal, KeyAnswer, KeyVerdict, NullJournal, SpoolWriter
+from agentainerd.proxy.recording import Recording
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
@@ -37,10 +30,10 @@ from agentainerd.proxy.watch import Cause
 if TYPE_CHECKING:
     from agentainerd.proxy.server import Connection, DataPlane
 
-_KEY = re.compile(rb'"?([\x20-\x7e]{1,255}?)"?')
 _WAIT = re.compile(rb"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,6})")
 _OPEN_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 _NULL = NullJournal()
+_CLIENT_CAUSES = (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED)
 MAX_OWN_VIAS = 5
 
 
@@ -66,8 +59,7 @@ class Exchange:
     """One request of one client to one agent."""
 
     __slots__ = (
-        "_answer_begun", "_answer_bytes", "_body", "_connection", "_journal", "_plane", "_prefix", "_record", "_request",
-        "_route", "_started", "_stored", "_write", "id",
+        "_answer_begun", "_connection", "_plane", "_prefix", "_record", "_recording", "_request", "_route", "id",
     )  # fmt: skip
 
     def __init__(
@@ -86,16 +78,11 @@ class Exchange:
         self._request = request
         self._route = route
         self._prefix = prefix
-        self._journal: Journal = plane.journal if route.persistence else _NULL
-        self._started = now = time.time()
-        self._body = Body(request, connection.read_more, self._spool if route.persistence else None)
-        self._write: Write | None = None
-        self._stored: list[bytes] | None = None
-        self._answer_bytes = 0
         self._answer_begun = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
-        self._record = Record(
+        now = time.time()
+        self._record = record = Record(
             self.id,
             route.agent_id,
             head=upstream.request_head(request, path, prefix=prefix, connection=connection, request_id=self.id),
@@ -108,8 +95,14 @@ class Exchange:
             max_pending=route.max_pending,
             max_pending_bytes=route.max_pending_bytes,
         )
+        journal: Journal = plane.journal if route.persistence else _NULL
+        body = Body(request, connection.read_more, self._spool if route.persistence else None)
+        self._recording = Recording(journal, record, body)
 
-    # ---- the way of a request
+    @property
+    def head(self) -> bytes:
+        """The head that the agent gets, without framing and empty line."""
+        return self._record.head
 
     def run(self) -> None:
         """Answer the request, whatever happens to the agent.
@@ -121,18 +114,20 @@ class Exchange:
         if refusal:
             self.say(refusal, fields=b"WWW-Authenticate: Bearer\r\n" if refusal.status == 401 else b"")
             return
-        request, route = self._request, self._route
+        request = self._request
         prefers = request.prefer.lower() if request.prefer else b""
-        if request.key is not None and route.persistence:
-            self._run_keyed(prefers)
-            return
-        if b"respond-async" in prefers and self._can_queue:
-            self._queue(fields=b"Preference-Applied: respond-async\r\n")
-            return
-        if self._pass_gate(prefers):
-            self._forward()
-        else:
-            self._queue()
+        try:
+            if request.key is not None and self._route.persistence and not self._reserve(request.key):
+                return
+            if prefers and b"respond-async" in prefers and self._can_queue:
+                self._queue(fields=b"Preference-Applied: respond-async\r\n")
+            elif self._pass_gate(prefers):
+                self._forward()
+            else:
+                self._queue()
+        except (OSError, Fault):
+            self._recording.fail(Reason.INTERRUPTED, "the client left before it was answered")
+            raise
 
     def refusal(self) -> replies.Reply | None:
         """Return why this request may not go to this agent at all, or None."""
@@ -152,14 +147,19 @@ class Exchange:
             return replies.TOKEN_MISSING
         return None
 
-    @property
-    def head(self) -> bytes:
-        """The head that the agent gets, without framing and empty line."""
-        return self._record.head
+    def say(self, reply: replies.Reply, *, fields: bytes = b"") -> None:
+        """Give an answer of our own."""
+        close, head_only = not self._connection.can_go_on(self._request), self._request.method == b"HEAD"
+        self._connection.write(replies.encode(reply, self.id, fields=fields, close=close, head_only=head_only))
+
+    # ---- before the agent
 
     @property
     def _can_queue(self) -> bool:
         return self._route.persistence and self._route.policy is not ReplayPolicy.NEVER
+
+    def _spool(self) -> SpoolWriter:
+        return self._plane.journal.spool(self.id)
 
     def _pass_gate(self, prefers: bytes) -> bool:
         """Wait for the agent as long as is right; return whether it is ready."""
@@ -175,15 +175,107 @@ class Exchange:
             raise ConnectionResetError("the client left while its request was held")
         return gate is Gate.OPEN
 
+    def _continue(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110 10.1.1)."""
+        if self._request.expects_continue and not self._request.done:
+            self._request.expects_continue = False
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _reserve(self, value: bytes) -> bool:
+        """Record a request with an Idempotency-Key whole; False: it was answered, without the agent."""
+        key = keys.read(value)
+        if key is None:
+            self.say(replies.KEY_INVALID)
+            return False
+        recording = self._recording
+        try:
+            self._continue()
+            if not recording.collect():
+                self.say(self._unkept() if recording.body.lost else replies.KEY_BODY_TOO_LARGE)
+                return False
+            self._record.key = keys.identify(self._record, recording.body, key)
+            known = recording.reserve()
+        except Unavailable as error:
+            recording.body.discard()
+            self.say(replies.refused(503, error.code, error.message, error.retry_after_s or 2))
+            return False
+        if known.verdict is KeyVerdict.NEW:
+            return True
+        recording.body.discard()
+        self._say_known(known)
+        return False
+
+    def _say_known(self, known: KeyAnswer) -> None:
+        response = known.response
+        close = not self._connection.can_go_on(self._request)
+        if known.verdict is KeyVerdict.PENDING:
+            self._connection.write(self._accepted(known.request_id, b""))
+        elif known.verdict is KeyVerdict.DONE and response is not None and not response.truncated:
+            head_only = self._request.method == b"HEAD"
+            self._connection.write(keys.repeated(response, known.request_id, close=close, head_only=head_only))
+        else:
+            self.say(keys.refusal(known.verdict))
+
+    # ---- queueing
+
+    def _queue(self, *, fields: bytes = b"") -> None:
+        """Accept the request for later: 202 once it is durable, and only then."""
+        recording = self._recording
+        refusal = self._unqueueable()
+        if refusal is None:
+            try:
+                self._continue()
+                if recording.collect():
+                    recording.accept()
+                else:
+                    refusal = self._unkept()
+            except TooManyRequests as error:
+                refusal = replies.refused(429, error.code, error.message, error.retry_after_s or 1)
+            except Unavailable as error:
+                refusal = replies.refused(503, error.code, error.message, error.retry_after_s or 2)
+        if refusal is None:
+            self._connection.write(self._accepted(self.id, fields))
+        else:
+            recording.fail(Reason.INTERRUPTED, refusal.message)
+            self.say(refusal)
+
+    def _unqueueable(self) -> replies.Reply | None:
+        request = self._request
+        if not self._can_queue:
+            return replies.NOT_RUNNING
+        if request.accepts_events:
+            return replies.CANNOT_QUEUE
+        if request.length > defaults.MAX_REPLAY_BODY_BYTES:
+            return replies.TOO_LARGE_TO_QUEUE
+        return None
+
+    def _unkept(self) -> replies.Reply:
+        body = self._recording.body
+        if body.lost is not None:
+            return replies.refused(503, body.lost.code, body.lost.message, 5)
+        if body.size > defaults.MAX_REPLAY_BODY_BYTES:
+            return replies.TOO_LARGE_TO_QUEUE
+        return replies.BODY_TOO_LARGE_TO_KEEP
+
+    def _accepted(self, request_id: str, fields: bytes) -> bytes:
+        close, head_only = not self._connection.can_go_on(self._request), self._request.method == b"HEAD"
+        message = replies.QUEUED_READY if self._route.gate is Gate.OPEN else replies.QUEUED
+        location = f"/requests/{request_id}?t={self._plane.ticket(request_id)}"
+        return replies.accepted(message, request_id, location, fields=fields, close=close, head_only=head_only)
+
+    # ---- to the agent
+
     def _forward(self) -> None:
         """Send it to the agent; at most twice."""
-        if self._plane.options.reject_without_journal and self._route.persistence and not self._journal.available:
+        plane, route, recording = self._plane, self._route, self._recording
+        if plane.options.reject_without_journal and route.persistence and not plane.journal.available:
+            recording.fail(Reason.INTERRUPTED, replies.JOURNAL_DOWN.message)
             self.say(replies.JOURNAL_DOWN)
             return
-        self._begin()
+        recording.begin(self._request)
         again = False
         while True:
-            target = self._route.pick()
+            target = route.pick()
             result = self._attempt(target, again=again) if target else Result.UNREACHED
             if result in (Result.ANSWERED, Result.BROKEN, Result.LEFT):
                 return
@@ -192,12 +284,12 @@ class Exchange:
                 return
             if target is None or result is Result.UNREACHED:
                 if target is not None:
-                    self._plane.routes.on_suspect(self._route, target)
+                    plane.routes.on_suspect(route, target)
                 self._queue()
                 return
             if result is Result.SILENT and not self._survives_silence(target):
                 return
-            if again or self._record.maybe_duplicate or not self._body.kept or self._route.gate is not Gate.OPEN:
+            if again or self._record.maybe_duplicate or not recording.body.kept or route.gate is not Gate.OPEN:
                 self._record.maybe_duplicate = True
                 self._queue()
                 return
@@ -222,187 +314,9 @@ class Exchange:
         self._fail(replies.TIMED_OUT if timed_out else replies.NO_ANSWER)
         return False
 
-    # ---- the record
-
-    def _spool(self) -> SpoolWriter:
-        return self._journal.spool(self.id)
-
-    def _begin(self) -> None:
-        """Start the record of a live request. What is not here whole yet is recorded without its body."""
-        record, body, request = self._record, self._body, self._request
-        if record.durable_live:
-            return
-        if request.done and sum(map(len, request.pieces)) <= defaults.MAX_INLINE_BODY_BYTES:
-            body.take()
-            record.body = body.inline
-            record.body_bytes = body.size
-        else:
-            record.body_bytes = -1
-        if self._route.policy is ReplayPolicy.AT_LEAST_ONCE and self._route.persistence:
-            self._reserve()
-        else:
-            self._write = self._journal.begin(record)
-
-    def _reserve(self) -> None:
-        """Record it whole before the agent sees any of it; where that can't be, go on as with the policy auto."""
-        record = self._record
-        try:
-            if self._collect():
-                record.durable_live = True
-                self._journal.reserve(record)
-                return
-        except Unavailable:
-            record.durable_live = False
-        self._write = self._journal.begin(record)
-
-    def _collect(self) -> bool:
-        """Read the body to its end and put it into the record; False where it is too large, or there was no room."""
-        self._continue()
-        if not self._body.collect():
-            return False
-        record = self._record
-        record.spool = self._body.seal()
-        record.body = self._body.inline
-        record.body_bytes = self._body.size
-        return True
-
-    def _continue(self) -> None:
-        """Tell a client that waits for it to send its body (RFC 9110 10.1.1)."""
-        if self._request.expects_continue and not self._request.done:
-            self._request.expects_continue = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _settle(self, state: RequestState, reason: Reason, *, status: int = 0, error: str = "") -> None:
-        response = None
-        if self._stored is not None and state is RequestState.COMPLETED:
-            head, body = self._stored[0], b"".join(self._stored[1:])
-            truncated = self._answer_bytes != len(body)
-            response = StoredResponse(status, head, b"" if truncated else body, truncated)
-        self._journal.settle(
-            self._record,
-            Outcome(state, reason, status, self._answer_bytes, time.time() - self._started, error, response),
-        )
-        if state is RequestState.COMPLETED or not self._record.spool:
-            self._body.discard()
-
     def _fail(self, reply: replies.Reply) -> None:
-        self._settle(RequestState.FAILED, Reason.OUTCOME_UNKNOWN, error=reply.message)
+        self._recording.fail(Reason.OUTCOME_UNKNOWN, reply.message)
         self.say(reply)
-
-    # ---- queueing
-
-    def _queue(self, *, fields: bytes = b"") -> None:
-        """Accept the request for later: 202 once it is durable, and only then."""
-        request, record = self._request, self._record
-        begun = self._write is not None or record.durable_live
-        refusal = self._unqueueable()
-        if refusal is None:
-            try:
-                if not self._collect():
-                    refusal = self._unkept()
-                else:
-                    self._journal.accept(record)
-            except TooManyRequests as error:
-                refusal = replies.refused(429, error.code, error.message, error.retry_after_s or 1)
-            except Unavailable as error:
-                refusal = replies.refused(503, error.code, error.message, error.retry_after_s or 2)
-        if refusal is not None:
-            if begun:
-                self._settle(RequestState.FAILED, Reason.INTERRUPTED, error=refusal.message)
-            else:
-                self._body.discard()
-            self.say(refusal)
-            return
-        self._connection.write(self._accepted(fields, close=not self._connection.can_go_on(request)))
-
-    def _unqueueable(self) -> replies.Reply | None:
-        request = self._request
-        if not self._can_queue:
-            return replies.NOT_RUNNING
-        if request.accepts_events:
-            return replies.CANNOT_QUEUE
-        if request.length > defaults.MAX_REPLAY_BODY_BYTES:
-            return replies.TOO_LARGE_TO_QUEUE
-        return None
-
-    def _unkept(self) -> replies.Reply:
-        lost = self._body.lost
-        if lost is not None:
-            return replies.refused(503, lost.code, lost.message, 5)
-        if self._body.size > defaults.MAX_REPLAY_BODY_BYTES:
-            return replies.TOO_LARGE_TO_QUEUE
-        return replies.BODY_TOO_LARGE_TO_KEEP
-
-    def _accepted(self, fields: bytes, *, close: bool) -> bytes:
-        content: dict[str, object] = {
-            "success": True,
-            "message": "Agent is not running. Request queued for replay when agent starts.",
-            "data": {"request_id": self._record.id, "status": "pending"},
-        }
-        if self._route.gate is Gate.OPEN:
-            content["message"] = "Request queued; it is delivered to the agent in its turn."
-        location = f"/requests/{self._record.id}?t={self._plane.ticket(self._record.id)}"
-        fields += b"Location: %b\r\nRetry-After: 2\r\n" % location.encode()
-        return replies.message(
-            202, content, self._record.id, fields=fields, close=close, head_only=self._request.method == b"HEAD"
-        )
-
-    # ---- idempotency keys
-
-    def _run_keyed(self, prefers: bytes) -> None:
-        """A request with an Idempotency-Key: recorded whole first, and run once."""
-        match = _KEY.fullmatch(self._request.key or b"")
-        if not match:
-            self.say(replies.KEY_INVALID)
-            return
-        record = self._record
-        try:
-            if not self._collect():
-                self.say(self._unkept() if self._body.lost else replies.KEY_BODY_TOO_LARGE)
-                return
-            record.key = self._key(match.group(1))
-            record.durable_live = True
-            known = self._journal.reserve(record)
-        except Unavailable as error:
-            self._body.discard()
-            self.say(replies.refused(503, error.code, error.message, error.retry_after_s or 2))
-            return
-        if known.verdict is not KeyVerdict.NEW:
-            self._body.discard()
-            self._say_known(known.verdict, known.request_id, known.response)
-            return
-        self._stored = []
-        if b"respond-async" in prefers and self._can_queue:
-            self._queue(fields=b"Preference-Applied: respond-async\r\n")
-        elif self._pass_gate(prefers):
-            self._forward()
-        else:
-            self._queue()
-
-    def _key(self, key: bytes) -> IdempotencyKey:
-        fingerprint = hashlib.sha256(b"%b %b\n" % (self._record.method, self._record.target))
-        for piece in self._body.again():
-            fingerprint.update(piece)
-        scope = hashlib.sha256(self._route.agent_id.encode() + b"\0" + key)
-        return IdempotencyKey(scope.hexdigest(), fingerprint.hexdigest())
-
-    def _say_known(self, verdict: KeyVerdict, request_id: str, response: StoredResponse | None) -> None:
-        if verdict is KeyVerdict.PENDING:
-            self._record.id = request_id
-            self._connection.write(self._accepted(b"", close=not self._connection.can_go_on(self._request)))
-        elif verdict is KeyVerdict.DONE and response is not None and not response.truncated:
-            fields = b"Idempotent-Replayed: true\r\nX-Agentainer-Request-ID: %b\r\n" % request_id.encode()
-            head = b"%bContent-Length: %d\r\n%b\r\n" % (response.head, len(response.body), fields)
-            self._connection.write(head + (b"" if self._request.method == b"HEAD" else response.body))
-        else:
-            table = {
-                KeyVerdict.MISMATCH: replies.KEY_MISMATCH,
-                KeyVerdict.IN_FLIGHT: replies.KEY_IN_FLIGHT,
-                KeyVerdict.FAILED: replies.KEY_FAILED,
-            }
-            self.say(table.get(verdict, replies.KEY_NOT_STORED))
-
-    # ---- one attempt
 
     def _attempt(self, target: Target, *, again: bool) -> Result:
         call = upstream.Call(
@@ -423,38 +337,31 @@ class Exchange:
             call.close()
 
     def _converse(self, call: upstream.Call) -> Result:
-        watched = self._connection.watched
         answer = Answer(head_only=self._request.method == b"HEAD")
         try:
             if not self._send(call):
                 return self._left(call) if call.client_error else Result.UNREACHED
             call.read_head(answer, self._pass_interim)
         except (upstream.Silent, OSError):
-            if watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_error:
-                return self._left(call)
-            return Result.SILENT
+            return self._left(call) if self._is_clients_fault(call) else Result.SILENT
         except Fault:
             return Result.GARBAGE
         return self._pass(call, answer)
 
     def _send(self, call: upstream.Call) -> bool:
         """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""
-        record, request, body = self._record, self._request, self._body
+        request, body, head = self._request, self._recording.body, self._record.head
         if body.done and body.kept and body.size <= defaults.MAX_INLINE_BODY_BYTES:
-            return call.send(record.head, body.inline, length=self._length())
+            size = body.size
+            framed = size or request.length == 0 or request.method in _OPEN_METHODS
+            return call.send(head, body.inline, length=size if framed else -1)
         self._continue()
-        pieces = _chain(body.again(), body.pieces()) if body.kept else body.pieces()
-        length = body.size if body.done else request.length
+        pieces = chain(body.again(), body.pieces()) if body.kept else body.pieces()
         try:
-            call.pump(self._plane.pumps, record.head, pieces, length=length)
+            call.pump(self._plane.pumps, head, pieces, length=body.size if body.done else request.length)
         except OSError:
             return False
         return True
-
-    def _length(self) -> int:
-        """Content-Length for the agent of a body that is here whole; -1: none."""
-        size = self._body.size
-        return size if size or self._request.length == 0 or self._request.method in _OPEN_METHODS else -1
 
     def _pass_interim(self, head: bytes) -> None:
         if self._request.minor == 1:
@@ -462,67 +369,42 @@ class Exchange:
 
     def _pass(self, call: upstream.Call, answer: Answer) -> Result:
         """Pass the answer on: nothing of it before the record is durable."""
-        missed = self._wait_for_record()
+        request, connection, recording = self._request, self._connection, self._recording
+        missed = not recording.wait()
         self._answer_begun = True
-        request, connection = self._request, self._connection
         keep = connection.can_go_on(request)
         head, framing = upstream.answer_head(
             answer, request, request_id=self.id, prefix=self._prefix, keep=keep, missed=missed
         )
-        if self._stored is not None:
-            self._stored.append(upstream.stored_head(answer))
+        if self._record.key is not None:
+            recording.keep_head(upstream.stored_head(answer))
         try:
             if answer.done:
                 data, body = call.whole(answer, head, framing)
-                self._note(body)
+                recording.note(body)
                 connection.write(data)
             else:
-                for data in call.stream(answer, head, framing, self._note):
+                for data in call.stream(answer, head, framing, recording.note):
                     connection.write(data)
         except upstream.Broken as broken:
-            if connection.watched.cause in (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED) or call.client_error:
+            if self._is_clients_fault(call):
                 return self._left(call)
-            self._settle(RequestState.FAILED, Reason.INTERRUPTED, status=answer.status, error=str(broken))
+            recording.fail(Reason.INTERRUPTED, str(broken), status=answer.status)
             connection.abort()
             return Result.BROKEN
         except OSError:
             return self._left(call)
         if framing is upstream.Framing.CLOSE:
             connection.close_after()
-        self._settle(RequestState.COMPLETED, Reason.ANSWERED, status=answer.status)
+        recording.complete(answer.status)
         return Result.ANSWERED
 
-    def _wait_for_record(self) -> bool:
-        """Return True where the journal is away and the answer says so."""
-        if self._write is None:
-            return False
-        try:
-            self._write.wait()
-        except AgentainerError:
-            return True
-        return False
-
-    def _note(self, data: bytes) -> None:
-        self._answer_bytes += len(data)
-        if self._stored is not None and self._answer_bytes <= defaults.MAX_STORED_RESPONSE_BYTES:
-            self._stored.append(data)
+    def _is_clients_fault(self, call: upstream.Call) -> bool:
+        return call.client_error is not None or self._connection.watched.cause in _CLIENT_CAUSES
 
     def _left(self, call: upstream.Call) -> Result:
-        self._settle(RequestState.FAILED, Reason.INTERRUPTED, error="the client left before the end of the answer")
+        self._recording.fail(Reason.INTERRUPTED, "the client left before the end of the answer")
         if isinstance(call.client_error, Fault) and not self._answer_begun:
             raise call.client_error
         self._connection.abort()
         return Result.LEFT
-
-    def say(self, reply: replies.Reply, *, fields: bytes = b"") -> None:
-        """Give an answer of our own."""
-        request = self._request
-        close = not self._connection.can_go_on(request)
-        self._connection.write(
-            replies.encode(reply, self.id, fields=fields, close=close, head_only=request.method == b"HEAD")
-        )
-
-
-def _chain(first: Iterator[bytes], then: Iterator[bytes]) -> Iterator[bytes]:
-    yield from first
-    yield from then

@@ -87,6 +87,21 @@ BODY_TOO_LARGE_TO_KEEP = Reply(
 METHOD_NOT_ALLOWED = Reply(405, "METHOD_NOT_ALLOWED", "CONNECT is not served here")
 
 
+QUEUED = "Agent is not running. Request queued for replay when agent starts."
+QUEUED_READY = "Request queued; it is delivered to the agent in its turn."
+
+
+def accepted(text: str, request_id: str, location: str, *, fields: bytes, close: bool, head_only: bool) -> bytes:
+    """The promise: 202, where its outcome will be, and when to look."""
+    content: dict[str, object] = {
+        "success": True,
+        "message": text,
+        "data": {"request_id": request_id, "status": "pending"},
+    }
+    fields += b"Location: %b\r\nRetry-After: 2\r\n" % location.encode()
+    return message(202, content, request_id, fields=fields, close=close, head_only=head_only)
+
+
 def not_found(ref: str) -> Reply:
     """An agent that nobody knows."""
     return Reply(404, "AGENT_NOT_FOUND", f"Agent not found: {ref}", "destination_not_found")

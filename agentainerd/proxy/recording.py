@@ -1,0 +1,137 @@
+"""The record of one live exchange: what is written of it, when, and what is kept for it."""
+
+import time
+
+from agentainerd import defaults
+from agentainerd.errors import AgentainerError, Unavailable
+from agentainerd.model.requests import Outcome, Reason, Record, ReplayPolicy, RequestState, StoredResponse
+from agentainerd.proxy.body import Body
+from agentainerd.proxy.http1 import Request
+from agentainerd.proxy.journal import Journal, KeyAnswer, Write
+
+
+class Recording:
+    """One record on its way through the journal: begun at most once, ended exactly once if it was begun.
+
+    Attributes:
+        record, body: what it is about.
+        answer_bytes: of the answer's body, so far.
+    """
+
+    __slots__ = ("_begun", "_ended", "_journal", "_started", "_stored", "_write", "answer_bytes", "body", "record")
+
+    def __init__(self, journal: Journal, record: Record, body: Body) -> None:
+        self._journal = journal
+        self._started = record.received_at
+        self._write: Write | None = None
+        self._stored: list[bytes] | None = None
+        self._begun = self._ended = False
+        self.record = record
+        self.body = body
+        self.answer_bytes = 0
+
+    def begin(self, request: Request) -> None:
+        """Start the record of a request that goes to the agent now. What is not here whole is recorded without its body.
+
+        Blocks under the policy at_least_once only: there it is recorded whole before the agent sees any of it; where
+        that can't be, it goes on as under the policy auto.
+        """
+        record, body = self.record, self.body
+        if self._begun:
+            return
+        self._begun = True
+        if request.done and (not request.pieces or sum(map(len, request.pieces)) <= defaults.MAX_INLINE_BODY_BYTES):
+            body.take()
+            record.body = body.inline
+            record.body_bytes = body.size
+        else:
+            record.body_bytes = -1
+        if record.policy is ReplayPolicy.AT_LEAST_ONCE and self._begin_whole():
+            return
+        self._write = self._journal.begin(record)
+
+    def _begin_whole(self) -> bool:
+        try:
+            if self.collect():
+                self.record.durable_live = True
+                self._journal.reserve(self.record)
+                return True
+        except Unavailable:
+            self.record.durable_live = False
+        return False
+
+    def reserve(self) -> KeyAnswer:
+        """Record a keyed request whole, if its key is new; its answer is kept then. Raises Unavailable."""
+        self.record.durable_live = True
+        known = self._journal.reserve(self.record)
+        self._begun = known.request_id == self.record.id
+        self._stored = []
+        return known
+
+    def collect(self) -> bool:
+        """Read the body to its end and put it into the record; False where it can't be kept whole.
+
+        Raises:
+            Unavailable: no space for it.
+            OSError, Fault: the client left, or sends no body.
+        """
+        record, body = self.record, self.body
+        if not body.collect():
+            return False
+        record.spool = body.seal()
+        record.body = body.inline
+        record.body_bytes = body.size
+        return True
+
+    def wait(self) -> bool:
+        """Block until the record is durable; False: the journal is away, and the answer must say so."""
+        if self._write is None:
+            return True
+        try:
+            self._write.wait()
+        except AgentainerError:
+            return False
+        return True
+
+    def accept(self) -> None:
+        """Make it pending. Raises TooManyRequests, Unavailable."""
+        self._journal.accept(self.record)
+        self._ended = True
+
+    def keep_head(self, head: bytes) -> None:
+        """Keep the answer's head, where the answer is kept."""
+        if self._stored is not None:
+            self._stored.append(head)
+
+    def note(self, data: bytes) -> None:
+        """Count a piece of the answer's body, and keep it where the answer is kept and small enough."""
+        self.answer_bytes += len(data)
+        if self._stored is not None and self.answer_bytes <= defaults.MAX_STORED_RESPONSE_BYTES:
+            self._stored.append(data)
+
+    def complete(self, status: int) -> None:
+        """The agent answered, and the client has it."""
+        response = None
+        if self._stored is not None:
+            head, body = self._stored[0], b"".join(self._stored[1:])
+            truncated = self.answer_bytes != len(body)
+            response = StoredResponse(status, head, b"" if truncated else body, truncated)
+        self._settle(RequestState.COMPLETED, Reason.ANSWERED, status, "", response)
+
+    def fail(self, reason: Reason, error: str, *, status: int = 0) -> None:
+        """It ended without a whole answer. Nothing, where it was never begun."""
+        if self._begun and not self._ended:
+            self._settle(RequestState.FAILED, reason, status, error, None)
+        elif not self._ended:
+            self.body.discard()
+
+    def _settle(
+        self, state: RequestState, reason: Reason, status: int, error: str, response: StoredResponse | None
+    ) -> None:
+        self._ended = True
+        duration_s = time.time() - self._started
+        self._journal.settle(
+            self.record, Outcome(state, reason, status, self.answer_bytes, duration_s, error, response)
+        )
+        if state is RequestState.COMPLETED or not self.record.spool:
+            self.body.discard()

@@ -1,0 +1,351 @@
+"""`requests list show replay cancel purge`: the durable requests of one agent."""
+
+import sys
+from base64 import b64decode
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from agentainerctl import batch, output
+from agentainerctl.client import path_of
+from agentainerctl.options import Group, output_options
+from agentainerctl.output import Column, age
+from agentainerctl.progress import Waiting
+from agentainerctl.refs import with_agent
+from agentainerctl.session import Session
+from agentainerd import defaults
+from agentainerd.errors import AgentainerError
+from agentainerd.units import format_duration, format_size
+
+STATES = ("pending", "processing", "completed", "failed")
+_COLUMNS = (
+    Column("ID"),
+    Column("METHOD"),
+    Column("PATH", can_shrink=True),
+    Column("STATE", can_shrink=True),
+    Column("ATTEMPTS"),
+    Column("RECEIVED"),
+)
+_WIDE_COLUMNS = (
+    *_COLUMNS,
+    Column("SIZE"),
+    Column("ANSWER"),
+    Column("TOOK"),
+    Column("NEXT"),
+    Column("ERROR", can_shrink=True),
+)
+_COLOURS = {"failed": "red", "completed": "green", "processing": "yellow"}
+_PREVIEW_BYTES = 2048
+Record = dict[str, Any]
+
+
+class RequestsGroup(Group):
+    """`requests AGENT` is `requests list AGENT`, as in the original."""
+
+    names = "agents"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; what is none is taken as the agent to list."""
+        if args[0] not in self.commands:
+            if len(args) > 1 and get_close_matches(args[0], self.commands):
+                raise click.NoSuchCommand(args[0], possibilities=self.commands, ctx=ctx)
+            args = ["list", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let options of `list` stand before the agent: `requests --state failed web`."""
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    "requests",
+    cls=RequestsGroup,
+    subcommand_metavar="[COMMAND] AGENT [ARGS]...",
+    examples=(
+        "agentainerctl requests web",
+        "agentainerctl requests list --state failed web",
+        "agentainerctl requests show web 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+    ),
+)
+def requests() -> None:
+    """Show and manage the durable requests of an agent.
+
+    Without a command it lists the pending ones.
+    """
+
+
+@requests.command(
+    "list",
+    names="agents",
+    examples=("agentainerctl requests list web", "agentainerctl requests list --state failed --limit 20 -o wide web"),
+)
+@click.argument("ref", metavar="AGENT")
+@click.option("--state", type=click.Choice([*STATES, "all"]), default="pending", show_default=True, help="Only these.")
+@click.option("--limit", type=click.IntRange(1, defaults.MAX_PAGE_LIMIT), metavar="N", help="At most so many.")
+@click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")
+@output_options()
+@click.pass_obj
+def list_(session: Session, ref: str, state: str, limit: int | None, cursor: str | None) -> None:
+    """List requests of an agent, oldest first."""
+    query = {"state": None if state == "all" else state, "limit": limit, "cursor": cursor}
+    data = with_agent(session.client, ref, lambda known: session.client.get(_path(known), query))
+    found: list[Record] = data.get("requests") or data.get("pending") or []
+    if session.is_machine:
+        output.machine(data, session.output)
+    elif session.is_quiet or session.output == "name":
+        for record in found:
+            print(output.plain(record.get("id", "")))
+    elif not found:
+        print("No requests" if state == "all" else f"No {state} requests")
+    else:
+        print(f"{'All' if state == 'all' else state.capitalize()} requests for agent {output.plain(ref)}:")
+        is_wide = session.output == "wide"
+        rows = [_row(record, is_wide) for record in found]
+        colours = {row[3]: _COLOURS.get(str(record.get("status")), "") for row, record in zip(rows, found, strict=True)}
+        output.table(_WIDE_COLUMNS if is_wide else _COLUMNS, rows, colours=colours)
+    if data.get("next_cursor") and session.has_progress:
+        more = "" if state == "pending" else f"--state {state} "
+        output.note(f"There are more: agentainerctl requests list {more}--cursor {data['next_cursor']} {ref}")
+
+
+@requests.command(
+    "show",
+    names="requests",
+    examples=(
+        "agentainerctl requests show web 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl requests show --response web 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f >answer.json",
+    ),
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("request_id", metavar="REQUEST")
+@click.option("--body", "part", flag_value="body", help="Only the body that was sent, byte for byte.")
+@click.option("--response", "part", flag_value="response", help="Only the body of the answer, byte for byte.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def show(session: Session, ref: str, request_id: str, part: str | None) -> None:
+    """Show one request whole: what was asked, what became of it, what was answered."""
+    record: Record = with_agent(session.client, ref, lambda known: session.client.get(_path(known, request_id)))
+    if part:
+        sys.stdout.buffer.write(_raw(record, part))
+    elif session.is_machine:
+        output.machine(record, session.output)
+    elif session.is_quiet:
+        print(output.plain(record.get("id", "")))
+    else:
+        _page(record)
+
+
+@requests.command(
+    "replay",
+    names="requests",
+    examples=(
+        "agentainerctl requests replay web 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl requests replay --all web",
+    ),
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("request_ids", metavar="REQUEST...", nargs=-1)
+@click.option("--all", "is_all", is_flag=True, help="All failed ones.")
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def replay(session: Session, ref: str, request_ids: tuple[str, ...], is_all: bool) -> None:
+    """Deliver requests again: dead letters, or pending ones now instead of later."""
+    chosen = _chosen(session, ref, request_ids, "failed" if is_all else "")
+    _each(session, ref, chosen, "POST", "replay", "replayed")
+
+
+@requests.command(
+    "cancel",
+    names="requests",
+    examples=(
+        "agentainerctl requests cancel web 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl requests cancel --all web",
+    ),
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("request_ids", metavar="REQUEST...", nargs=-1)
+@click.option("--all", "is_all", is_flag=True, help="All pending ones.")
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def cancel(session: Session, ref: str, request_ids: tuple[str, ...], is_all: bool) -> None:
+    """Cancel pending requests: they will not be delivered."""
+    chosen = _chosen(session, ref, request_ids, "pending" if is_all else "")
+    _each(session, ref, chosen, "DELETE", "cancel", "cancelled")
+
+
+@requests.command(
+    "purge",
+    names="agents",
+    examples=("agentainerctl requests purge web", "agentainerctl requests purge --state pending --force web"),
+)
+@click.argument("ref", metavar="AGENT")
+@click.option(
+    "--state", type=click.Choice(["failed", "pending"]), default="failed", show_default=True, help="Which ones."
+)
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def purge(session: Session, ref: str, state: str, force: bool) -> None:
+    """Delete all failed (or pending) requests of an agent for good."""
+    if not force:
+        what = f"all {state} requests of '{ref}'"
+        session.confirm(f"Delete {what} for good?", f"refusing to delete {what}")
+    data = with_agent(
+        session.client,
+        ref,
+        lambda known: session.client.call("DELETE", _path(known), query={"state": state}).get("data"),
+    )
+    removed = data.get("removed", 0) if isinstance(data, dict) else 0
+    if session.is_machine:
+        output.machine({"removed": removed}, session.output)
+    else:
+        print(removed if session.is_quiet else f"{removed} {state} request{'' if removed == 1 else 's'} removed")
+
+
+def _path(agent: str, *more: str) -> str:
+    return path_of("agents", agent, "requests", *more)
+
+
+def _each(session: Session, ref: str, request_ids: Sequence[str], method: str, verb: str, done: str) -> None:
+    """Do `verb` on each request of the agent, with a result line each."""
+
+    def act(request_id: str) -> dict[str, Any]:
+        def call(agent: str) -> dict[str, Any]:
+            path = _path(agent, request_id, *(["replay"] if verb == "replay" else []))
+            with Waiting(f"{verb} {request_id}", is_silent=not session.has_progress) as waiting:
+                data = session.client.call(method, path, timeout_s=None, tick=waiting).get("data")
+            return {"id": request_id, "name": request_id, "result": done, **(data if isinstance(data, dict) else {})}
+
+        return with_agent(session.client, ref, call)
+
+    batch.each(session, request_ids, act, f"Request {{ref}} {done} successfully")
+
+
+def _chosen(session: Session, ref: str, request_ids: Sequence[str], state: str) -> Sequence[str]:
+    """Return the requests that were named, or with a state (`--all`) the ids of all that are in it, page by page."""
+    if bool(state) == bool(request_ids):
+        raise click.UsageError("name requests, or say --all")
+    if request_ids:
+        return request_ids
+    found: list[str] = []
+    query: dict[str, object] = {"state": state, "limit": defaults.MAX_PAGE_LIMIT}
+    while True:
+        data = with_agent(session.client, ref, lambda known: session.client.get(_path(known), dict(query)))
+        page = data.get("requests") or []
+        found += [str(record["id"]) for record in page]
+        query["cursor"] = data.get("next_cursor")
+        if not page or not query["cursor"]:
+            return found
+
+
+def _row(record: Record, is_wide: bool) -> list[str]:
+    cells = [
+        record.get("id", ""),
+        record.get("method", ""),
+        record.get("path", ""),
+        _state(record),
+        _attempts(record),
+        age(record.get("created_at")),
+    ]
+    if is_wide:
+        cells += [
+            _size(record.get("request_bytes")),
+            _answer(record),
+            _took(record),
+            age(record.get("next_attempt_at")),
+        ]
+        cells.append(record.get("error") or "")
+    return [str(cell) for cell in cells]
+
+
+def _state(record: Record) -> str:
+    reason = str(record.get("reason") or "").replace("_", " ")
+    return f"{record.get('status', '')} ({reason})" if reason else str(record.get("status", ""))
+
+
+def _attempts(record: Record) -> str:
+    return f"{record.get('retry_count', 0)}/{record.get('max_retries', defaults.MAX_ATTEMPTS)}"
+
+
+def _size(size: object) -> str:
+    return format_size(size) if isinstance(size, int) and size >= 0 else ""
+
+
+def _answer(record: Record) -> str:
+    response = record.get("response") or {}
+    return str(response.get("status_code") or record.get("response_status") or "")
+
+
+def _took(record: Record) -> str:
+    seconds = record.get("duration_s")
+    if not isinstance(seconds, int | float) or not seconds:
+        return ""
+    return (
+        f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+    )
+
+
+def _page(record: Record) -> None:
+    output.facts(
+        (
+            ("ID", record.get("id")),
+            ("Agent", record.get("agent_id")),
+            ("Request", f"{record.get('method', '')} {record.get('path', '')}"),
+            ("State", _state(record)),
+            ("Error", record.get("error")),
+            ("Received", age(record.get("created_at"))),
+            ("Finished", age(record.get("processed_at"))),
+            ("Attempts", _attempts(record)),
+            ("Next attempt", age(record.get("next_attempt_at"))),
+            ("Expires", age(record.get("expires_at"))),
+            ("May have run before", "yes" if record.get("maybe_duplicate") else None),
+            ("Took", _took(record)),
+        )
+    )
+    _message("Request", record)
+    response = record.get("response")
+    if isinstance(response, dict):
+        _message(f"Answer {response.get('status_code', '')}".rstrip(), response)
+
+
+def _message(title: str, message: Record) -> None:
+    """Print the headers and the beginning of the body of a request or an answer."""
+    print(f"{title}:")
+    for name, value in (message.get("headers") or {}).items():
+        for one in value if isinstance(value, list) else [value]:
+            print(f"  {output.plain(name)}: {output.plain(one)}")
+    body = _decoded(message)
+    if not body:
+        return
+    try:
+        text = body[:_PREVIEW_BYTES].decode("utf-8", "strict" if len(body) <= _PREVIEW_BYTES else "ignore")
+    except UnicodeDecodeError:
+        print(f"  ({format_size(len(body))} of binary data)")
+        return
+    print()
+    for line in text.splitlines():
+        print(f"  {output.plain(line)}")
+    if len(body) > _PREVIEW_BYTES:
+        print(f"  ... ({format_size(len(body))} in all)")
+
+
+def _raw(record: Record, part: str) -> bytes:
+    if part == "body":
+        return _decoded(record)
+    response = record.get("response")
+    if not isinstance(response, dict):
+        raise AgentainerError(
+            f"request {record.get('id')} has no stored answer: it is {_state(record)}", code="RESPONSE_NOT_FOUND"
+        )
+    return _decoded(response)
+
+
+def _decoded(message: Record) -> bytes:
+    return b64decode(message.get("body") or "")

@@ -1,0 +1,71 @@
+"""Answers as bytes in, fields out."""
+
+import pytest
+
+from agentainerd.proxy.http1 import Fault
+from agentainerd.proxy.response import Answer
+
+
+def read(*pieces, **options):
+    answer = Answer(**options)
+    for piece in pieces:
+        answer.feed(piece)
+    if answer.status:
+        answer.read_fields()
+    return answer
+
+
+def test_an_answer_is_read_at_every_split():
+    data = b"HTTP/1.1 201 Made It\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a\r\nX: y\r\n\r\n3\r\nabc\r\n0\r\nT: t\r\n\r\n"
+    for at in range(1, len(data)):
+        answer = read(data[:at], data[at:])
+        assert (answer.status, answer.phrase, answer.chunked, answer.done) == (201, b"Made It", True, True)
+        assert (b"".join(answer.pieces), answer.cookies) == (b"abc", [b"a"])
+        assert answer.lines == [b"X", b": ", b"y", b"\r\n"]
+        assert answer.keep_alive
+        assert not answer.overrun
+
+
+@pytest.mark.parametrize(
+    ("data", "keeps"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", True),
+    ],
+)
+def test_who_keeps_the_connection(data, keeps):
+    assert read(data).keep_alive is keeps
+
+
+def test_interim_answers_are_kept_apart():
+    answer = read(
+        b"HTTP/1.1 103 Early\r\nLink: x\r\nX-Agentainer-Y: z\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    )
+
+    assert (answer.status, answer.interim) == (200, [b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"])
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore", {}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nokmore", {}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", {"head_only": True}),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\nmore", {}),
+    ],
+)
+def test_bytes_behind_the_end_are_an_overrun(data, options):
+    answer = read(data, **options)
+
+    assert answer.overrun
+    assert b"more" not in b"".join(answer.pieces)
+
+
+def test_a_switch_nobody_asked_for_is_a_fault():
+    data = b"HTTP/1.1 101 Switch\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nrest"
+
+    with pytest.raises(Fault):
+        read(data)
+    assert read(data, may_switch=True).rest == b"rest"

@@ -120,7 +120,7 @@ class RedisConfig:
 class DockerConfig:
     """The engine and the networks of the agents on it."""
 
-    host: str = _key(defaults.DOCKER_HOST, values.url("unix", "tcp", "http", "https", "ssh"))
+    host: str = _key(defaults.DOCKER_HOST, values.url("unix", "tcp", "http", "https"))
     network: str = _key(defaults.NETWORK, values.network)
     isolated_network: str = _key(defaults.ISOLATED_NETWORK, values.network)
 

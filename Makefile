@@ -1,0 +1,69 @@
+# Every target sets up what it needs (a virtual environment in .venv, the programs, an engine) and can be repeated.
+
+PYTEST_ARGS ?=
+PREFIX ?= $(HOME)/.local
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart quickstart-clean setup verify install-user build wheel image test test-all test-unit \
+	test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
+
+##@ First steps
+quickstart: ## start the daemon, deploy an agent, kill it, and see that no request is lost
+	@scripts/quickstart
+quickstart-clean: ## remove all that quickstart made
+	@scripts/quickstart-clean
+run: venv ## run the daemon in the foreground, with a state folder of its own (.run)
+	@mkdir -p .run && exec $(VENV)/agentainerd --state-dir .run/state --runtime-dir .run/sockets
+
+##@ Installing
+setup: ## install everything that is needed here: programs, .venv, a running engine
+	@scripts/setup
+venv: ## only the virtual environment, .venv
+	@scripts/setup venv
+verify: ## check that this machine has everything, and say what is missing
+	@scripts/verify
+install-user: ## install both programs for this user, into ~/.local/bin
+	@scripts/install-user "$(PREFIX)"
+install-systemd: ## install the programs into /opt/agentainer and the systemd units (as root)
+	@scripts/install-systemd
+
+##@ Testing
+test: ## every test, against a real Docker Engine and a real Redis
+	@scripts/test $(PYTEST_ARGS)
+test-all: test ## the same as test
+test-unit: venv ## tests that need neither engine nor Redis
+	@$(VENV)/python -m pytest -m "not docker and not redis and not system" $(PYTEST_ARGS)
+test-network: ## networks of agents: isolation, names, the way to the daemon
+	@scripts/test -k network $(PYTEST_ARGS)
+test-persistence: ## requests are recorded, queued, replayed and kept over restarts
+	@scripts/test -k "persist or journal or replay or queue or recover" $(PYTEST_ARGS)
+test-crash: ## kill -9 of daemon, Redis and agents
+	@scripts/test -k "crash or kill or dies or died" $(PYTEST_ARGS)
+
+##@ Developing
+check: ## ruff, format, mypy --strict, imports between the layers
+	@scripts/check
+lint: venv ## ruff
+	@$(VENV)/ruff check . && $(VENV)/ruff format --check .
+fmt: venv ## format the code
+	@$(VENV)/ruff format . && $(VENV)/ruff check --fix .
+type: venv ## mypy --strict
+	@$(VENV)/mypy --strict
+bench: venv ## measure the proxy (docs/performance.md has the numbers and how they were taken)
+	@scripts/bench
+soak: ## kill everything under load for ten minutes (SOAK_S=seconds), and compare both ledgers
+	@SOAK_S=$${SOAK_S:-600} scripts/test -m "slow and system" -k ledger --timeout 0 $(PYTEST_ARGS)
+
+##@ Packaging
+build: wheel image ## the wheel, and the image of the example agent
+wheel: venv ## build dist/*.whl
+	@$(VENV)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
+image: ## build the example agent's image, simple-agent
+	@scripts/setup engine && docker build -q -t simple-agent --build-arg BASE_IMAGE="$$(scripts/base-image)" examples/simple-agent
+clean: ## remove what was built, and caches; .venv too
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .venv .run
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""Where agents find the daemon: the gateway addresses of their networks, and who may reach what of this host there.
+
+The addresses exist once the engine has made the networks, which may be long after the daemon's start; `run_once` is the
+body of a loop that binds what can be bound, sets the firewall, and looks again now and then.
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+
+from gevent import socket
+
+from agentainerd import listeners
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import Unavailable
+from agentainerd.model.containers import Networks
+
+log = logging.getLogger(__name__)
+
+LOOP = "networks"
+INTERVAL_S = 30.0
+
+Serve = Callable[[socket.socket], None]
+Restrict = Callable[[str, int], object]
+
+
+class Gateways:
+    """Listens on the networks' gateways at one port. Used by its loop only.
+
+    `is_covered`: the daemon listens on all addresses already, so there is nothing to bind. `closed_for`: why agents must
+    not reach it at all; "" for no reason.
+    """
+
+    def __init__(
+        self, engine: Engine, serve: Serve, restrict: Restrict, *, port: int, is_covered: bool, closed_for: str
+    ) -> None:
+        self.addresses: list[str] = []
+        self._engine = engine
+        self._serve = serve
+        self._restrict = restrict
+        self._port = port
+        self._is_covered = is_covered
+        self._closed_for = closed_for
+        self._restricted = ""
+        if closed_for:
+            log.warning("agents cannot reach the daemon: %s", closed_for)
+
+    def run_once(self, now: float) -> int:
+        """Make the networks, and listen where we do not yet; return how many addresses came new.
+
+        Raises:
+            Unavailable: the engine does not answer, or an address is taken.
+            Conflict, Failed: a network is not what it should be, or cannot be made.
+        """
+        networks = self._engine.ensure_networks()
+        if networks.isolated_bridge and networks.isolated_bridge != self._restricted:
+            self._restrict(networks.isolated_bridge, self._port)
+            self._restricted = networks.isolated_bridge
+        if self._is_covered or self._closed_for:
+            return 0
+        return sum(self._listen(address) for address in _addresses(networks) if address not in self.addresses)
+
+    def _listen(self, address: str) -> bool:
+        try:
+            found = listeners.tcp(address, self._port)
+        except Unavailable as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRNOTAVAIL:
+                log.debug("the gateway is not up yet", extra={"address": address})
+                return False  # the engine makes the bridge with the first container
+            raise
+        for listener in found:
+            self._serve(listener)
+        self.addresses.append(address)
+        log.info("serving agents on %s", listeners.place(address, self._port))
+        return True
+
+
+def _addresses(networks: Networks) -> list[str]:
+    return [address for address in (networks.gateway, networks.isolated_gateway) if address]

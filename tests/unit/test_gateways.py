@@ -1,0 +1,115 @@
+import socket
+
+import pytest
+
+from agentainerd.errors import Unavailable
+from agentainerd.gateways import Gateways
+from agentainerd.model.containers import Networks
+
+
+class TwoNetworks:
+    """An engine of which only the networks matter; loopback addresses stand for the bridges'."""
+
+    def __init__(self, gateway: str = "127.0.0.2", isolated: str = "127.0.0.3") -> None:
+        self.networks = Networks(gateway, isolated, bridge="agentainer0", isolated_bridge="agentainer1")
+        self.is_away = False
+
+    def ensure_networks(self) -> Networks:
+        if self.is_away:
+            raise Unavailable("cannot reach the engine")
+        return self.networks
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def served():
+    found = []
+    yield found
+    for listener in found:
+        listener.close()
+
+
+def gateways_of(engine, served, port, **changes):
+    rules = []
+    made = Gateways(
+        engine, served.append, lambda *rule: rules.append(rule),
+        port=port, is_covered=False, closed_for="", **changes,
+    )  # fmt: skip
+    return made, rules
+
+
+def test_both_gateways_are_served_once(served, port):
+    made, rules = gateways_of(TwoNetworks(), served, port)
+
+    assert made.run_once(0) == 2
+    assert made.run_once(1) == 0
+
+    assert [listener.getsockname() for listener in served] == [("127.0.0.2", port), ("127.0.0.3", port)]
+    assert made.addresses == ["127.0.0.2", "127.0.0.3"]
+    assert rules == [("agentainer1", port)]
+
+
+def test_a_new_address_is_served_too(served, port):
+    engine = TwoNetworks()
+    made, rules = gateways_of(engine, served, port)
+    made.run_once(0)
+
+    engine.networks = Networks("127.0.0.4", "127.0.0.3", bridge="br-1", isolated_bridge="br-2")
+
+    assert made.run_once(1) == 1
+    assert rules == [("agentainer1", port), ("br-2", port)]
+
+
+def test_an_address_that_is_not_up_yet_is_tried_again(served, port):
+    engine = TwoNetworks(gateway="192.0.2.1")
+    made, _ = gateways_of(engine, served, port)
+
+    assert made.run_once(0) == 1
+
+    engine.networks = Networks("127.0.0.2", "127.0.0.3", bridge="a", isolated_bridge="b")
+    assert made.run_once(1) == 1
+
+
+def test_a_taken_address_is_an_error_that_is_told(served, port):
+    engine = TwoNetworks()
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", port))
+        other.listen()
+        made, _ = gateways_of(engine, served, port)
+
+        with pytest.raises(Unavailable, match="address in use"):
+            made.run_once(0)
+
+    assert made.run_once(1) == 2
+
+
+def test_an_engine_that_is_away_is_the_loops_matter(served, port):
+    engine = TwoNetworks()
+    engine.is_away = True
+    made, _ = gateways_of(engine, served, port)
+
+    with pytest.raises(Unavailable):
+        made.run_once(0)
+
+    engine.is_away = False
+    assert made.run_once(1) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"is_covered": True, "closed_for": ""}, {"is_covered": False, "closed_for": "why"}]
+)
+def test_nothing_is_bound_where_it_is_covered_or_closed_but_the_firewall_is_set(served, port, changes, caplog):
+    rules = []
+    made = Gateways(TwoNetworks(), served.append, lambda *rule: rules.append(rule), port=port, **changes)
+
+    assert made.run_once(0) == 0
+
+    assert served == []
+    assert rules == [("agentainer1", port)]
+    assert ("agents cannot reach the daemon: why" in caplog.text) is bool(changes["closed_for"])

@@ -20,14 +20,19 @@ class Body:
         lost: why it is not kept, or None: too large, or the error of the spool.
     """
 
-    __slots__ = ("_inline", "_read_more", "_request", "_spool", "_writer", "kept", "lost", "size")
+    __slots__ = ("_inline", "_read_more", "_request", "_request_id", "_spool", "_writer", "kept", "lost", "size")
 
     def __init__(
-        self, request: Request, read_more: Callable[[], None], spool: Callable[[], SpoolWriter] | None
+        self,
+        request: Request,
+        read_more: Callable[[], None],
+        spool: Callable[[str], SpoolWriter] | None,
+        request_id: str = "",
     ) -> None:
         self._request = request
         self._read_more = read_more
         self._spool = spool
+        self._request_id = request_id
         self._writer: SpoolWriter | None = None
         self._inline: list[bytes] = []
         self.size = 0
@@ -112,7 +117,7 @@ class Body:
         try:
             if self._writer is None:
                 assert self._spool is not None
-                self._writer = self._spool()
+                self._writer = self._spool(self._request_id)
                 self._writer.write(b"".join(self._inline))
                 self._inline.clear()
             self._writer.write(data)

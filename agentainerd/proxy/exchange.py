@@ -20,7 +20,7 @@ from agentainerd.model.requests import Reason, Record, ReplayPolicy
 from agentainerd.proxy import keys, replies, upstream
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.http1 import Fault, Request, drop_fields
-from agentainerd.proxy.journal import Journal, KeyAnswer, KeyVerdict, NullJournal, SpoolWriter
+from agentainerd.proxy.journal import Journal, KeyAnswer, KeyVerdict, NullJournal
 from agentainerd.proxy.recording import Recording
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
@@ -96,7 +96,7 @@ class Exchange:
             max_pending_bytes=route.max_pending_bytes,
         )
         journal: Journal = plane.journal if route.persistence else _NULL
-        body = Body(request, connection.read_more, self._spool if route.persistence else None)
+        body = Body(request, connection.read_more, plane.journal.spool if route.persistence else None, self.id)
         self._recording = Recording(journal, record, body)
 
     @property
@@ -157,9 +157,6 @@ class Exchange:
     @property
     def _can_queue(self) -> bool:
         return self._route.persistence and self._route.policy is not ReplayPolicy.NEVER
-
-    def _spool(self) -> SpoolWriter:
-        return self._plane.journal.spool(self.id)
 
     def _pass_gate(self, prefers: bytes) -> bool:
         """Wait for the agent as long as is right; return whether it is ready."""
@@ -346,7 +343,10 @@ class Exchange:
             return self._left(call) if self._is_clients_fault(call) else Result.SILENT
         except Fault:
             return Result.GARBAGE
-        return self._pass(call, answer)
+        else:
+            return self._pass(call, answer)
+        finally:
+            answer.release()
 
     def _send(self, call: upstream.Call) -> bool:
         """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""

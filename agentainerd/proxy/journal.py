@@ -5,12 +5,12 @@ on disk. An operation is in the order in which it was called: what was settled b
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from agentainerd.errors import Unavailable
-from agentainerd.model.requests import Outcome, Reason, Record, StoredResponse
+from agentainerd.model.requests import KeyAnswer as KeyAnswer
+from agentainerd.model.requests import KeyVerdict as KeyVerdict
+from agentainerd.model.requests import Outcome, Reason, Record
 
 
 class Write(Protocol):
@@ -47,26 +47,6 @@ class SpoolWriter(Protocol):
 
     def discard(self) -> None:
         """Remove it, sealed or not; for a body that nobody needs any more."""
-
-
-class KeyVerdict(StrEnum):
-    """What the journal knows of an idempotency key."""
-
-    NEW = "new"  # reserved for this record, which is now processing/live
-    DONE = "done"  # answered: `KeyAnswer.response`
-    PENDING = "pending"  # queued: same 202, same id
-    IN_FLIGHT = "in_flight"  # the first one runs: 409
-    MISMATCH = "mismatch"  # another request under the same key: 422
-    FAILED = "failed"  # the first one ended without an answer: `request_id` says which
-
-
-@dataclass(frozen=True, slots=True)
-class KeyAnswer:
-    """The answer of `reserve`: the id is that of the request which holds the key."""
-
-    verdict: KeyVerdict
-    request_id: str
-    response: StoredResponse | None = None
 
 
 class Journal(Protocol):

@@ -57,6 +57,10 @@ class Answer:
         if len(self.headers) > defaults.MAX_HEADERS:
             raise Fault(502, f"the agent's answer has more than {defaults.MAX_HEADERS} fields")
 
+    def release(self) -> None:
+        """Let go of the parser: it holds this object, and a cycle a request is a tenth of the CPU for the collector."""
+        self._parser = None  # type: ignore[assignment]
+
     # Called by the parser.
 
     def on_message_begin(self) -> None:

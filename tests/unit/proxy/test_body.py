@@ -15,7 +15,7 @@ def body_of(*arrivals, spool=True):
         request.pieces.append(left.pop(0))
         request.done = not left
 
-    def make_spool():
+    def make_spool(_request_id):
         spools.append(MemorySpool("id"))
         return spools[-1]
 
@@ -69,7 +69,7 @@ def test_without_a_spool_only_what_fits_in_memory_is_kept():
 def test_a_disk_without_space_does_not_stop_the_passage():
     body, _ = body_of(b"x" * 40_000, b"y")
 
-    def full():
+    def full(_request_id):
         raise Unavailable("no space", code="NO_SPACE")
 
     body._spool = full

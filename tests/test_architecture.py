@@ -14,7 +14,10 @@ LEAVES = {
 ALLOWED = {
     "agentainerd.model": {"agentainerd.model", "msgspec", *EDGE},
     "agentainerd.store": {"agentainerd.store", "agentainerd.model", "agentainerd.offload", "redis", "msgspec", "gevent", "psutil", *EDGE},
-    "agentainerd.engine": {"agentainerd.engine", "agentainerd.model", "docker", "psutil", "gevent", *EDGE},
+    # requests and urllib3 are docker's own: their errors come out of its client, and engine/ is where they end.
+    "agentainerd.engine": {
+        "agentainerd.engine", "agentainerd.model", "docker", "requests", "urllib3", "psutil", "gevent", *EDGE,
+    },
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", *EDGE},
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model",

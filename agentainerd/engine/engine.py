@@ -53,21 +53,22 @@ class Engine(Protocol):
     def pull(self, ref: str) -> Stream[Progress]:
         """Pull an image, telling each step; the last has its id.
 
-        Errors come while it is read: NotFound (no such image, or it needs a login), Unavailable (code
-        REGISTRY_UNREACHABLE or NO_SPACE).
+        Errors come from the call or while it is read: NotFound (no such image, or it needs a login), Unavailable (code
+        REGISTRY_UNREACHABLE or NO_SPACE), TooManyRequests (code REGISTRY_RATE_LIMIT).
         """
 
     def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> Stream[Progress]:
         """Build an image from a tar stream, telling each line; the last has its id.
 
-        Errors come while it is read: Failed (code BUILD_FAILED; details `step` and `lines`, the last 30), Unavailable.
-        The context is read in the calling greenlet, and not closed.
+        Errors come from the call or while it is read: Failed (code BUILD_FAILED; details `step` and `lines`, the last
+        30), Unavailable. The context is read by the call, and not closed.
         """
 
     def create(self, spec: ContainerSpec) -> str:
         """Create a container, not running; return its id.
 
-        Raises NotFound (image), Conflict (code CONTAINER_NAME_TAKEN), InvalidParameter (a volume's host path is not there).
+        Raises NotFound (image), Conflict (code CONTAINER_NAME_TAKEN), InvalidParameter (a volume's host path is not there,
+        more CPUs than the host has), Failed (code AGENT_START_FAILED, as `start`: the command is not in the image).
         """
 
     def start(self, container_id: str) -> Container:

@@ -111,10 +111,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The gateway addresses of the agents' networks on this host: where agents find the daemon. "" where unknown."""
+    """The agents' networks on this host: gateway addresses, where agents find the daemon, and the names of the Linux
+    bridges. "" where unknown.
+    """
 
     gateway: str
     isolated_gateway: str
+    bridge: str = ""
+    isolated_bridge: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ What can happen to the engine: `go_down(why)` (every call raises Unavailable, ev
 `calls` counts the calls of each method. Nothing here is random, and nothing waits but `stop` for its grace.
 """
 
+import io
 import tarfile
 import time
 from collections import Counter
@@ -145,10 +146,13 @@ class FakeEngine:
 
     def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> FakeStream[Progress]:
         self._called("build")
-        with tarfile.open(fileobj=context, mode="r|*") as archive:
-            files = {path.normpath(member.name): archive.extractfile(member) for member in archive if member.isfile()}
-            found = files.get(path.normpath(dockerfile))
-            text = found.read().decode() if found else ""
+        try:
+            with tarfile.open(fileobj=io.BytesIO(context.read())) as archive:
+                found = [member for member in archive if path.normpath(member.name) == path.normpath(dockerfile)]
+                file = archive.extractfile(found[0]) if found else None
+                text = file.read().decode() if file else ""
+        except tarfile.TarError as error:
+            raise _build_failed(f"the context can't be read: {error}", "", []) from error
         return FakeStream(self._build(text, tag, dockerfile, args))
 
     def create(self, spec: ContainerSpec) -> str:

@@ -1,0 +1,136 @@
+"""`Engine` on Docker: a thin facade over containers, images, networks, logs and events, one file each.
+
+It connects when it is first used, and again after a loss, so the daemon can start before its engine does.
+"""
+
+from collections.abc import Mapping
+from typing import IO
+
+from agentainerd import defaults
+from agentainerd.engine import logs
+from agentainerd.engine.connection import Connection
+from agentainerd.engine.containers import Containers
+from agentainerd.engine.engine import Stream
+from agentainerd.engine.events import Events
+from agentainerd.engine.images import Images
+from agentainerd.engine.networks import AgentNetworks
+from agentainerd.model.containers import (
+    Container,
+    ContainerSpec,
+    EngineEvent,
+    EngineInfo,
+    Image,
+    LogPiece,
+    Networks,
+    Progress,
+)
+
+
+class DockerEngine:
+    """One Docker Engine (API 1.41 or newer; the version is the engine's). Safe from any greenlet."""
+
+    def __init__(
+        self, host: str, *, network: str = defaults.NETWORK, isolated_network: str = defaults.ISOLATED_NETWORK
+    ) -> None:
+        """Take the engine's address and the names of the agents' networks; connect to nothing.
+
+        Raises:
+            InvalidParameter: `host` is not unix:///path, tcp://host:port, http:// or https://.
+        """
+        self._connection = Connection(host)
+        self._networks = AgentNetworks(self._connection, network=network, isolated=isolated_network)
+        self._containers = Containers(self._connection, self._networks)
+        self._images = Images(self._connection)
+        self._events: set[Events] = set()
+
+    def ping(self) -> None:
+        """See Engine."""
+        with self._connection.calling("ping", "engine") as client:
+            client.ping()
+
+    def info(self) -> EngineInfo:
+        """See Engine."""
+        with self._connection.calling("ask", "engine") as client:
+            told = client.info()
+            api_version = client.api_version
+        return EngineInfo(
+            version=str(told.get("ServerVersion", "")),
+            api_version=str(api_version),
+            root_dir=str(told.get("DockerRootDir", "")),
+            storage_driver=str(told.get("Driver", "")),
+            cgroup_version=str(told.get("CgroupVersion", "")),
+            containers=int(told.get("Containers", 0)),
+            images=int(told.get("Images", 0)),
+        )
+
+    def ensure_networks(self) -> Networks:
+        """See Engine."""
+        return self._networks.ensure()
+
+    def image(self, ref: str) -> Image:
+        """See Engine."""
+        return self._images.get(ref)
+
+    def pull(self, ref: str) -> Stream[Progress]:
+        """See Engine."""
+        return self._images.pull(ref)
+
+    def build(self, context: IO[bytes], *, tag: str, dockerfile: str, args: Mapping[str, str]) -> Stream[Progress]:
+        """See Engine."""
+        return self._images.build(context, tag=tag, dockerfile=dockerfile, args=args)
+
+    def create(self, spec: ContainerSpec) -> str:
+        """See Engine."""
+        return self._containers.create(spec)
+
+    def start(self, container_id: str) -> Container:
+        """See Engine."""
+        return self._containers.start(container_id)
+
+    def stop(self, container_id: str, *, grace_s: float) -> None:
+        """See Engine."""
+        self._containers.stop(container_id, grace_s=grace_s)
+
+    def pause(self, container_id: str) -> None:
+        """See Engine."""
+        self._containers.pause(container_id)
+
+    def unpause(self, container_id: str) -> None:
+        """See Engine."""
+        self._containers.unpause(container_id)
+
+    def remove(self, container_id: str) -> None:
+        """See Engine."""
+        self._containers.remove(container_id)
+
+    def inspect(self, container_id: str) -> Container:
+        """See Engine."""
+        return self._containers.inspect(container_id)
+
+    def containers(self) -> list[Container]:
+        """See Engine."""
+        return self._containers.list()
+
+    def logs(
+        self,
+        container_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float = 0.0,
+        timestamps: bool = False,
+    ) -> Stream[LogPiece]:
+        """See Engine."""
+        return logs.read(self._connection, container_id, follow=follow, tail=tail, since=since, timestamps=timestamps)
+
+    def events(self) -> Stream[EngineEvent]:
+        """See Engine."""
+        stream = Events(self._connection, on_close=self._events.discard)
+        self._events.add(stream)
+        return stream
+
+    def close(self) -> None:
+        """See Engine."""
+        for stream in list(self._events):
+            stream.close()
+        self._connection.close()

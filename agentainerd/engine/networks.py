@@ -1,0 +1,133 @@
+"""The agents' two networks: one with a way out, one without (docs/decisions/0003-networks.md).
+
+They are made when they are missing and otherwise used as they are found, whoever made them.
+"""
+
+import logging
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import docker
+
+from agentainerd import defaults
+from agentainerd.engine.connection import Connection
+from agentainerd.errors import Conflict, Failed, NotFound
+from agentainerd.model.containers import Networks
+
+log = logging.getLogger(__name__)
+
+LABELS = {"managed-by": "agentainer"}
+_BRIDGE_NAME = "com.docker.network.bridge.name"
+_BRIDGES = {defaults.NETWORK: defaults.NETWORK_BRIDGE, defaults.ISOLATED_NETWORK: defaults.ISOLATED_BRIDGE}
+"""Names of the Linux bridges, for people who look; only under the default names, since there can be one of each."""
+
+
+class AgentNetworks:
+    """The two networks of one engine, by name."""
+
+    def __init__(self, connection: Connection, *, network: str, isolated: str) -> None:
+        self.network = network
+        self.isolated = isolated
+        self._connection = connection
+
+    def ensure(self) -> Networks:
+        """Make what is missing and return the gateways. Safe to repeat, also beside others who do the same.
+
+        Raises:
+            Conflict: the isolated network is there and has a way out (code NETWORK_NOT_ISOLATED).
+            Failed: the engine can't make one, as when it has no address range left.
+            Unavailable: the engine does not answer.
+        """
+        network = self._ensure(self.network, internal=False)
+        isolated = self._ensure(self.isolated, internal=True)
+        if not isolated.get("Internal"):
+            raise Conflict(
+                f"the network '{self.isolated}' has a way out, so it can't keep agents without egress in",
+                code="NETWORK_NOT_ISOLATED",
+                hint=f"docker network rm {self.isolated} (agentainerd makes it anew), or set docker.isolated_network",
+            )
+        return Networks(
+            gateway=_gateway(network),
+            isolated_gateway=_gateway(isolated),
+            bridge=_bridge(network),
+            isolated_bridge=_bridge(isolated),
+        )
+
+    def joined(self, egress: bool) -> tuple[str, ...]:
+        """Return the names of the networks that an agent is in, the one that it is created on first."""
+        return (self.network, self.isolated) if egress else (self.isolated,)
+
+    def _ensure(self, name: str, *, internal: bool) -> dict[str, Any]:
+        found = self._find(name)
+        if found is None:
+            self._create(name, internal=internal)
+            found = self._find(name)
+        if found is None:
+            raise NotFound("network", name)
+        return found
+
+    def _find(self, name: str) -> dict[str, Any] | None:
+        try:
+            with self._connection.calling("inspect", "network", name) as client:
+                found: dict[str, Any] = client.inspect_network(name)
+        except NotFound:
+            return None
+        return found
+
+    def _create(self, name: str, *, internal: bool) -> None:
+        bridge = _BRIDGES.get(name)
+        try:
+            self._try_create(name, bridge, internal=internal)
+        except Conflict:
+            return  # another one was faster
+        except Failed as error:
+            if bridge is None or "bridge name" not in error.message:
+                raise
+            log.warning("bridge name was taken, the engine chose one: %s", bridge, extra={"network": name})
+            self._create_plain(name, internal=internal)
+
+    def _create_plain(self, name: str, *, internal: bool) -> None:
+        try:
+            self._try_create(name, None, internal=internal)
+        except Conflict:
+            return
+
+    def _try_create(self, name: str, bridge: str | None, *, internal: bool) -> None:
+        with self._connection.calling("create", "network", name) as client:
+            client.create_network(
+                name,
+                driver="bridge",
+                internal=internal,
+                labels=LABELS,
+                options={_BRIDGE_NAME: bridge} if bridge else None,
+                check_duplicate=True,
+            )
+        log.info("network created", extra={"network": name})
+
+
+def rejoin(client: docker.APIClient, container_id: str, names: tuple[str, ...]) -> None:
+    """Tie a stopped container to networks that were removed and made again: it knows them by an id that is gone.
+
+    Its aliases are kept. Raises what docker's client raises.
+    """
+    known = client.inspect_container(container_id)["NetworkSettings"]["Networks"] or {}
+    aliases = {alias for endpoint in known.values() for alias in endpoint.get("Aliases") or ()} - {container_id[:12]}
+    for name in names:
+        if name in known:
+            client.disconnect_container_from_network(container_id, name, force=True)
+        client.connect_container_to_network(container_id, name, aliases=sorted(aliases))
+
+
+def _gateway(found: dict[str, Any]) -> str:
+    """Return the IPv4 address of the host in this network, "" where there is none."""
+    for pool in (found.get("IPAM") or {}).get("Config") or ():
+        subnet = ip_network(pool["Subnet"], strict=False)
+        if subnet.version == 4:
+            gateway = pool.get("Gateway") or str(subnet.network_address + 1)
+            return str(ip_address(gateway.partition("/")[0]))
+    return ""
+
+
+def _bridge(found: dict[str, Any]) -> str:
+    named = (found.get("Options") or {}).get(_BRIDGE_NAME)
+    return str(named or f"br-{found['Id'][:12]}") if found.get("Driver") == "bridge" else ""

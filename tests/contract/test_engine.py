@@ -1,0 +1,511 @@
+"""What every `Engine` does: the same tests on Docker and on the fake."""
+
+import io
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.client import HTTPConnection
+
+import docker
+import gevent
+import pytest
+from gevent import socket
+
+from agentainerd.engine.docker_engine import DockerEngine
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import Conflict, Failed, InvalidParameter, NotFound
+from agentainerd.model.agents import Volume
+from agentainerd.model.containers import Container, ContainerSpec, ContainerState
+from tests.fakes.docker import context
+from tests.fakes.engine import FakeEngine
+from tests.fakes.programs import Answer, Program, Request, Run, echo, http
+
+
+class Bench:
+    """One engine under test: its echo image, and what an outsider does to its containers."""
+
+    engine: Engine
+    image: str
+
+    def kill(self, box: Container) -> None:
+        raise NotImplementedError
+
+    def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
+        raise NotImplementedError
+
+    def spec(self, **changes: object) -> ContainerSpec:
+        agent_id = f"agent-{uuid.uuid4().hex[:16]}"
+        spec = ContainerSpec(
+            name=f"agentainer-{agent_id}",
+            hostname=agent_id,
+            image=self.image,
+            aliases=(agent_id,),
+            labels={"agentainer.id": agent_id, "agentainer.name": "x"},
+            env={"AGENT_ID": agent_id},
+        )
+        return replace(spec, **changes)
+
+    def started(self, **changes: object) -> Container:
+        box = self.engine.start(self.engine.create(self.spec(**changes)))
+        wait_for_port(box)
+        return box
+
+
+class FakeBench(Bench):
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.fake = engine
+        self.image = "agent"
+        engine.add_image("agent", Program(http(echo_and_obey), prints=("listening",)))
+        engine.add_image("broken", Program(fails=(127, "'nosuch' is not in the image")))
+
+    def kill(self, box: Container) -> None:
+        self.fake.kill(box.agent_id)
+
+    def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
+        return replace(spec, image="broken")
+
+
+class DockerBench(Bench):
+    def __init__(self, engine: DockerEngine, image: str, client: docker.APIClient) -> None:
+        self.engine = engine
+        self.image = image
+        self.client = client
+
+    def kill(self, box: Container) -> None:
+        self.client.kill(box.id)
+
+    def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
+        return replace(spec, command=("nosuch",))
+
+
+def echo_and_obey(request: Request, run: Run) -> Answer:
+    verb, _, word = request.target.strip("/").partition("/")
+    if verb == "exit":
+        run.exit(int(word))
+    elif verb in ("say", "shout"):
+        run.say(word, stream="stdout" if verb == "say" else "stderr")
+    return echo(request, run)
+
+
+@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "fake":
+        return FakeBench(request.getfixturevalue("fake_engine"))
+    return DockerBench(
+        request.getfixturevalue("docker_engine"),
+        request.getfixturevalue("agent_image"),
+        request.getfixturevalue("docker_client"),
+    )
+
+
+def wait_for_port(box: Container) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((box.address, 8000), 1).close()
+        except OSError:
+            gevent.sleep(0.01)
+        else:
+            return
+    pytest.fail(f"nothing listens at {box.address}:8000")
+
+
+def ask(box: Container, target: str = "/") -> dict[str, object]:
+    connection = HTTPConnection(box.address, 8000, timeout=5)
+    try:
+        connection.request("GET", target)
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def told(engine: Engine, box: Container, **options: object) -> dict[str, str]:
+    """Return what a container wrote, by stream."""
+    said = {"stdout": "", "stderr": ""}
+    stream = engine.logs(box.id, **options)
+    for piece in stream:
+        said[piece.stream] += piece.data.decode()
+    stream.close()
+    return said
+
+
+def events_of(stream: Iterator, box_id: str, until: str) -> list:
+    seen = []
+    for event in stream:
+        if event.container_id == box_id:
+            seen.append(event)
+            if event.action == until:
+                return seen
+    return seen
+
+
+def test_the_engine_says_what_it_is(bench):
+    bench.engine.ping()
+    info = bench.engine.info()
+
+    assert info.version
+    assert re.fullmatch(r"1\.\d+", info.api_version)
+    assert info.cgroup_version in ("1", "2")
+
+
+def test_networks_are_made_once(bench):
+    first = bench.engine.ensure_networks()
+
+    assert bench.engine.ensure_networks() == first
+    assert first.gateway
+    assert first.isolated_gateway
+
+
+def test_an_image_says_its_ports(bench):
+    image = bench.engine.image(bench.image)
+
+    assert image.exposed == (8000,)
+    assert image.id.startswith("sha256:")
+    assert bench.engine.image(image.id).id == image.id
+
+
+def test_a_missing_image_is_not_found(bench):
+    with pytest.raises(NotFound) as looked:
+        bench.engine.image("no-such-image:1")
+    with pytest.raises(NotFound) as created:
+        bench.engine.create(bench.spec(image="no-such-image:1"))
+
+    for failure in (looked, created):
+        assert failure.value.code == "IMAGE_NOT_FOUND"
+        assert failure.value.message == (
+            "docker image 'no-such-image:1' not found. Please build or pull the image first"
+        )
+
+
+def test_a_created_container_is_there_and_does_not_run(bench):
+    spec = bench.spec()
+    container_id = bench.engine.create(spec)
+
+    box = bench.engine.inspect(container_id)
+
+    assert (box.state, box.agent_id, box.name, box.address) == (ContainerState.CREATED, spec.hostname, spec.name, "")
+    assert (box.started_at, box.finished_at) == (0.0, 0.0)
+    assert box.labels["agentainer.name"] == "x"
+    assert box.image_id == bench.engine.image(bench.image).id
+    listed = {found.id: found for found in bench.engine.containers()}[container_id]
+    assert (listed.state, listed.agent_id, listed.name) == (box.state, box.agent_id, box.name)
+
+
+def test_a_container_without_our_label_is_none_of_ours(bench):
+    container_id = bench.engine.create(bench.spec(labels={"other": "1"}))
+
+    assert container_id not in [box.id for box in bench.engine.containers()]
+
+
+def test_a_name_can_be_had_once(bench):
+    spec = bench.spec()
+    bench.engine.create(spec)
+
+    with pytest.raises(Conflict) as failure:
+        bench.engine.create(spec)
+
+    assert failure.value.code == "CONTAINER_NAME_TAKEN"
+
+
+def test_a_volume_of_a_folder_that_is_not_there_is_refused(bench):
+    spec = bench.spec(volumes=(Volume("/no/such/folder", "/data"),))
+
+    with pytest.raises(InvalidParameter) as failure:
+        bench.engine.create(spec)
+
+    assert failure.value.code == "VOLUME_SOURCE_MISSING"
+    assert "/no/such/folder" in failure.value.message
+    assert all(box.name != spec.name for box in bench.engine.containers())
+
+
+def test_a_started_container_answers_at_its_address(bench):
+    before = time.time()
+    box = bench.started()
+
+    assert box.state is ContainerState.RUNNING
+    assert before - 1 < box.started_at < time.time() + 1
+    assert ask(box, "/x?a=1")["target"] == "/x?a=1"
+    assert {found.id: found for found in bench.engine.containers()}[box.id].address == box.address
+
+
+def test_starting_twice_changes_nothing(bench):
+    box = bench.started()
+
+    assert bench.engine.start(box.id).started_at == box.started_at
+
+
+def test_two_agents_have_the_same_port(bench):
+    one, two = bench.started(), bench.started()
+
+    assert one.address != two.address
+    assert ask(one)["agent_id"] == one.agent_id
+    assert ask(two)["agent_id"] == two.agent_id
+
+
+def test_stop_ends_it_and_may_be_repeated(bench):
+    box = bench.started()
+
+    bench.engine.stop(box.id, grace_s=5)
+    bench.engine.stop(box.id, grace_s=5)
+
+    after = bench.engine.inspect(box.id)
+    assert (after.state, after.exit_code, after.address) == (ContainerState.EXITED, 143, "")
+    assert after.finished_at >= box.started_at
+    listed = {found.id: found for found in bench.engine.containers()}[box.id]
+    assert (listed.state, listed.exit_code) == (ContainerState.EXITED, 143)
+
+
+def test_the_next_run_has_another_start_time(bench):
+    box = bench.started()
+    bench.engine.stop(box.id, grace_s=0)
+
+    again = bench.engine.start(box.id)
+
+    assert again.started_at > box.started_at
+    assert again.state is ContainerState.RUNNING
+
+
+def test_a_killed_container_has_exit_code_137(bench, eventually):
+    box = bench.started()
+
+    bench.kill(box)
+
+    eventually(lambda: bench.engine.inspect(box.id).state is ContainerState.EXITED)
+    after = bench.engine.inspect(box.id)
+    assert (after.exit_code, after.oom_killed) == (137, False)
+
+
+def test_a_program_that_ends_has_its_exit_code(bench, eventually):
+    box = bench.started()
+
+    with pytest.raises(OSError):
+        ask(box, "/exit/3")
+
+    eventually(lambda: bench.engine.inspect(box.id).state is ContainerState.EXITED)
+    assert bench.engine.inspect(box.id).exit_code == 3
+
+
+def test_a_command_that_can_not_be_run_is_a_failed_start(bench):
+    spec = bench.unrunnable(bench.spec())
+
+    with pytest.raises(Failed, match="nosuch") as failure:
+        bench.engine.start(bench.engine.create(spec))
+
+    assert failure.value.code == "AGENT_START_FAILED"
+    assert failure.value.details["exit_code"] == 127
+
+
+def test_a_paused_container_accepts_and_answers_later(bench):
+    box = bench.started()
+    bench.engine.pause(box.id)
+    assert bench.engine.inspect(box.id).state is ContainerState.PAUSED
+    with socket.create_connection((box.address, 8000), 5) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+
+        bench.engine.unpause(box.id)
+
+        connection.settimeout(5)
+        assert connection.recv(4) == b"HTTP"
+    assert bench.engine.inspect(box.id).state is ContainerState.RUNNING
+
+
+def test_verbs_in_the_wrong_state_are_conflicts(bench):
+    container_id = bench.engine.create(bench.spec())
+    refused: list[Callable[[], object]] = [
+        lambda: bench.engine.pause(container_id),
+        lambda: bench.engine.unpause(container_id),
+    ]
+    for verb in refused:
+        with pytest.raises(Conflict):
+            verb()
+    bench.engine.start(container_id)
+    with pytest.raises(Conflict):
+        bench.engine.unpause(container_id)
+    bench.engine.pause(container_id)
+    for verb in (lambda: bench.engine.pause(container_id), lambda: bench.engine.start(container_id)):
+        with pytest.raises(Conflict):
+            verb()
+
+
+def test_a_paused_container_can_be_stopped(bench):
+    box = bench.started()
+    bench.engine.pause(box.id)
+
+    bench.engine.stop(box.id, grace_s=5)
+
+    assert bench.engine.inspect(box.id).state is ContainerState.EXITED
+
+
+def test_remove_takes_a_running_container_and_may_be_repeated(bench):
+    box = bench.started()
+
+    bench.engine.remove(box.id)
+    bench.engine.remove(box.id)
+
+    assert box.id not in [found.id for found in bench.engine.containers()]
+    with pytest.raises(NotFound):
+        bench.engine.inspect(box.id)
+
+
+def test_an_unknown_container_is_not_found(bench):
+    unknown = "f" * 64
+    verbs: list[Callable[[], object]] = [
+        lambda: bench.engine.inspect(unknown),
+        lambda: bench.engine.start(unknown),
+        lambda: bench.engine.stop(unknown, grace_s=0),
+        lambda: bench.engine.pause(unknown),
+        lambda: bench.engine.unpause(unknown),
+        lambda: bench.engine.logs(unknown),
+    ]
+
+    for verb in verbs:
+        with pytest.raises(NotFound) as failure:
+            verb()
+        assert failure.value.code == "CONTAINER_NOT_FOUND"
+
+
+def test_events_tell_what_happens_in_order(bench):
+    events = bench.engine.events()
+    assert next(events).action == "reconnected"
+    box = bench.started()
+    bench.engine.pause(box.id)
+    bench.engine.unpause(box.id)
+    bench.kill(box)
+    bench.engine.remove(box.id)
+
+    seen = events_of(events, box.id, until="destroy")
+    events.close()
+
+    assert [event.action for event in seen] == ["create", "start", "pause", "unpause", "die", "destroy"]
+    assert {event.agent_id for event in seen} == {box.agent_id}
+    assert [event.exit_code for event in seen if event.action == "die"] == [137]
+    assert all(abs(event.at - time.time()) < 60 for event in seen)
+
+
+def test_events_end_when_another_greenlet_closes_them(bench):
+    events = bench.engine.events()
+    assert next(events).action == "reconnected"
+    reader = gevent.spawn(list, events)  # noqa: TID251 - a second greenlet is what is tested
+    gevent.sleep(0)
+
+    events.close()
+
+    assert isinstance(reader.get(timeout=5), list)
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+def test_stdout_and_stderr_are_told_apart(bench):
+    box = bench.started()
+    ask(box, "/say/one")
+    ask(box, "/shout/two")
+    ask(box, "/say/three")
+
+    assert told(bench.engine, box) == {"stdout": "listening\none\nthree\n", "stderr": "two\n"}
+
+
+def test_logs_can_be_cut(bench):
+    box = bench.started()
+    ask(box, "/say/old")
+    middle = time.time()
+    ask(box, "/say/new")
+
+    assert told(bench.engine, box, tail=1) == {"stdout": "new\n", "stderr": ""}
+    assert told(bench.engine, box, tail=0) == {"stdout": "", "stderr": ""}
+    assert told(bench.engine, box, since=middle) == {"stdout": "new\n", "stderr": ""}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\S+Z new\n", told(bench.engine, box, tail=1, timestamps=True)["stdout"])
+
+
+def test_followed_logs_come_as_they_are_written_and_end_with_the_run(bench):
+    box = bench.started()
+    stream = bench.engine.logs(box.id, follow=True)
+    assert next(stream).data == b"listening\n"
+    ask(box, "/say/later")
+    assert next(stream).data == b"later\n"
+
+    bench.engine.stop(box.id, grace_s=0)
+
+    assert list(stream) == []
+    stream.close()
+
+
+def test_following_a_stopped_container_ends_at_once(bench):
+    box = bench.started()
+    bench.engine.stop(box.id, grace_s=0)
+
+    assert told(bench.engine, box, follow=True)["stdout"] == "listening\n"
+
+
+def test_followed_logs_end_when_another_greenlet_closes_them(bench):
+    box = bench.started()
+    stream = bench.engine.logs(box.id, follow=True, tail=0)
+    reader = gevent.spawn(list, stream)  # noqa: TID251 - a second greenlet is what is tested
+    gevent.sleep(0)
+
+    stream.close()
+
+    assert reader.get(timeout=5) == []
+
+
+def test_an_image_is_built_from_a_context(bench):
+    tag = f"agentainer-test-{uuid.uuid4().hex[:8]}:built"
+    recipe = f"FROM {bench.image}\nEXPOSE 9000\n".encode()
+
+    progress = list(bench.engine.build(context({"Dockerfile": recipe}), tag=tag, dockerfile="Dockerfile", args={}))
+
+    image = bench.engine.image(tag)
+    assert progress[-1].image_id == image.id
+    assert 9000 in image.exposed
+    assert any("Step 1/2" in step.text for step in progress)
+    if isinstance(bench, DockerBench):
+        bench.client.remove_image(tag)
+
+
+def test_a_failing_build_says_its_step(bench):
+    recipe = f"FROM {bench.image}\nRUN exit 3\n".encode()
+
+    with pytest.raises(Failed) as failure:
+        list(
+            bench.engine.build(
+                context({"Dockerfile": recipe}), tag="agentainer-test:no", dockerfile="Dockerfile", args={}
+            )
+        )
+
+    assert failure.value.code == "BUILD_FAILED"
+    assert failure.value.details["step"] == "Step 2/2 : RUN exit 3"
+    assert "Step 2/2 : RUN exit 3" in failure.value.details["lines"]
+
+
+def test_a_context_without_its_dockerfile_can_not_be_built(bench):
+    with pytest.raises(Failed) as failure:
+        list(bench.engine.build(context({"a": b""}), tag="agentainer-test:no", dockerfile="Dockerfile", args={}))
+
+    assert failure.value.code == "BUILD_FAILED"
+    assert "Dockerfile" in failure.value.message
+
+
+def test_a_context_that_is_no_tar_can_not_be_built(bench):
+    with pytest.raises(Failed) as failure:
+        list(bench.engine.build(io.BytesIO(b"x" * 2000), tag="agentainer-test:no", dockerfile="Dockerfile", args={}))
+
+    assert failure.value.code == "BUILD_FAILED"
+
+
+def test_closing_the_engine_ends_its_streams(bench):
+    box = bench.started()
+    events, logs = bench.engine.events(), bench.engine.logs(box.id, follow=True, tail=0)
+    next(events)
+    readers = [gevent.spawn(list, stream) for stream in (events, logs)]  # noqa: TID251
+    gevent.sleep(0)
+
+    bench.engine.close()
+
+    for reader in readers:
+        reader.get(timeout=5)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from agentainerd import config_values as values
 from agentainerd import defaults
@@ -114,6 +115,18 @@ class RedisConfig:
     def is_external(self) -> bool:
         """Whether somebody else runs the server."""
         return bool(self.url or self.host)
+
+    @property
+    def address(self) -> str:
+        """The URL of the external server, with its password; "" for the embedded one."""
+        if not self.url:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            secret = f":{quote(self.password, safe='')}@" if self.password else ""
+            return f"redis://{secret}{host}:{self.port}/{self.db}" if host else ""
+        scheme, _, rest = self.url.partition("://")
+        if self.password and "@" not in rest:
+            return f"{scheme}://:{quote(self.password, safe='')}@{rest}"
+        return self.url
 
 
 @dataclass(frozen=True, slots=True)

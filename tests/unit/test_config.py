@@ -186,6 +186,25 @@ def test_a_redis_url_beats_a_redis_host_of_the_same_source_or_a_lower_one(writte
     assert load(path, {"AGENTAINER_REDIS_HOST": "c"}, {}).config.redis.host == "c"
 
 
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ({}, ""),
+        ({"host": "box"}, "redis://box:6379/0"),
+        ({"host": "::1", "port": 1, "db": 2, "password": "a/b@c"}, "redis://:a%2Fb%40c@[::1]:1/2"),
+        ({"url": "redis://box/3"}, "redis://box/3"),
+        ({"url": "redis://box/3", "password": "p@ss"}, "redis://:p%40ss@box/3"),
+        ({"url": "redis://:own@box/3", "password": "other"}, "redis://:own@box/3"),
+        ({"url": "unix:///run/redis.sock"}, "unix:///run/redis.sock"),
+    ],
+)
+def test_an_external_redis_has_one_address(given, address):
+    redis = config.RedisConfig(**given)
+
+    assert redis.address == address
+    assert redis.is_external is bool(address)
+
+
 def test_folders_of_a_user_are_the_xdg_ones(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/ada/state")

@@ -2,6 +2,7 @@ import socket
 
 import pytest
 
+from agentainerd.engine.firewall import Enforcement
 from agentainerd.errors import Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.model.containers import Networks
@@ -35,13 +36,23 @@ def served():
         listener.close()
 
 
-def gateways_of(engine, served, port, **changes):
-    rules = []
+class Firewall:
+    def __init__(self, *answers: Enforcement) -> None:
+        self.rules = []
+        self._answers = list(answers)
+
+    def restrict(self, bridge: str, port: int) -> Enforcement:
+        self.rules.append((bridge, port))
+        return self._answers.pop(0) if self._answers else Enforcement(True)
+
+
+def gateways_of(engine, served, port, firewall=None, **changes):
+    firewall = firewall or Firewall()
     made = Gateways(
-        engine, served.append, lambda *rule: rules.append(rule),
+        engine, served.append, firewall.restrict,
         port=port, is_covered=False, closed_for="", **changes,
     )  # fmt: skip
-    return made, rules
+    return made, firewall.rules
 
 
 def test_both_gateways_are_served_once(served, port):
@@ -52,7 +63,8 @@ def test_both_gateways_are_served_once(served, port):
 
     assert [listener.getsockname() for listener in served] == [("127.0.0.2", port), ("127.0.0.3", port)]
     assert made.addresses == ["127.0.0.2", "127.0.0.3"]
-    assert rules == [("agentainer1", port)]
+    assert rules == [("agentainer1", port)] * 2
+    assert made.enforcement == Enforcement(True)
 
 
 def test_a_new_address_is_served_too(served, port):
@@ -105,11 +117,25 @@ def test_an_engine_that_is_away_is_the_loops_matter(served, port):
     "changes", [{"is_covered": True, "closed_for": ""}, {"is_covered": False, "closed_for": "why"}]
 )
 def test_nothing_is_bound_where_it_is_covered_or_closed_but_the_firewall_is_set(served, port, changes, caplog):
-    rules = []
-    made = Gateways(TwoNetworks(), served.append, lambda *rule: rules.append(rule), port=port, **changes)
+    firewall = Firewall()
+    made = Gateways(TwoNetworks(), served.append, firewall.restrict, port=port, **changes)
 
     assert made.run_once(0) == 0
 
     assert served == []
-    assert rules == [("agentainer1", port)]
+    assert firewall.rules == [("agentainer1", port)]
     assert ("agents cannot reach the daemon: why" in caplog.text) is bool(changes["closed_for"])
+
+
+def test_a_firewall_that_cannot_be_set_is_said_once(served, port, caplog):
+    no = Enforcement(False, "there is no iptables on this host")
+    made, _ = gateways_of(TwoNetworks(), served, port, Firewall(no, no, Enforcement(True), no))
+
+    made.run_once(0)
+    made.run_once(1)
+    assert caplog.text.count("agents without egress can reach services of this host: there is no iptables") == 1
+    assert made.enforcement == no
+
+    made.run_once(2)
+    made.run_once(3)
+    assert caplog.text.count("agents without egress") == 2

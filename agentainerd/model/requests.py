@@ -162,6 +162,26 @@ class StoredResponse:
     truncated: bool = False
 
 
+class KeyVerdict(StrEnum):
+    """What the journal knows of an idempotency key."""
+
+    NEW = "new"  # reserved for this record, which is now processing/live
+    DONE = "done"  # answered: `KeyAnswer.response`
+    PENDING = "pending"  # queued: same 202, same id
+    IN_FLIGHT = "in_flight"  # the first one runs: 409
+    MISMATCH = "mismatch"  # another request under the same key: 422
+    FAILED = "failed"  # the first one was answered, but its answer is not stored any more
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """The answer of `Journal.reserve`: the id is that of the request which holds the key."""
+
+    verdict: KeyVerdict
+    request_id: str
+    response: StoredResponse | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How a request ended; what `Journal.settle` writes.
 

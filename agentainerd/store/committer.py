@@ -1,0 +1,377 @@
+"""Group commit: whoever has something to write appends it here, and one greenlet sends all of it in one script call.
+
+At most one batch is in flight. Whoever appends meanwhile goes out with the next one, so that the price of a round trip
+and of an fsync is shared. A batch has a number, and Redis runs it exactly once: after a broken connection the same batch
+is sent again until it has an answer, and nothing overtakes it.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gevent.event import Event
+from redis.connection import AbstractConnection
+from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, RedisError
+
+from agentainerd import defaults
+from agentainerd.errors import Unavailable
+from agentainerd.store import operations, scripts
+from agentainerd.store.connection import RedisClient, is_transient
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[..., object]
+
+FULL_PAUSE_S = 1.0  # after Redis had no memory, it is taken to have none for so long
+MIN_RECONNECT_S = 0.01
+MAX_RECONNECT_S = 0.5
+_REFUSALS = {
+    "JOURNAL_UNAVAILABLE": "the request journal does not answer",
+    "JOURNAL_FULL": "the request journal has no memory left",
+    "JOURNAL_FENCED": "another agentainerd has taken over the request journal",
+    "JOURNAL_LOST": "the request journal is empty: its Redis lost it",
+    "JOURNAL_CLOSED": "the request journal is closed",
+    "JOURNAL_ERROR": "the request journal failed; see the log of agentainerd",
+}
+_ENDED = ("FENCED", "LOST")
+
+
+def refusal(code: str) -> Unavailable:
+    """Return the error that says why nothing is written now."""
+    return Unavailable(_REFUSALS[code], code=code, retry_after_s=30 if code == "JOURNAL_FULL" else 2)
+
+
+class Batch:
+    """Operations that go to Redis together. It is also the `Write` of each of them that has no answer of its own.
+
+    Attributes:
+        number: given when it is first sent; 0 before.
+        done: whoever waits for it to be durable need not wait any longer.
+        refused: the code of why it is not durable then, or "".
+    """
+
+    __slots__ = ("_event", "calls", "done", "number", "ops", "refused", "size")
+
+    def __init__(self, refused: str = "") -> None:
+        self.ops: list[bytes] = []
+        self.calls: list[Call] = []
+        self.size = 0
+        self.number = 0
+        self.done = refused != ""
+        self.refused = refused
+        self._event: Event | None = None
+
+    def wait(self) -> None:
+        """Block until it is durable.
+
+        Raises:
+            Unavailable: it is not, or not soon.
+        """
+        if not self.done:
+            if self._event is None:
+                self._event = Event()
+            self._event.wait()
+        if self.refused:
+            raise refusal(self.refused)
+
+    def release(self, refused: str = "") -> None:
+        """Let everybody go who waits for it to be durable."""
+        self.done = True
+        self.refused = refused
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+
+class Call:
+    """One operation whose answer somebody waits for. After `wait` returned True: `answer`, or `refused` (a code)."""
+
+    __slots__ = ("_event", "answer", "batch", "op", "refused")
+
+    def __init__(self, op: bytes, batch: Batch, refused: str = "") -> None:
+        self.op = op
+        self.batch = batch
+        self.answer: object = None
+        self.refused = refused
+        self._event = Event()
+        if refused:
+            self._event.set()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Block at most `timeout_s` (None: for ever); return whether it is decided."""
+        self._event.wait(timeout_s)
+        return bool(self._event.is_set())
+
+    def decide(self, answer: object, refused: str = "") -> None:
+        """Give it its answer, or the reason why it has none."""
+        self.answer = answer
+        self.refused = refused
+        self._event.set()
+
+
+class Committer:
+    """The queue of batches and the greenlet that sends them. All methods may be called from any greenlet; none blocks but
+    `close`.
+
+    `on_end` is called once, from its greenlet, if the journal can't go on in this process: it was fenced, lost, or failed.
+    """
+
+    def __init__(self, client: RedisClient, epoch: int, *, spawn: Spawn, on_end: Callable[[], None]) -> None:
+        self._epoch = b"%d" % epoch
+        self._connection: AbstractConnection = client.connection(defaults.JOURNAL_TIMEOUT_S)
+        self._commit = scripts.load("batch")
+        self._free = scripts.load("batch", flags="allow-oom")
+        self._on_end = on_end
+        self._batches = 0
+        self._sending: Batch | None = None
+        self._open = Batch()
+        self._queue: deque[Batch] = deque([self._open])
+        self._up = True
+        self._ended = ""
+        self._full_until = 0.0
+        self._asleep = False
+        self._wake = Event()
+        self._stop = Event()
+        self._stopped = Event()
+        spawn("journal", self._run)
+
+    @property
+    def available(self) -> bool:
+        """Redis answers and has room."""
+        return self._up and (not self._full_until or time.monotonic() >= self._full_until)
+
+    def append(self, op: bytes, *, keep: bool = True) -> Batch | None:
+        """Add an operation without an answer; return the batch that it is in.
+
+        While Redis is away it waits in memory; with `keep` False only as long as there is room for it, else None is
+        returned and it is forgotten.
+        """
+        batch = self._open
+        if not self._up:
+            if self._ended or not (keep or self._has_room(len(op))):
+                return None
+            batch = self._open
+        if batch.size + len(op) > defaults.COMMIT_BATCH_BYTES or len(batch.ops) >= defaults.COMMIT_BATCH:
+            batch = self._turn_over()
+        batch.ops.append(op)
+        batch.size += len(op)
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
+        return batch
+
+    def call(self, op: bytes) -> Call:
+        """Add an operation that has an answer; refused at once while Redis is away."""
+        if not self._up:
+            return Call(op, self._open, self._ended or "JOURNAL_UNAVAILABLE")
+        batch = self.append(op)
+        assert batch is not None
+        call = Call(op, batch)
+        batch.calls.append(call)
+        return call
+
+    def withdraw(self, call: Call, undo: bytes) -> None:
+        """Take back an operation that was not decided in time; nothing of it remains, whatever has become of it.
+
+        One that may have reached Redis is undone by `undo`, before anything else is done.
+        """
+        batch = call.batch
+        if batch.number:
+            batch.ops[batch.ops.index(call.op)] = operations.NOTHING
+            call.op = operations.NOTHING
+            self._queue[0].ops.insert(0, undo)
+        else:
+            batch.ops.remove(call.op)
+            batch.calls.remove(call)
+
+    def close(self, timeout_s: float) -> bool:
+        """Send what is left, at most `timeout_s`, and end. Return whether all of it is durable."""
+        self._stop.set()
+        self._wake.set()
+        flushed = self._stopped.wait(timeout_s)
+        self._finish("JOURNAL_CLOSED")
+        return bool(flushed)
+
+    # ---- the greenlet
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            closed = self._stop.is_set()
+            broken = not closed and not self._ended
+            self._finish("JOURNAL_CLOSED" if closed else "JOURNAL_ERROR")
+            self._connection.disconnect()
+            self._stopped.set()
+            if broken:
+                self._on_end()
+
+    def _work(self) -> None:
+        if not self._connect():
+            return
+        while not self._ended:
+            batch = self._next()
+            if batch is None:
+                return
+            self._sending = batch
+            self._settle(batch)
+            self._sending = None
+
+    def _next(self) -> Batch | None:
+        """Wait for something to send; None: closed, and all is sent."""
+        while not self._queue[0].ops:
+            if len(self._queue) > 1:
+                self._queue.popleft()
+                continue
+            if self._stop.is_set():
+                return None
+            self._asleep = True
+            self._wake.wait()
+            self._wake.clear()
+        batch = self._queue.popleft()
+        if not self._queue:
+            self._turn_over()
+        self._batches += 1
+        batch.number = self._batches
+        return batch
+
+    def _settle(self, batch: Batch) -> None:
+        """Send a batch until it is decided."""
+        script = self._commit
+        failures = 0
+        while batch.ops and not self._ended:
+            try:
+                answers = self._send(batch, script)
+            except OutOfMemoryError:
+                self._full_until = time.monotonic() + FULL_PAUSE_S
+                _drop_commits(batch)
+                script = self._free
+            except RedisError as exc:
+                if not is_transient(exc):
+                    self._refused(batch, exc)
+                    return
+                failures += 1
+                if not self._recover(exc, failures):
+                    return
+            else:
+                self._decided(batch, answers, durable=script is self._commit)
+                return
+
+    def _send(self, batch: Batch, script: scripts.Script) -> list[object]:
+        number = b"%d" % batch.number
+        count = 5 + sum([operations.ARGUMENTS[op[operations.LETTER]] for op in batch.ops])
+        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            count,
+            script.sha.encode(),
+            len(self._epoch),
+            self._epoch,
+            len(number),
+            number,
+        )
+        self._connection.send_packed_command((b"".join([head, *batch.ops]),), check_health=False)
+        answers: list[object] = self._connection.read_response()
+        return answers
+
+    def _decided(self, batch: Batch, answers: list[object], *, durable: bool) -> None:
+        if durable:
+            self._full_until = 0.0
+            batch.release()
+        for call, answer in zip(batch.calls, answers, strict=True):
+            call.decide(answer)
+        if not self._up:
+            log.info("the request journal answers again")
+            self._up = True
+            self._turn_over()
+
+    def _refused(self, batch: Batch, error: RedisError) -> None:
+        """Redis will never run this batch: it was taken over, lost, or there is a bug."""
+        word = str(error).split(" ", 1)[0]
+        if word in _ENDED:
+            log.error("the request journal can't be written any more: %s", error)
+            self._finish(f"JOURNAL_{word}")
+            self._on_end()
+            return
+        log.error("the request journal refused %d operations: %s", len(batch.ops), error)
+        _give_up(batch, "JOURNAL_ERROR")
+
+    def _recover(self, error: RedisError, failures: int) -> bool:
+        """Get a connection on which the batch can be sent again; False: closed meanwhile.
+
+        A connection that broke is replaced without a word: Redis may have been restarted while nothing was sent.
+        """
+        if failures > 1 or not isinstance(error, (ConnectionError, NoScriptError)) or not self._try_connect():
+            self._lose(error)
+            pause_s = min(MIN_RECONNECT_S * 2 ** min(failures - 1, 16), MAX_RECONNECT_S)
+            return not self._stop.wait(pause_s) and self._connect()
+        return True
+
+    def _lose(self, error: RedisError) -> None:
+        """Redis is away: let everybody go who waits only for durability; what they wrote is kept."""
+        if self._up:
+            log.warning("the request journal does not answer: %s", error)
+        self._up = False
+        for batch in (self._sending, *self._queue):
+            if batch is not None:
+                batch.release("JOURNAL_UNAVAILABLE")
+
+    def _connect(self) -> bool:
+        """Connect, for as long as it takes; False: closed meanwhile."""
+        pause_s = MIN_RECONNECT_S
+        while not self._try_connect():
+            if self._stop.wait(pause_s):
+                return False
+            pause_s = min(pause_s * 2, MAX_RECONNECT_S)
+        return True
+
+    def _try_connect(self) -> bool:
+        self._connection.disconnect()
+        try:
+            self._connection.connect()
+            for script in (self._commit, self._free):
+                self._connection.send_command("SCRIPT", "LOAD", script.source)
+                self._connection.read_response()
+        except RedisError as exc:
+            if not is_transient(exc):
+                raise
+            self._connection.disconnect()
+            return False
+        return True
+
+    def _turn_over(self) -> Batch:
+        self._open = Batch("" if self._up else "JOURNAL_UNAVAILABLE")
+        self._queue.append(self._open)
+        return self._open
+
+    def _has_room(self, size: int) -> bool:
+        batches = [batch for batch in (self._sending, *self._queue) if batch is not None]
+        return (
+            sum(len(batch.ops) for batch in batches) < defaults.JOURNAL_BACKLOG
+            and sum(batch.size for batch in batches) + size <= defaults.JOURNAL_BACKLOG_BYTES
+        )
+
+    def _finish(self, code: str) -> None:
+        """Nothing is written any more."""
+        self._up = False
+        if self._ended:
+            return
+        self._ended = code
+        for batch in (self._sending, *self._queue):
+            if batch is not None:
+                _give_up(batch, code)
+
+
+def _drop_commits(batch: Batch) -> None:
+    """Redis is full: leave in the batch what frees memory, and refuse the rest."""
+    batch.ops = [op for op in batch.ops if op[operations.LETTER] not in operations.COMMITS]
+    refused = [call for call in batch.calls if call.op[operations.LETTER] in operations.COMMITS]
+    batch.calls = [call for call in batch.calls if call.op[operations.LETTER] not in operations.COMMITS]
+    for call in refused:
+        call.decide(None, "JOURNAL_FULL")
+    batch.release("JOURNAL_FULL")
+
+
+def _give_up(batch: Batch, code: str) -> None:
+    batch.release(code)
+    for call in batch.calls:
+        call.decide(None, code)

@@ -1,0 +1,76 @@
+"""Every key in Redis: what it holds, and who writes it. Nothing has a TTL but `idem:`: a record that expired by itself would
+leave its id behind in an index. The scripts of store/lua spell the same names.
+
+All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request's.
+
+    key            type    what                                                                       written by
+    install_id     string  which journal this is; <state>/journal.id has the same                     open.lua
+    epoch          string  number of the daemon's start that may write; all others are refused        open.lua
+    batch          hash    number and results of the last batch applied: each runs exactly once       batch.lua
+    agents         hash    agent id -> JSON of model.agents.Agent                                      *_agent.lua
+    names          hash    agent's name -> agent id                                                    *_agent.lua
+    known          set     ids of the agents that have any of the keys below                           batch, forget
+    gone           zset    ids of removed agents by time of removal; a day long                        forget, sweep
+    live:{agent}   hash    request id -> packed record of an ordinary request that a client waits for  batch.lua
+    hist:{agent}   list    packed summaries of completed requests, newest first, HISTORY_LENGTH        batch.lua
+    r:{id}         hash    a full record, see below                                                    all scripts
+    q:{agent}      zset    pending, due now: id by seq (order of arrival)                              records.lua
+    d:{agent}      zset    pending, due later: id by due time                                          records.lua
+    lease:{agent}  zset    processing with a full record: id by the lease's end (+inf: live)           records.lua
+    dead:{agent}   zset    failed: id by time of failure                                               records.lua
+    done:{agent}   zset    completed, answer stored: id by time of completion                          batch.lua
+    x              zset    deadlines of all pending requests: id by expires                            records.lua
+    n:{agent}      hash    pending, pending_bytes, dead_bytes, done_bytes                              records.lua
+    idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
+
+Fields of `r:{id}`: agent, state, reason, seq, size (bytes that count in n:), expires, due, attempt, dup ("1": an earlier
+attempt may have run), spool, scope (of its idempotency key), owner (epoch) and lease (number) of its holder, meta (packed:
+what never changes), head, body; once it ended: finished, error, result (packed), response (packed). Times are epoch
+seconds as decimal text.
+
+A live request is one field instead of a record, because it is written and removed again within milliseconds: `batch.lua`
+moves it to a record of its own when it is queued or fails. An id is in exactly one of live, q, d, lease, dead, done.
+"""
+
+PREFIX = "agentainer:"
+
+INSTALL_ID = PREFIX + "install_id"
+EPOCH = PREFIX + "epoch"
+AGENTS = PREFIX + "agents"
+NAMES = PREFIX + "names"
+KNOWN = PREFIX + "known"
+
+
+def record(request_id: str) -> str:
+    """Key of the full record of a request."""
+    return f"{PREFIX}r:{request_id}"
+
+
+def live(agent_id: str) -> str:
+    """Key of the requests of an agent that a client waits for."""
+    return f"{PREFIX}live:{agent_id}"
+
+
+def history(agent_id: str) -> str:
+    """Key of the summaries of an agent's completed requests."""
+    return f"{PREFIX}hist:{agent_id}"
+
+
+def queued(agent_id: str) -> str:
+    """Key of the index of an agent's requests that are due now."""
+    return f"{PREFIX}q:{agent_id}"
+
+
+def delayed(agent_id: str) -> str:
+    """Key of the index of an agent's requests that are due later."""
+    return f"{PREFIX}d:{agent_id}"
+
+
+def leased(agent_id: str) -> str:
+    """Key of the index of an agent's requests in processing that have a full record."""
+    return f"{PREFIX}lease:{agent_id}"
+
+
+def dead(agent_id: str) -> str:
+    """Key of the index of an agent's dead letters."""
+    return f"{PREFIX}dead:{agent_id}"

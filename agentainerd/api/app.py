@@ -1,0 +1,104 @@
+"""The control API as a WSGI application: finds the handler, lets the caller in, turns errors into answers.
+
+The same application serves both doors; see access.py for the difference. Handlers are functions of a request and the
+services, one file a noun, each with its ROUTES.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as NoRoute
+from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.wrappers import Response
+
+from agentainerd.api import agents, images, requests, system, tokens
+from agentainerd.api.access import AccessOptions, Door, admit
+from agentainerd.api.errors import encode_error, status_of
+from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
+from agentainerd.errors import AgentainerError, Forbidden, InvalidParameter, NotFound, TooManyRequests, Unavailable
+from agentainerd.services.services import Services
+
+ROUTES: tuple[Rule, ...] = (*agents.ROUTES, *requests.ROUTES, *images.ROUTES, *system.ROUTES, *tokens.ROUTES)
+PUBLIC = frozenset((system.health, system.livez, system.readyz, requests.state, requests.response, requests.cancel_own))
+PROBES = frozenset((system.health, system.livez, system.readyz))
+LOCAL = frozenset((tokens.show, tokens.rotate))
+"""Handlers that only the control socket reaches."""
+
+
+class App:
+    """One door of the API. Safe to call from any greenlet."""
+
+    def __init__(self, services: Services, *, door: Door, options: AccessOptions | None = None) -> None:
+        self._services = services
+        self._door = door
+        self._options = options or AccessOptions()
+        self._map = Map(
+            [rule.empty() for rule in ROUTES], strict_slashes=False, merge_slashes=False, redirect_defaults=False
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        request = ApiRequest(environ)
+        try:
+            response = self._serve(request)
+        except AgentainerError as error:
+            response = _refuse(error)
+        except HTTPException as error:
+            response = _refuse(_http_error(error))
+        except Exception as exc:
+            response = _refuse(internal_error(log_bug(exc, f"{request.method} {request.path}")))
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response(environ, start_response)
+
+    def _serve(self, request: ApiRequest) -> Response:
+        handler, values = self._find(request)
+        self._admit(request, handler)
+        if handler in LOCAL and not request.is_local:
+            raise Forbidden(
+                "the token is told and changed over the Unix socket only",
+                code="LOCAL_ONLY",
+                hint="on the daemon's host: agentainerctl token show",
+            )
+        return handler(request, self._services, **values)
+
+    def _find(self, request: ApiRequest) -> tuple[Callable[..., Response], Mapping[str, Any]]:
+        """Return the handler and the variables of the path. Nothing that only administrators may know is in that."""
+        try:
+            return self._map.bind("localhost").match(request.path, request.method)
+        except (NoRoute, RequestRedirect):
+            raise NotFound("route", f"{request.method} {request.path[:256]}") from None
+
+    def _admit(self, request: ApiRequest, handler: Callable[..., Response]) -> None:
+        admit(
+            request,
+            self._door,
+            self._services.tokens,
+            self._options,
+            is_public=handler in PUBLIC,
+            is_probe=handler in PROBES,
+        )
+
+
+def _refuse(error: AgentainerError) -> Response:
+    status = status_of(error)
+    response = Response(encode_error(error), status, mimetype="application/json")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="agentainer"'
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, (Unavailable, TooManyRequests)):
+        response.headers["Retry-After"] = "5"
+    if allow := error.details.get("allow"):
+        response.headers["Allow"] = str(allow)
+    return response
+
+
+def _http_error(error: HTTPException) -> AgentainerError:
+    if isinstance(error, MethodNotAllowed):
+        allow = ", ".join(sorted(error.valid_methods or ()))
+        return AgentainerError(
+            f"the method is not allowed here; allowed: {allow}", code="METHOD_NOT_ALLOWED", details={"allow": allow}
+        )
+    return InvalidParameter("request", (error.description or error.name).lower(), code="BAD_REQUEST")

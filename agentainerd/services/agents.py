@@ -1,0 +1,270 @@
+"""The verbs: deploy, start, stop, restart, pause, resume, remove, and the reads. Each mutation is one line of the audit.
+
+Two verbs never interleave on one agent: each holds its lock from the first read to the last write.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agentainerd import defaults
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import AgentainerError
+from agentainerd.model.agents import Agent, AgentSpec, AgentState, validate
+from agentainerd.proxy.routing import Gate
+from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.fleet import Fleet
+from agentainerd.services.lifecycle import Lifecycle, start_error
+from agentainerd.services.logs import LogOptions, LogReader
+from agentainerd.services.views import Json, agent_json
+from agentainerd.services.volumes import VolumePolicy
+from agentainerd.store.requests import RequestStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFilter:
+    """Which agents a list has. `status`: one of these states; `name`: a part of it; `labels`: all of these."""
+
+    status: tuple[AgentState, ...] = ()
+    name: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def matches(self, agent: Agent) -> bool:
+        """Return whether the agent is wanted."""
+        if self.status and agent.state not in self.status:
+            return False
+        return self.name in agent.name and self.labels.items() <= agent.spec.labels.items()
+
+
+class AgentService:
+    """Verbs and reads of agents. `ref` is an id or a name everywhere.
+
+    `sync(agent_id)` makes the stored state of one agent agree with the engine now.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        lifecycle: Lifecycle,
+        engine: Engine,
+        requests: RequestStore,
+        *,
+        volumes: VolumePolicy,
+        audit: AuditService,
+        sync: Callable[[str], object],
+    ) -> None:
+        self._fleet = fleet
+        self._lifecycle = lifecycle
+        self._engine = engine
+        self._requests = requests
+        self._volumes = volumes
+        self._audit = audit
+        self._sync = sync
+
+    # Verbs
+
+    def deploy(self, spec: AgentSpec, actor: Actor) -> Agent:
+        """Create an agent, not running. The image must be on the engine.
+
+        Raises:
+            InvalidParameter: the field and the reason. NotFound: the image. Conflict: the name is taken.
+            Unavailable: engine or Redis; nothing was created.
+        """
+        with self._audit.mutation(actor, "deploy_agent", spec.name) as entry:
+            validate(spec)
+            self._volumes.resolve(spec.volumes)
+            image = self._engine.image(spec.image)
+            now = time.time()
+            agent = Agent(
+                id=f"agent-{secrets.token_hex(8)}",
+                spec=spec,
+                image_id=image.id,
+                port=spec.port or (image.exposed[0] if len(image.exposed) == 1 else defaults.AGENT_PORT),
+                created_at=now,
+                updated_at=now,
+            )
+            entry.target = f"{agent.id} ({agent.name})"
+            self._fleet.store.create(agent)
+            self._fleet.publish(agent)
+        log.info("agent deployed", extra={"agent_id": agent.id, "agent": agent.name})
+        return agent
+
+    def start(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
+        """Start a created, stopped or failed agent. A running one is returned as it is.
+
+        Blocks until its container runs; with `wait_s` until it is ready, or that is sure not to be.
+
+        Raises:
+            NotFound: no such agent, or its image is gone. Conflict: it is paused.
+            Failed: it can't be started, or (with `wait_s`) ended: code AGENT_START_FAILED or AGENT_EXITED.
+            DeadlineExceeded: it runs, and is not ready within `wait_s`: code AGENT_NOT_READY.
+            Unavailable: engine or Redis; the stored state is unchanged.
+        """
+        with self._changing(actor, "start_agent", ref) as agent:
+            if agent.state is not AgentState.RUNNING:
+                agent.require("start", AgentState.CREATED, AgentState.STOPPED, AgentState.FAILED)
+                agent = self._up(agent)
+        return self._when_ready(agent, wait_s)
+
+    def resume(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
+        """Bring an agent back, whatever took it down: unpause, start, or make a lost container anew.
+
+        Raises: as `start`; Conflict: it is running.
+        """
+        with self._changing(actor, "resume_agent", ref) as agent:
+            agent.require("resume", AgentState.PAUSED, AgentState.CREATED, AgentState.STOPPED, AgentState.FAILED)
+            agent = self._up(agent)
+        return self._when_ready(agent, wait_s)
+
+    def stop(self, ref: str, actor: Actor, *, grace_s: float | None = None) -> Agent:
+        """Stop an agent; one that does not run is returned as it is. Requests are queued from now on.
+
+        What is in flight may finish within `grace_s` (default: the agent's own), and then the program has as long to end
+        before it is killed. An agent that waits for its restart is stopped too.
+        """
+        with self._changing(actor, "stop_agent", ref) as agent:
+            if not agent.should_run and agent.state not in (AgentState.RUNNING, AgentState.PAUSED):
+                return agent
+            self._engine.ping()
+            self._fleet.close(agent.id)
+            try:
+                agent = self._fleet.save(agent, should_run=False, next_restart_at=0.0)
+                self._lifecycle.down(agent, agent.spec.stop_grace_s if grace_s is None else grace_s)
+            except AgentainerError:
+                self._fleet.reopen(agent.id)
+                raise
+            agent = self._fleet.save(agent, state=AgentState.STOPPED, reason="", crashes=0)
+        log.info("agent stopped", extra={"agent_id": agent.id, "agent": agent.name})
+        return agent
+
+    def restart(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
+        """Stop and start a running agent. Requests wait meanwhile, up to the agent's hold time, then they are queued.
+
+        Raises: as `start`; Conflict: it does not run.
+        """
+        with self._changing(actor, "restart_agent", ref) as agent:
+            agent.require("restart", AgentState.RUNNING)
+            self._engine.ping()
+            self._fleet.hold(agent.id)
+            # A daemon that dies from here on finds an agent whose restart is due.
+            agent = self._fleet.save(
+                agent, state=AgentState.STOPPED, reason="restarting", should_run=True, next_restart_at=time.time()
+            )
+            self._lifecycle.down(agent, agent.spec.stop_grace_s, will_return=True)
+            agent = self._up(agent)
+        return self._when_ready(agent, wait_s)
+
+    def pause(self, ref: str, actor: Actor) -> Agent:
+        """Freeze a running agent; requests are queued from now on, and what is in flight may finish within its grace.
+
+        Raises:
+            Conflict: it does not run.
+        """
+        with self._changing(actor, "pause_agent", ref) as agent:
+            agent.require("pause", AgentState.RUNNING)
+            self._engine.ping()
+            self._fleet.close(agent.id)
+            try:
+                self._lifecycle.drain(agent, agent.spec.stop_grace_s)
+                self._engine.pause(agent.container_id)
+            except AgentainerError:
+                self._fleet.reopen(agent.id)
+                raise
+            agent = self._fleet.save(agent, state=AgentState.PAUSED, reason="")
+        log.info("agent paused", extra={"agent_id": agent.id, "agent": agent.name})
+        return agent
+
+    def remove(self, ref: str, actor: Actor) -> Agent:
+        """Remove an agent in any state, with its container, its record and its requests. Returns what it was.
+
+        Raises:
+            NotFound: no such agent. Unavailable: engine or Redis; repeat it then.
+        """
+        with self._changing(actor, "remove_agent", ref) as agent:
+            container = self._lifecycle.find(agent)
+            removed = self._fleet.save(agent, should_run=False, next_restart_at=0.0)
+            self._fleet.withdraw(agent.id)
+            try:
+                if container is not None:
+                    self._engine.remove(container.id)
+                self._fleet.store.remove(agent.id)
+                self._requests.forget_agent(agent.id)
+            except AgentainerError:
+                self._fleet.publish(removed)
+                raise
+        log.info("agent removed", extra={"agent_id": agent.id, "agent": agent.name})
+        return agent
+
+    # Reads
+
+    def get(self, ref: str) -> Agent:
+        """Return an agent as it is stored."""
+        return self._fleet.find(ref)
+
+    def page(self, wanted: AgentFilter, *, limit: int, cursor: str = "") -> tuple[Sequence[Agent], str]:
+        """Return agents, oldest first, and the cursor of the next page ("" where this is the last one)."""
+        agents = sorted(self._fleet.store.all(), key=_position)
+        found = [agent for agent in agents if wanted.matches(agent) and _position(agent) > cursor]
+        return found[:limit], _position(found[limit - 1]) if len(found) > limit else ""
+
+    def public(self, agents: Sequence[Agent]) -> Sequence[Json]:
+        """Return agents as the API shows them, with the counts of their requests."""
+        counts = self._requests.counts_of([agent.id for agent in agents])
+        return [agent_json(agent, self._fleet.route(agent.id), counts[agent.id]) for agent in agents]
+
+    def logs(self, ref: str, options: LogOptions) -> LogReader:
+        """Return the agent's output, to be read piece by piece and closed.
+
+        Raises:
+            NotFound: no such agent. Unavailable: the engine does not answer.
+        """
+        return LogReader(self._fleet, self._engine, self._fleet.find(ref), options)
+
+    # Inside
+
+    @contextmanager
+    def _changing(self, actor: Actor, action: str, ref: str) -> Iterator[Agent]:
+        with self._audit.mutation(actor, action, ref) as entry, self._fleet.locked(ref) as agent:
+            entry.target = f"{agent.id} ({agent.name})"
+            yield agent
+
+    def _up(self, agent: Agent) -> Agent:
+        """Start for a person: earlier crashes are forgotten, a failure is stored and raised."""
+        try:
+            return self._lifecycle.up(msgspec.structs.replace(agent, crashes=0))
+        except AgentainerError as error:
+            if error.code == "AGENT_START_FAILED":
+                self._lifecycle.failed(self._fleet.find(agent.id), error)
+            raise
+
+    def _when_ready(self, agent: Agent, wait_s: float | None) -> Agent:
+        """Block until the agent is ready, at most `wait_s` seconds; None: do not wait."""
+        if wait_s is None:
+            return agent
+        probe = self._fleet.probe_of(agent.id)
+        started_at = probe.target.started_at if probe else agent.started_at
+        if probe:
+            probe.ended.wait(wait_s)
+        route = self._fleet.route(agent.id)
+        if route is not None and route.gate is Gate.OPEN:
+            return self._fleet.find(agent.id)
+        self._sync(agent.id)
+        agent = self._fleet.find(agent.id)
+        raise start_error(agent, started_at=started_at, waited_s=wait_s, exposed=self._exposed(agent))
+
+    def _exposed(self, agent: Agent) -> tuple[int, ...]:
+        try:
+            return self._engine.image(agent.image_id or agent.spec.image).exposed
+        except AgentainerError:
+            return ()
+
+
+def _position(agent: Agent) -> str:
+    return f"{agent.created_at:017.6f}{agent.id}"

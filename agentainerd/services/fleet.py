@@ -1,0 +1,221 @@
+"""What the daemon holds in memory of its agents: one lock, one route and the targets of each; the store has the rest.
+
+Whoever changes an agent holds its lock, reads it from the store under the lock, and saves it before letting go. Gates
+are changed here only (and opened by readiness.py), so that a probe under way never opens one that was just closed.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+import msgspec
+from gevent.event import Event
+from gevent.lock import RLock
+
+from agentainerd.errors import NotFound
+from agentainerd.model.agents import AGENT_ID, NAME, Agent, AgentState
+from agentainerd.model.containers import Container
+from agentainerd.proxy.routing import Gate, Route, RouteTable
+from agentainerd.proxy.target import Target
+from agentainerd.services.readiness import Probe, Readiness
+from agentainerd.store.agents import AgentStore
+
+
+class Fleet:
+    """Locks, routes and targets. Every method may be called from any greenlet; those that do I/O say so."""
+
+    def __init__(self, store: AgentStore, routes: RouteTable, readiness: Readiness, *, persistence: bool) -> None:
+        self.store = store
+        self.routes = routes
+        self._readiness = readiness
+        self._persistence = persistence
+        self._locks: dict[str, RLock] = {}
+        self._changed: dict[str, Event] = {}
+
+    # Finding and locking
+
+    def find(self, ref: str) -> Agent:
+        """Return the stored agent with this id or name; asks Redis.
+
+        Raises:
+            NotFound: there is none; the hint has a name that is nearly the same.
+        """
+        if NAME.fullmatch(ref):
+            try:
+                return self.store.find(ref)
+            except NotFound:
+                pass
+        near = get_close_matches(ref, [route.name for route in self.routes.routes()], n=1)
+        hint = f"did you mean '{near[0]}'? see: agentainerctl list" if near else "agentainerctl list"
+        raise NotFound("agent", ref, hint=hint)
+
+    @contextmanager
+    def locked(self, ref: str) -> Iterator[Agent]:
+        """Hold the agent's lock; the value is the agent as it is stored then. Waits for whoever has the lock.
+
+        Raises:
+            NotFound: there is none, or it was removed while we waited.
+        """
+        agent_id = ref if AGENT_ID.fullmatch(ref) else self.find(ref).id
+        with self._lock(agent_id):
+            try:
+                agent = self.find(agent_id)
+                if self.route(agent_id) is None:
+                    self.publish(agent)
+                yield agent
+            finally:
+                if self.route(agent_id) is None:
+                    self._locks.pop(agent_id, None)  # it is gone for good: ids are never used again
+
+    @contextmanager
+    def tried(self, agent_id: str) -> Iterator[bool]:
+        """Take the agent's lock if nobody has it; the value says whether."""
+        lock = self._lock(agent_id)
+        taken = lock.acquire(blocking=False)
+        try:
+            yield taken
+        finally:
+            if taken:
+                lock.release()
+
+    # Routes
+
+    def route(self, agent_id: str) -> Route | None:
+        """Return an agent's route."""
+        return self.routes.find(agent_id.encode())
+
+    def publish(self, agent: Agent, gate: Gate = Gate.CLOSED) -> Route:
+        """Make an agent reachable, with what its spec says; `gate` is HOLDING where it is expected to run."""
+        spec = agent.spec
+        route = Route(agent.id, agent.name)
+        route.persistence = spec.persistence and self._persistence
+        route.policy = spec.replay_policy
+        route.ordered = spec.ordered
+        route.replay_concurrency = 1 if spec.ordered else spec.replay_concurrency
+        route.hold_timeout_s = spec.hold_timeout_s
+        route.request_timeout_s = spec.request_timeout_s
+        route.max_pending = spec.max_pending
+        route.max_pending_bytes = spec.max_pending_bytes
+        route.token_digest = hashlib.sha256(spec.token.encode()).digest() if spec.token else b""
+        if gate is Gate.HOLDING:
+            route.hold()
+        self.routes.publish(route)
+        return route
+
+    def withdraw(self, agent_id: str) -> None:
+        """Forget an agent; what waits at its gate is not queued any more."""
+        self.close(agent_id)
+        route = self.route(agent_id)
+        if route:
+            route.persistence = False
+            self._drop_targets(route)
+            self.routes.withdraw(route)
+        self._notify(agent_id)
+        self._changed.pop(agent_id, None)
+
+    # Gates and targets
+
+    def hold(self, agent_id: str) -> None:
+        """Let requests wait from now on, until a probe of `attach` opens the gate."""
+        self._readiness.cancel(agent_id)
+        if route := self.route(agent_id):
+            route.hold()
+
+    def close(self, agent_id: str) -> None:
+        """Queue requests from now on."""
+        self._readiness.cancel(agent_id)
+        if route := self.route(agent_id):
+            route.close()
+
+    def attach(self, agent: Agent, container: Container) -> Probe | None:
+        """Point the agent's route at a running container and let a probe open the gate. Targets of other runs are retired."""
+        route = self.route(agent.id)
+        if route is None:
+            return None
+        target = self.target_of(agent.id, container)
+        if target is None or target.address != (container.address, agent.port):
+            self._drop_targets(route)
+            target = Target((container.address, agent.port), container_id=container.id, started_at=container.started_at)
+            route.targets = [target]
+        elif route.gate is Gate.OPEN:
+            return None
+        return self._readiness.watch(route, target)
+
+    def reopen(self, agent_id: str) -> None:
+        """Something that had closed the gate came to nothing: open it again where the agent is ready."""
+        route = self.route(agent_id)
+        for target in route.targets if route else ():
+            if route and not target.is_retired:
+                self._readiness.watch(route, target)
+
+    def probe_of(self, agent_id: str) -> Probe | None:
+        """Return the wait for readiness that is under way, or None."""
+        return self._readiness.probe_of(agent_id)
+
+    def detach(self, agent_id: str, *, will_return: bool = False) -> None:
+        """No container runs any more: its targets are retired. `will_return`: requests wait for the next run."""
+        if will_return:
+            self.hold(agent_id)
+        else:
+            self.close(agent_id)
+        if route := self.route(agent_id):
+            self._drop_targets(route)
+
+    def target_of(self, agent_id: str, container: Container) -> Target | None:
+        """Return the live target of exactly this run of the container."""
+        route = self.route(agent_id)
+        for target in route.targets if route else ():
+            same = target.container_id == container.id and target.started_at == container.started_at
+            if same and not target.is_retired:
+                return target
+        return None
+
+    def bury(self, agent_id: str, container_id: str, at: float) -> None:
+        """The engine says that a container died at `at` (epoch seconds): its run, not a later one, is over at once."""
+        route = self.route(agent_id)
+        for target in route.targets if route else ():
+            if target.container_id == container_id and target.started_at <= at and not target.is_retired:
+                if route and route.gate is Gate.OPEN:
+                    self.hold(agent_id)
+                target.retire()
+
+    # Saving
+
+    def save(self, agent: Agent, **changes: object) -> Agent:
+        """Store the agent with `changes` (fields by name) and return it; blocks until Redis has it on disk.
+
+        Raises:
+            Unavailable: Redis does not answer; the next reconcile makes store and engine agree.
+        """
+        agent = msgspec.structs.replace(agent, **changes, updated_at=time.time())
+        self.store.put(agent)
+        self._notify(agent.id)
+        return agent
+
+    def wait_for_change(self, agent_id: str, timeout_s: float) -> None:
+        """Block until the agent is saved or withdrawn, at most `timeout_s`."""
+        self._changed.setdefault(agent_id, Event()).wait(timeout_s)
+
+    def load(self) -> list[Agent]:
+        """Publish every stored agent that has no route yet, and return them all. What ran is expected to run."""
+        agents = self.store.all()
+        for agent in agents:
+            if self.route(agent.id) is None:
+                expected = agent.should_run and agent.state in (AgentState.RUNNING, AgentState.STOPPED)
+                self.publish(agent, Gate.HOLDING if expected else Gate.CLOSED)
+        return agents
+
+    def _notify(self, agent_id: str) -> None:
+        if event := self._changed.pop(agent_id, None):
+            event.set()
+
+    def _lock(self, agent_id: str) -> RLock:
+        return self._locks.setdefault(agent_id, RLock())
+
+    @staticmethod
+    def _drop_targets(route: Route) -> None:
+        targets, route.targets = route.targets, []
+        for target in targets:
+            target.retire()

@@ -1,0 +1,157 @@
+"""When an agent is ready, and whether one died: the two questions that only its container can answer.
+
+Ready means that a TCP connection to its port is accepted; nothing is sent on it. A probe opens the agent's gate, and
+nobody else does.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from gevent.event import AsyncResult, Event
+
+from agentainerd import defaults
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import AgentainerError, NotFound
+from agentainerd.model.containers import ContainerState
+from agentainerd.proxy.routing import Gate, Route
+from agentainerd.proxy.target import Target
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[..., object]
+
+
+class Probe:
+    """The wait until one run of an agent is ready. `ended` is set once; then `is_ready` is true or false for good."""
+
+    __slots__ = ("ended", "is_cancelled", "is_ready", "route", "target")
+
+    def __init__(self, route: Route, target: Target) -> None:
+        self.route = route
+        self.target = target
+        self.is_ready = False
+        self.is_cancelled = False
+        self.ended = Event()
+
+
+class Readiness:
+    """Probes agents whose gate is HOLDING and opens it when they are ready; at most one probe an agent.
+
+    `on_ready` gets the agent's id right after its gate opened, and must not block.
+    """
+
+    def __init__(self, spawn: Spawn, on_ready: Callable[[str], None] = lambda agent_id: None) -> None:
+        self.on_ready = on_ready
+        self._spawn = spawn
+        self._probes: dict[str, Probe] = {}
+
+    def watch(self, route: Route, target: Target) -> Probe:
+        """Hold the route until `target` accepts connections. Does not block; a probe of another target is cancelled."""
+        known = self._probes.get(route.agent_id)
+        if known and known.target is target:
+            return known
+        self.cancel(route.agent_id)
+        probe = Probe(route, target)
+        self._probes[route.agent_id] = probe
+        route.hold()
+        self._spawn(f"probe {route.name}", self._run, probe)
+        return probe
+
+    def cancel(self, agent_id: str) -> None:
+        """End an agent's probe, if there is one: from now on it opens no gate."""
+        probe = self._probes.pop(agent_id, None)
+        if probe:
+            probe.is_cancelled = True
+            probe.ended.set()
+
+    def suspect(self, route: Route, target: Target) -> None:
+        """Doubt a target that refused a connection: probe it again, where it is still one of its route's. Never blocks."""
+        if route.gate is Gate.OPEN and target in route.targets and not target.is_retired:
+            self.watch(route, target)
+
+    def probe_of(self, agent_id: str) -> Probe | None:
+        """Return the probe under way, or None."""
+        return self._probes.get(agent_id)
+
+    def _run(self, probe: Probe) -> None:
+        interval_s = defaults.READY_PROBE_INTERVAL_S
+        try:
+            while not probe.is_cancelled and not probe.target.is_retired:
+                if _accepts(probe.target) and self._open(probe):
+                    return
+                probe.target.retired.wait(interval_s)
+                interval_s = min(interval_s * 2, defaults.MAX_READY_PROBE_INTERVAL_S)
+        finally:
+            if self._probes.get(probe.route.agent_id) is probe:
+                del self._probes[probe.route.agent_id]
+            probe.ended.set()
+
+    def _open(self, probe: Probe) -> bool:
+        """Open the gate, unless the world has changed during the connect."""
+        if probe.is_cancelled or probe.target.is_retired:
+            return False
+        probe.is_ready = True
+        probe.route.open()
+        self.on_ready(probe.route.agent_id)
+        return True
+
+
+class DeathCheck:
+    """Asks the engine whether the run behind a target is over. Many may ask at once; the engine is asked once for all."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._running: dict[Target, AsyncResult] = {}
+
+    def __call__(self, route: Route, target: Target) -> bool:
+        """Return whether `target`'s container died; blocks up to DEATH_CONFIRM_S, which is how long "alive" takes to say."""
+        end = time.monotonic() + defaults.DEATH_CONFIRM_S
+        while not target.is_retired:
+            others = self._running.get(target)
+            if others is None:
+                return self._lead(target, end)
+            if others.wait(max(0.0, end - time.monotonic())):
+                return True
+            if time.monotonic() >= end:
+                return target.is_retired
+        return True
+
+    def _lead(self, target: Target, end: float) -> bool:
+        result = self._running[target] = AsyncResult()
+        died = False
+        try:
+            died = self._ask(target, end)
+        finally:
+            del self._running[target]
+            result.set(died)
+        return died
+
+    def _ask(self, target: Target, end: float) -> bool:
+        pause_s = defaults.READY_PROBE_INTERVAL_S
+        while True:
+            if self._is_over(target):
+                return True
+            left_s = end - time.monotonic()
+            if left_s <= 0 or target.retired.wait(min(pause_s, left_s)):
+                return target.is_retired
+            pause_s *= 2
+
+    def _is_over(self, target: Target) -> bool:
+        with contextlib.suppress(AgentainerError):  # the engine is away: the die event may still come
+            try:
+                container = self._engine.inspect(target.container_id)
+            except NotFound:
+                return True
+            alive = container.state in (ContainerState.RUNNING, ContainerState.PAUSED)
+            return not alive or container.started_at != target.started_at
+        return False
+
+
+def _accepts(target: Target) -> bool:
+    try:
+        target.connect().close()
+    except OSError:
+        return False
+    return True

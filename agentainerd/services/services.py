@@ -1,0 +1,136 @@
+"""All services, and how they are put together: what one tells another is a function that it is given here."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agentainerd import defaults
+from agentainerd.config import Config
+from agentainerd.engine.engine import Engine
+from agentainerd.proxy.routing import RouteTable
+from agentainerd.services.agents import AgentService
+from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.fleet import Fleet
+from agentainerd.services.images import ImageService
+from agentainerd.services.lifecycle import Lifecycle
+from agentainerd.services.readiness import DeathCheck, Readiness
+from agentainerd.services.replay import ReplayService, Send
+from agentainerd.services.requests import RequestService
+from agentainerd.services.state_sync import StateSync
+from agentainerd.services.system import Sources, SystemService
+from agentainerd.services.tokens import TokenService
+from agentainerd.services.volumes import VolumePolicy
+from agentainerd.store.agents import AgentStore
+from agentainerd.store.connection import RedisClient
+from agentainerd.store.journal import RedisJournal
+from agentainerd.store.requests import RequestStore
+from agentainerd.store.spool import Spool
+from agentainerd.supervisor import Supervisor
+
+AUDIT_LOG = "audit.log"
+HOST_NAME = "host.docker.internal"  # what this host is called in every agent
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What is kept in Redis and beside it."""
+
+    redis: RedisClient
+    agents: AgentStore
+    requests: RequestStore
+    journal: RedisJournal
+    spool: Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One of each."""
+
+    agents: AgentService
+    requests: RequestService
+    replay: ReplayService
+    images: ImageService
+    system: SystemService
+    tokens: TokenService
+    audit: AuditService
+    state_sync: StateSync
+    volumes: VolumePolicy
+
+
+def build(
+    config: Config,
+    stores: Stores,
+    engine: Engine,
+    routes: RouteTable,
+    *,
+    supervisor: Supervisor,
+    send: Send,
+    port: int,
+    facts: Callable[[], Mapping[str, object]],
+) -> Services:
+    """Put all services together and tell the route table whom to call. Starts nothing and asks nobody.
+
+    `send`: how a record is sent to an agent (Replayer.send). `port`: where the daemon really listens. `facts`: what
+    `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
+    """
+    audit = AuditService(os.path.join(config.paths.state_dir, AUDIT_LOG))
+    tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit)
+    replay = ReplayService(
+        routes,
+        stores.journal,
+        stores.requests,
+        stores.spool,
+        send,
+        spawn=supervisor.spawn,
+        max_attempts=config.requests.max_attempts,
+    )
+    readiness = Readiness(supervisor.spawn, on_ready=replay.wake)
+    fleet = Fleet(stores.agents, routes, readiness, persistence=config.features.request_persistence)
+    volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
+    lifecycle = Lifecycle(fleet, engine, volumes, f"http://{HOST_NAME}:{port}")
+    state_sync = StateSync(fleet, lifecycle, engine, spawn=supervisor.spawn, wake=supervisor.wake)
+    routes.on_suspect = readiness.suspect
+    routes.on_dead_check = DeathCheck(engine)
+    routes.on_control_token = lambda client, agent: audit.refuse(
+        Actor("anonymous", client), "control_token_on_agent_path", agent
+    )
+    stores.journal.on_pending = replay.wake
+    return Services(
+        agents=AgentService(
+            fleet, lifecycle, engine, stores.requests, volumes=volumes, audit=audit, sync=state_sync.sync
+        ),
+        requests=RequestService(
+            fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
+        ),
+        replay=replay,
+        images=ImageService(engine, audit, max_context_bytes=defaults.MAX_BUILD_CONTEXT_BYTES),
+        system=SystemService(
+            Sources(
+                config=config,
+                engine=engine,
+                redis=stores.redis,
+                journal=stores.journal,
+                spool=stores.spool,
+                store=stores.agents,
+                routes=routes,
+                state_sync=state_sync,
+                replay=replay,
+                tokens=tokens,
+                audit=audit,
+                loops=supervisor.status,
+                facts=facts,
+            )
+        ),
+        tokens=tokens,
+        audit=audit,
+        state_sync=state_sync,
+        volumes=volumes,
+    )
+
+
+def _own_paths(config: Config) -> list[str]:
+    paths = [config.paths.state_dir, config.paths.runtime_dir]
+    for url in (config.docker.host, config.redis.url):
+        if url.startswith("unix://"):
+            paths.append(url.removeprefix("unix://").partition("?")[0])
+    return paths

@@ -1,0 +1,241 @@
+"""The control token, tickets for requests, and how often a source may be wrong.
+
+The token comes from the configuration, or is made at the first start and kept in `<state>/token`, mode 0600. A file that
+others could have read is not believed: a new token takes its place. Only digests are compared, in constant time.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import ipaddress
+import logging
+import os
+import secrets
+import stat
+import string
+import time
+
+from agentainerd import defaults
+from agentainerd.errors import Conflict, InvalidParameter, TooManyRequests, Unauthorized, Unavailable
+from agentainerd.proxy.routing import RouteTable
+from agentainerd.services.audit import Actor, AuditService
+
+log = logging.getLogger(__name__)
+
+PREFIX = "agt_"
+TOKEN_FILE = "token"  # noqa: S105 - a file's name
+TICKET_KEY_FILE = "ticket.key"
+TICKET_CHARS = 22
+MAX_FAILURES = 10
+FAILURE_WINDOW_S = 60.0
+MAX_SOURCES = 10_000
+_ALPHABET = string.digits + string.ascii_letters
+_SECRET_BYTES = 32
+_TOKEN_CHARS = 43  # base62 digits of 256 bits
+
+
+class TokenService:
+    """Owns the token, the key of the tickets and the memory of failed logins.
+
+    `open` must have been called before anything else. May be used from any greenlet.
+    """
+
+    def __init__(self, state_dir: str, configured: str, routes: RouteTable, audit: AuditService) -> None:
+        self._path = os.path.join(state_dir, TOKEN_FILE)
+        self._key_path = os.path.join(state_dir, TICKET_KEY_FILE)
+        self._configured = configured
+        self._routes = routes
+        self._audit = audit
+        self._token = ""
+        self._key = b""
+        self._failures = Failures()
+
+    def open(self) -> None:
+        """Read token and ticket key, and make what is missing.
+
+        Raises:
+            Unavailable: the state folder can't be read or written.
+        """
+        try:
+            self._key = _read_private(self._key_path) or b""
+            if len(self._key) != _SECRET_BYTES:
+                self._key = secrets.token_bytes(_SECRET_BYTES)
+                _write_private(self._key_path, self._key)
+            token = self._configured or (_read_private(self._path) or b"").decode("ascii", "replace").strip()
+            if not token:
+                token = new_token()
+                _write_private(self._path, token.encode() + b"\n")
+                log.info("a new control token was written to %s", self._path)
+        except OSError as exc:
+            raise Unavailable(f"cannot keep the control token: {exc}", code="STATE_DIR_UNAVAILABLE") from exc
+        self._use(token)
+
+    def check(self, host: str) -> None:
+        """Refuse to be reached from other hosts with the token that everybody knows.
+
+        Raises:
+            InvalidParameter: `host`, where the daemon listens, is not loopback, and the token is the original's default.
+        """
+        if self._token == defaults.SEED_TOKEN and not _is_loopback(host):
+            raise InvalidParameter(
+                "security.default_token",
+                f"refusing to listen on {host} with the default token, which everybody knows",
+                code="DEFAULT_TOKEN_REFUSED",
+                hint="set a token of your own, or remove the key and one is made",
+            )
+
+    @property
+    def is_configured(self) -> bool:
+        """The token comes from the configuration, so it can't be replaced here."""
+        return bool(self._configured)
+
+    def show(self, actor: Actor) -> str:
+        """Return the token to somebody who may see it; that is written down."""
+        self._audit.record(actor, "show_token", "control token")
+        return self._token
+
+    def rotate(self, actor: Actor) -> str:
+        """Replace the token; the old one is refused from now on. Returns the new one.
+
+        Raises:
+            Conflict: it comes from the configuration.
+            Unavailable: it can't be written; the old one stays.
+        """
+        with self._audit.mutation(actor, "rotate_token", "control token"):
+            if self._configured:
+                raise Conflict(
+                    "the token comes from the configuration and can't be replaced here",
+                    code="TOKEN_CONFIGURED",
+                    hint="change security.default_token (or AGENTAINER_AUTH_TOKEN) and restart agentainerd",
+                )
+            token = new_token()
+            try:
+                _write_private(self._path, token.encode() + b"\n")
+            except OSError as exc:
+                raise Unavailable(f"the new token can't be written: {exc}", code="STATE_DIR_UNAVAILABLE") from exc
+            self._use(token)
+        return token
+
+    def verify(self, given: str, source: str) -> None:
+        """Check a token that came from `source` (an address). A right one passes however often others were wrong.
+
+        Raises:
+            Unauthorized: missing or wrong.
+            TooManyRequests: wrong, and so were MAX_FAILURES of this source within a minute.
+        """
+        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+        if given and any([hmac.compare_digest(digest, known) for known in self._routes.control_token_digests]):
+            return
+        self._audit.refuse(Actor("anonymous", source), "log_in")
+        if not given:
+            raise Unauthorized("Missing authorization token", hint="send the header: Authorization: Bearer TOKEN")
+        self._count_failure(source)
+        raise Unauthorized("Invalid authorization token", hint="agentainerctl token show   (on the daemon's host)")
+
+    def ticket(self, request_id: str) -> str:
+        """Return the capability that lets its holder see what became of a request."""
+        mac = hmac.new(self._key, request_id.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(mac).decode()[:TICKET_CHARS]
+
+    def is_ticket(self, given: str, request_id: str, source: str) -> bool:
+        """Return whether `given` is the ticket of this request.
+
+        Raises:
+            TooManyRequests: it is not, and this source was wrong too often.
+        """
+        expected = self.ticket(request_id).encode()
+        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected):
+            return True
+        self._count_failure(source)
+        return False
+
+    def _count_failure(self, source: str) -> None:
+        retry_after_s = self._failures.add(source, time.monotonic())
+        if retry_after_s:
+            raise TooManyRequests(
+                f"too many failed logins from {source}", code="TOO_MANY_FAILED_LOGINS", retry_after_s=retry_after_s
+            )
+
+    def _use(self, token: str) -> None:
+        self._token = token
+        self._routes.control_token_digests = frozenset((hashlib.sha256(token.encode()).digest(),))
+
+
+class Failures:
+    """How often each source was wrong in its current minute; a source is an IPv4 address or an IPv6 /64."""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def add(self, source: str, now: float) -> int:
+        """Count a failure; return 0, or after how many seconds the source is heard again. `now`: monotonic seconds."""
+        key = _bucket(source)
+        since, count = self._windows.pop(key, (now, 0))
+        if now - since >= FAILURE_WINDOW_S:
+            since, count = now, 0
+        if len(self._windows) >= MAX_SOURCES:
+            del self._windows[next(iter(self._windows))]  # the one that has been quiet for longest
+        self._windows[key] = (since, count + 1)
+        return 0 if count < MAX_FAILURES else max(1, int(since + FAILURE_WINDOW_S - now))
+
+
+def new_token() -> str:
+    """Return a token of 256 random bits: the prefix that scanners for leaked secrets look for, then base62."""
+    number = int.from_bytes(secrets.token_bytes(_SECRET_BYTES))
+    digits = []
+    for _ in range(_TOKEN_CHARS):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    return PREFIX + "".join(digits)
+
+
+def _bucket(source: str) -> str:
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read_private(path: str) -> bytes | None:
+    """Return a file's content; None where there is none, or where others than its owner may read it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            log.warning("%s could be read by others: what it held is replaced", path)
+            return None
+        return file.read(4096)
+
+
+def _write_private(path: str, content: bytes) -> None:
+    """Put a file in place, whole or not at all, readable by its owner only, and on disk when this returns."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

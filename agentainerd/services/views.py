@@ -1,0 +1,168 @@
+"""How agents and requests look in the API: the field names of the original, our own beside them, secrets masked."""
+
+import base64
+from datetime import UTC, datetime
+
+import msgspec
+
+from agentainerd.model.agents import MASK, Agent, AgentState, masked_env
+from agentainerd.model.requests import Detail, RequestState, StoredResponse, Summary
+from agentainerd.proxy.routing import Gate, Route
+from agentainerd.store.requests import Counts
+
+Json = dict[str, object]
+
+SECRET_HEADERS = frozenset(
+    ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "idempotency-key", "x-auth-token")
+)
+
+
+def rfc3339(at: float) -> str | None:
+    """Return epoch seconds as RFC 3339 in UTC with milliseconds; None for 0, which means never."""
+    if not at:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
+    """Return an agent as the API shows it."""
+    spec = agent.spec
+    end = agent.last_exit
+    return {
+        "id": agent.id,
+        "name": spec.name,
+        "image": spec.image,
+        "image_id": agent.image_id,
+        "container_id": agent.container_id,
+        "status": agent.state.value,
+        "reason": agent.reason,
+        "ready": agent.state is AgentState.RUNNING and route is not None and route.gate is Gate.OPEN,
+        "health": "none",
+        "env_vars": masked_env(spec),
+        "secrets": list(spec.secrets),
+        "cpu_limit": spec.cpu_limit,
+        "memory_limit": spec.memory_limit,
+        "auto_restart": spec.auto_restart,
+        "token": MASK if spec.token else "",
+        "ports": [],
+        "port": agent.port,
+        "volumes": [msgspec.structs.asdict(volume) for volume in spec.volumes],
+        "command": list(spec.command),
+        "labels": dict(spec.labels),
+        "network_egress": spec.network_egress,
+        "hold_timeout_s": spec.hold_timeout_s,
+        "request_timeout_s": spec.request_timeout_s,
+        "stop_grace_s": spec.stop_grace_s,
+        "persistence": spec.persistence,
+        "replay_policy": spec.replay_policy.value,
+        "replay_concurrency": spec.replay_concurrency,
+        "ordered": spec.ordered,
+        "max_pending": spec.max_pending,
+        "max_pending_bytes": spec.max_pending_bytes,
+        "endpoint": f"/agent/{spec.name}/",
+        "restarts": agent.restarts,
+        "crashes": agent.crashes,
+        "next_restart_at": rfc3339(agent.next_restart_at),
+        "last_exit": end
+        and {
+            "exit_code": end.code,
+            "oom_killed": end.oom_killed,
+            "finished_at": rfc3339(end.at),
+            "error": end.error,
+            "log": list(end.log),
+        },
+        "requests": {
+            "pending": counts.pending,
+            "failed": counts.failed,
+            "in_flight": route.in_flight if route else 0,
+        },
+        "created_at": rfc3339(agent.created_at),
+        "updated_at": rfc3339(agent.updated_at),
+        "started_at": rfc3339(agent.started_at),
+    }
+
+
+def summary_json(summary: Summary, max_attempts: int) -> Json:
+    """Return a line of a request list. `retry_count`: attempts after the first one, as in the original."""
+    return {
+        "id": summary.id,
+        "agent_id": summary.agent_id,
+        "method": summary.method,
+        "path": summary.target,
+        "status": summary.state.value,
+        "reason": summary.reason.value,
+        "retry_count": max(0, summary.attempts - 1),
+        "max_retries": max_attempts - 1,
+        "attempt": summary.attempts,
+        "maybe_duplicate": summary.maybe_duplicate,
+        "request_bytes": summary.request_bytes,
+        "response_bytes": summary.response_bytes,
+        "status_code": summary.status,
+        "duration_s": round(summary.duration_s, 6),
+        "created_at": rfc3339(summary.received_at),
+        "processed_at": rfc3339(summary.finished_at),
+        "expires_at": rfc3339(summary.expires_at),
+        "next_attempt_at": rfc3339(summary.next_attempt_at),
+        "error": summary.error,
+    }
+
+
+def detail_json(detail: Detail, body: bytes | None, max_attempts: int) -> Json:
+    """Return one request whole. `body` None: it is not kept, or not any more; bodies are base64."""
+    headers = header_list(detail.head)
+    summary = detail.summary
+    return {
+        **summary_json(summary, max_attempts),
+        "headers": joined(headers),
+        "header_list": [list(pair) for pair in headers],
+        "body": base64.b64encode(body or b"").decode(),
+        "replayable": body is not None and summary.state in (RequestState.PENDING, RequestState.FAILED),
+        "response": detail.response and response_json(detail.response, summary.finished_at),
+    }
+
+
+def response_json(response: StoredResponse, received_at: float) -> Json:
+    """Return a stored answer."""
+    return {
+        "status_code": response.status,
+        "headers": joined(header_list(response.head)),
+        "body": base64.b64encode(response.body).decode(),
+        "received_at": rfc3339(received_at),
+        "truncated": response.truncated,
+    }
+
+
+def public_json(summary: Summary) -> Json:
+    """Return what the holder of a ticket may know of a request."""
+    return {
+        "request_id": summary.id,
+        "status": summary.state.value,
+        "reason": summary.reason.value,
+        "status_code": summary.status,
+        "attempt": summary.attempts,
+        "maybe_duplicate": summary.maybe_duplicate,
+        "created_at": rfc3339(summary.received_at),
+        "processed_at": rfc3339(summary.finished_at),
+        "expires_at": rfc3339(summary.expires_at),
+        "next_attempt_at": rfc3339(summary.next_attempt_at),
+        "error": summary.error,
+    }
+
+
+def raw_headers(head: bytes) -> list[tuple[str, str]]:
+    """Return the header lines of a stored head, in order and as they were spelled; its first line is left out."""
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return [(name, value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
+
+
+def header_list(head: bytes) -> list[tuple[str, str]]:
+    """Return the header lines of a stored head with the values of secrets masked."""
+    return [(name, MASK if name.lower() in SECRET_HEADERS else value) for name, value in raw_headers(head)]
+
+
+def joined(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Return headers as a map; the values of one name are joined with ", "."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found

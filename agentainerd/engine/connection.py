@@ -15,7 +15,6 @@ import docker.errors
 import docker.utils
 from gevent import socket
 
-from agentainerd import defaults
 from agentainerd.engine.errors import docker_errors, unreachable
 from agentainerd.engine.streams import ByteStream
 from agentainerd.errors import InvalidParameter, Unavailable
@@ -27,13 +26,14 @@ _POOL_SIZE = 64
 class Connection:
     """One engine's address, and the clients to it. Any greenlet may call; the lock guards only the making of a client."""
 
-    def __init__(self, host: str) -> None:
-        """Check the address; connect to nothing.
+    def __init__(self, host: str, *, timeout_s: float) -> None:
+        """Check the address; connect to nothing. `timeout_s`: for each call, and for the first word of a stream.
 
         Raises:
             InvalidParameter: it is not unix:///path, tcp://host:port, http:// or https://.
         """
         self.host = _checked(host)
+        self.timeout_s = timeout_s
         self._lock = threading.Lock()
         self._clients: dict[str, docker.APIClient] = {}
         self._streams: set[ByteStream] = set()
@@ -57,7 +57,7 @@ class Connection:
         params: Mapping[str, str | int],
         headers: Mapping[str, str] | None = None,
         body: IO[bytes] | None = None,
-        answer_timeout_s: float = defaults.ENGINE_TIMEOUT_S,
+        answer_timeout_s: float | None = None,
     ) -> ByteStream:
         """Send a request whose answer is read piece by piece; return when its head is here and says yes.
 
@@ -71,7 +71,7 @@ class Connection:
             headers=headers,
             data=body,
             stream=True,
-            timeout=answer_timeout_s,
+            timeout=answer_timeout_s or self.timeout_s,
         )
         stream = ByteStream(response, client._get_raw_response_socket(response)._sock, on_close=self._streams.discard)
         self._streams.add(stream)
@@ -120,15 +120,15 @@ class Connection:
     def _connect(self) -> docker.APIClient:
         if self.host.startswith("unix://"):
             self._knock(self.host.removeprefix("unix://"))
-        timeout_s = int(defaults.ENGINE_TIMEOUT_S)
-        client = docker.APIClient(self.host, version="auto", timeout=timeout_s, max_pool_size=_POOL_SIZE)
+        connect: Any = docker.APIClient  # the type stubs want whole seconds
+        client: docker.APIClient = connect(self.host, version="auto", timeout=self.timeout_s, max_pool_size=_POOL_SIZE)
         client.trust_env = False  # no proxy and no .netrc between us and our engine
         return client
 
     def _knock(self, path: str) -> None:
         # docker's client wraps what went wrong here in text and leaves a socket open.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
-            knock.settimeout(defaults.ENGINE_TIMEOUT_S)
+            knock.settimeout(self.timeout_s)
             try:
                 knock.connect(path)
             except OSError as error:

@@ -30,14 +30,19 @@ class DockerEngine:
     """One Docker Engine (API 1.41 or newer; the version is the engine's). Safe from any greenlet."""
 
     def __init__(
-        self, host: str, *, network: str = defaults.NETWORK, isolated_network: str = defaults.ISOLATED_NETWORK
+        self,
+        host: str,
+        *,
+        network: str = defaults.NETWORK,
+        isolated_network: str = defaults.ISOLATED_NETWORK,
+        timeout_s: float = defaults.ENGINE_TIMEOUT_S,
     ) -> None:
         """Take the engine's address and the names of the agents' networks; connect to nothing.
 
         Raises:
             InvalidParameter: `host` is not unix:///path, tcp://host:port, http:// or https://.
         """
-        self._connection = Connection(host)
+        self._connection = Connection(host, timeout_s=timeout_s)
         self._networks = AgentNetworks(self._connection, network=network, isolated=isolated_network)
         self._containers = Containers(self._connection, self._networks)
         self._images = Images(self._connection)

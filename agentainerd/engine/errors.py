@@ -20,7 +20,6 @@ import docker.errors
 import requests  # noqa: TID251 - docker's client lets its errors through
 import urllib3
 
-from agentainerd import defaults
 from agentainerd.errors import (
     AgentainerError,
     Conflict,
@@ -144,8 +143,7 @@ def unreachable(host: str, error: BaseException) -> Unavailable:
     """Return the error for an engine that doesn't answer: why, and what to do."""
     cause = _root(error)
     if isinstance(cause, _TIMEOUTS) and not getattr(cause, "errno", None):
-        why = f"no answer within {defaults.ENGINE_TIMEOUT_S:g} s"
-        return _unavailable(host, why, "see whether it hangs: docker info")
+        return _unavailable(host, "no answer in time", "see whether it hangs: docker info")
     if not isinstance(cause, OSError) or cause.errno is None:
         if isinstance(cause, _BREAKS):
             return _unavailable(host, "the connection broke off", "see whether it restarts: systemctl status docker")

@@ -4,6 +4,8 @@ They are made when they are missing and otherwise used as they are found, whoeve
 """
 
 import logging
+import threading
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -29,6 +31,7 @@ class AgentNetworks:
         self.network = network
         self.isolated = isolated
         self._connection = connection
+        self._lock = threading.Lock()  # of those who make them; the engine itself would let two be made
 
     def ensure(self) -> Networks:
         """Make what is missing and return the gateways. Safe to repeat, also beside others who do the same.
@@ -38,8 +41,9 @@ class AgentNetworks:
             Failed: the engine can't make one, as when it has no address range left.
             Unavailable: the engine does not answer.
         """
-        network = self._ensure(self.network, internal=False)
-        isolated = self._ensure(self.isolated, internal=True)
+        with self._lock:
+            network = self._ensure(self.network, internal=False)
+            isolated = self._ensure(self.isolated, internal=True)
         if not isolated.get("Internal"):
             raise Conflict(
                 f"the network '{self.isolated}' has a way out, so it can't keep agents without egress in",
@@ -47,10 +51,10 @@ class AgentNetworks:
                 hint=f"docker network rm {self.isolated} (agentainerd makes it anew), or set docker.isolated_network",
             )
         return Networks(
-            gateway=_gateway(network),
-            isolated_gateway=_gateway(isolated),
-            bridge=_bridge(network),
-            isolated_bridge=_bridge(isolated),
+            gateway=gateway_of(network),
+            isolated_gateway=gateway_of(isolated),
+            bridge=bridge_of(network),
+            isolated_bridge=bridge_of(isolated),
         )
 
     def joined(self, egress: bool) -> tuple[str, ...]:
@@ -59,20 +63,20 @@ class AgentNetworks:
 
     def _ensure(self, name: str, *, internal: bool) -> dict[str, Any]:
         found = self._find(name)
-        if found is None:
+        if not found:
             self._create(name, internal=internal)
             found = self._find(name)
-        if found is None:
+        if len(found) > 1:
+            found = self._settle(name, found)
+        if not found:
             raise NotFound("network", name)
-        return found
+        return found[0]
 
-    def _find(self, name: str) -> dict[str, Any] | None:
-        try:
-            with self._connection.calling("inspect", "network", name) as client:
-                found: dict[str, Any] = client.inspect_network(name)
-        except NotFound:
-            return None
-        return found
+    def _find(self, name: str) -> list[dict[str, Any]]:
+        """Return the networks of this name, the oldest first: engines before 25 let two be made at once."""
+        with self._connection.calling("list", "network", name) as client:
+            found = [network for network in client.networks(names=[name]) if network["Name"] == name]
+        return sorted(found, key=lambda network: (network["Created"], network["Id"]))
 
     def _create(self, name: str, *, internal: bool) -> None:
         bridge = _BRIDGES.get(name)
@@ -84,13 +88,7 @@ class AgentNetworks:
             if bridge is None or "bridge name" not in error.message:
                 raise
             log.warning("bridge name was taken, the engine chose one: %s", bridge, extra={"network": name})
-            self._create_plain(name, internal=internal)
-
-    def _create_plain(self, name: str, *, internal: bool) -> None:
-        try:
             self._try_create(name, None, internal=internal)
-        except Conflict:
-            return
 
     def _try_create(self, name: str, bridge: str | None, *, internal: bool) -> None:
         with self._connection.calling("create", "network", name) as client:
@@ -103,6 +101,16 @@ class AgentNetworks:
                 check_duplicate=True,
             )
         log.info("network created", extra={"network": name})
+
+    def _settle(self, name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Remove all but one of the networks that were made at once, so that the name means something again.
+
+        All who see them choose alike: the oldest stays. One in use can't be removed, and is left.
+        """
+        for network in found[1:]:
+            with suppress(NotFound, Conflict, Failed), self._connection.calling("remove", "network", name) as client:
+                client.remove_network(network["Id"])
+        return self._find(name)
 
 
 def rejoin(client: docker.APIClient, container_id: str, names: tuple[str, ...]) -> None:
@@ -118,7 +126,7 @@ def rejoin(client: docker.APIClient, container_id: str, names: tuple[str, ...]) 
         client.connect_container_to_network(container_id, name, aliases=sorted(aliases))
 
 
-def _gateway(found: dict[str, Any]) -> str:
+def gateway_of(found: dict[str, Any]) -> str:
     """Return the IPv4 address of the host in this network, "" where there is none."""
     for pool in (found.get("IPAM") or {}).get("Config") or ():
         subnet = ip_network(pool["Subnet"], strict=False)
@@ -128,6 +136,7 @@ def _gateway(found: dict[str, Any]) -> str:
     return ""
 
 
-def _bridge(found: dict[str, Any]) -> str:
+def bridge_of(found: dict[str, Any]) -> str:
+    """Return the name of the Linux bridge behind a network, "" where it has none."""
     named = (found.get("Options") or {}).get(_BRIDGE_NAME)
     return str(named or f"br-{found['Id'][:12]}") if found.get("Driver") == "bridge" else ""

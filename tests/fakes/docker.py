@@ -57,16 +57,17 @@ class Sandbox:
         """Remove the containers and the networks."""
         self.remove_containers()
         with _client(self.host) as client:
-            for name in (self.network, self.isolated_network):
-                with suppress(docker.errors.NotFound):
-                    client.remove_network(name)
+            for network in client.networks(names=[self.network, self.isolated_network]):
+                if network["Name"] in (self.network, self.isolated_network):
+                    with suppress(docker.errors.NotFound):
+                        client.remove_network(network["Id"])
 
 
 @contextmanager
 def new_sandbox(host: str) -> Iterator[Sandbox]:
     """Give a new sandbox and remove all of it in the end."""
     name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    sandbox = Sandbox(host, name, f"{name}-isolated")
+    sandbox = Sandbox(host, f"{name}-network", f"{name}-isolated")  # in the order of the real names
     try:
         yield sandbox
     finally:

@@ -151,7 +151,10 @@ def _usage(session: Session, error: click.UsageError, arguments: list[str]) -> A
     if "--json" in arguments or "-ojson" in flat.split():
         session.output = "json"  # parsing may have stopped before it came to this option
     path = error.ctx.command_path if error.ctx else PROGRAM
-    return AgentainerError(error.format_message().rstrip("."), code="INVALID_PARAMETER", hint=f"{path} --help")
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchCommand) and error.possibilities:
+        message = f"{error.message} Did you mean '{error.possibilities[0]}'?"  # click names all that are near, by the alphabet
+    return AgentainerError(message, code="INVALID_PARAMETER", hint=f"{path} --help")
 
 
 def _close_stdout() -> None:

@@ -176,19 +176,25 @@ class Client:
         return connection.getresponse()
 
     def _lines(self, response: HTTPResponse) -> Iterator[dict[str, Any]]:
-        while True:
-            try:
-                line = response.readline(MAX_LINE_BYTES)
-            except (HTTPException, OSError) as error:
-                raise StreamBroken(f"the connection to agentainerd ({self.endpoint.url}) broke") from error
-            if not line:
-                return
-            if not line.strip():
-                continue  # a heartbeat
-            entry = self._decode(line)
-            if isinstance(entry.get("error"), dict):
-                raise ApiError(0, entry["error"])
-            yield entry
+        rest = b""
+        while data := self._read_some(response):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > MAX_LINE_BYTES:
+                raise failures.not_agentainerd(self.endpoint)
+            for line in filter(None, lines):  # an empty line is a heartbeat
+                entry = self._decode(line)
+                if isinstance(entry.get("error"), dict):
+                    raise ApiError(0, entry["error"])
+                yield entry
+        if rest:
+            raise failures.not_agentainerd(self.endpoint)
+
+    def _read_some(self, response: HTTPResponse) -> bytes:
+        """Return what has come, b"" at the end. `readline` would take a broken connection for the end (its `peek` does)."""
+        try:
+            return response.read1(_CHUNK_BYTES)
+        except (HTTPException, OSError) as error:
+            raise StreamBroken(f"the connection to agentainerd ({self.endpoint.url}) broke") from error
 
     def _connect(self, timeout_s: float | None) -> HTTPConnection:
         endpoint = self.endpoint

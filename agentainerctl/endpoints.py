@@ -91,14 +91,28 @@ def _default(environment: Mapping[str, str], is_root: bool) -> Endpoint:
         path = os.path.abspath(os.path.join(environment["AGENTAINER_RUNTIME_DIR"], defaults.CONTROL_SOCKET))
         return Endpoint("from AGENTAINER_RUNTIME_DIR", socket_path=path)
     system = f"{defaults.SYSTEM_RUNTIME_DIR}/{defaults.CONTROL_SOCKET}"
-    own = environment.get("XDG_RUNTIME_DIR", "")
-    if is_root or not own:
+    if is_root:
         return Endpoint("the default", socket_path=system)
-    private = os.path.join(own, "agentainer", defaults.CONTROL_SOCKET)
-    for path in (private, system):
-        if os.path.exists(path):
-            return Endpoint("the default", socket_path=path)
-    return Endpoint("the default", socket_path=system, tried=(f"unix://{private}", f"unix://{system}"))
+    private = os.path.join(_private_dir(environment), defaults.CONTROL_SOCKET)
+    if _is_ours(private):
+        return Endpoint("the default", socket_path=private)
+    tried = () if os.path.exists(system) else (f"unix://{private}", f"unix://{system}")
+    return Endpoint("the default", socket_path=system, tried=tried)
+
+
+def _private_dir(environment: Mapping[str, str]) -> str:
+    """Return the runtime folder of a daemon that a person runs as themselves, as the daemon chooses it."""
+    if environment.get("XDG_RUNTIME_DIR"):
+        return os.path.join(environment["XDG_RUNTIME_DIR"], "agentainer")
+    return os.path.join(environment.get("TMPDIR") or "/tmp", f"agentainer-{os.geteuid()}")
+
+
+def _is_ours(path: str) -> bool:
+    """There is a socket, in a folder that nobody else could have put there to listen to what we say."""
+    try:
+        return os.path.exists(path) and os.stat(os.path.dirname(path)).st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _read_token(path: str) -> str:

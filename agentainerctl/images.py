@@ -102,38 +102,33 @@ class _BuildLog:
         self._region = region
         self._title = f"Building {tag}"
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._layers = _Layers(region, "the base image")
         self._step = ""
         self._began = time.monotonic()
 
     def take(self, progress: Result) -> None:
-        """Show one piece of progress; one may have several lines, or only a layer that is being pulled."""
-        text = str(progress.get("text") or "")
-        lines = [strip_ansi(line) for line in text.splitlines()]
-        if not text and progress.get("status"):
-            self._draw([_layer_line(progress)])
+        """Show one piece of progress: lines of the builder, or a layer of the base image that is being pulled."""
+        if progress.get("status"):
+            self._layers.take(progress)
             return
-        for line in filter(None, lines):
+        for line in filter(None, map(strip_ansi, str(progress.get("text") or "").split("\n"))):
             if line.startswith("Step "):
                 self._step = line
             self._lines.append(line)
             if not self._region.is_live:
                 self._region.say(line)
-        self._draw([])
+        title = f"{self._title} ({time.monotonic() - self._began:.0f} s)"
+        self._region.show([title, *(f"  {line}" for line in list(self._lines)[-_WINDOW_LINES:])])
 
     def explain(self, error: ApiError) -> ApiError:
         """Return `error` with the failing step and the last lines, where the daemon gave none and they scrolled away."""
         if self._step:
             error.details.setdefault("step", self._step)
         if self._region.is_live or self._region.is_silent:
-            error.details.setdefault("log", list(self._lines))
-        elif isinstance(error.details.get("log"), list):
-            error.details.pop("log")  # it is right above, on stderr too
+            error.details.setdefault("lines", list(self._lines))
+        else:
+            error.details.pop("lines", None)  # they are right above, on stderr too
         return error
-
-    def _draw(self, more: list[str]) -> None:
-        title = f"{self._title} ({time.monotonic() - self._began:.0f} s)"
-        window = [*list(self._lines)[-_WINDOW_LINES:], *more][-_WINDOW_LINES:]
-        self._region.show([title, *(f"  {line}" for line in window)])
 
 
 class _Layers:
@@ -152,12 +147,12 @@ class _Layers:
         if self._region.is_live:
             shown = [f"  {_layer_line(one)}" for one in list(self._layers.values())[-_MAX_LAYERS:]]
             self._region.show([self._title, *shown])
-        elif progress.get("status") != before or progress.get("text"):
+        elif progress.get("status") != before:
             self._region.say(_layer_line(progress))
 
 
 def _layer_line(progress: Result) -> str:
     current, total = int(progress.get("current") or 0), int(progress.get("total") or 0)
     size = f"{bar(current, total)} {format_size(current)} of {format_size(total)}" if total else ""
-    words = (progress.get("id"), progress.get("status"), progress.get("text"), size)
+    words = (progress.get("id"), progress.get("status") or progress.get("text"), size)
     return strip_ansi(" ".join(str(word) for word in words if word))

@@ -196,7 +196,7 @@ def _evidence(error: AgentainerError) -> Iterable[str]:
         yield f"exit code {plain(details['exit_code'])}" + (", out of memory" if details.get("oom_killed") else "")
     if details.get("step"):
         yield f"step: {plain(details['step'])}"
-    log = details.get("log")
+    log = details.get("log") or details.get("lines")  # of an agent; of a build
     if isinstance(log, list) and log:
         yield "last lines of its output:"
         for line in log:

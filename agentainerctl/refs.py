@@ -4,7 +4,7 @@ The daemon knows names and ids. Only when it knows neither is the list fetched, 
 that was nearly typed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from agentainerctl.client import Client, path_of
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 _ID_PREFIX = "agent-"
 
 
-def list_agents(client: Client, query: dict[str, object] | None = None) -> list[dict[str, Any]]:
+def list_agents(client: Client, query: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
     """Return all agents that the query (filters of the API) lets through, page by page.
 
     Raises:

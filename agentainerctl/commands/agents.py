@@ -78,13 +78,11 @@ def inspect(session: Session, refs: tuple[str, ...]) -> None:
         agents.page(agent, session)
 
 
-def _query(filters: tuple[str, ...]) -> dict[str, object]:
-    query: dict[str, object] = {}
+def _query(filters: tuple[str, ...]) -> dict[str, list[str]]:
+    query: dict[str, list[str]] = {}
     for text in filters:
         key, separator, value = text.partition("=")
         if not separator or key not in FILTERS:
             raise InvalidParameter("filter", f"{text!r} is not a filter", hint=f"KEY=VALUE with {', '.join(FILTERS)}")
-        if key in query:
-            raise InvalidParameter("filter", f"{key} is there twice")
-        query[key] = value
+        query[key] = [*query.get(key, []), value]
     return query

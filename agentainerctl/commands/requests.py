@@ -271,7 +271,7 @@ def _state(record: Record) -> str:
 
 
 def _attempts(record: Record) -> str:
-    return f"{record.get('retry_count', 0)}/{record.get('max_retries', defaults.MAX_ATTEMPTS)}"
+    return f"{record.get('attempt', 0)}/{record.get('max_retries', defaults.MAX_ATTEMPTS - 1) + 1}"
 
 
 def _size(size: object) -> str:
@@ -279,8 +279,7 @@ def _size(size: object) -> str:
 
 
 def _answer(record: Record) -> str:
-    response = record.get("response") or {}
-    return str(response.get("status_code") or record.get("response_status") or "")
+    return str(record.get("status_code") or "")
 
 
 def _took(record: Record) -> str:
@@ -306,21 +305,22 @@ def _page(record: Record) -> None:
             ("Next attempt", age(record.get("next_attempt_at"))),
             ("Expires", age(record.get("expires_at"))),
             ("May have run before", "yes" if record.get("maybe_duplicate") else None),
+            ("Answer", _answer(record)),
             ("Took", _took(record)),
         )
     )
     _message("Request", record)
     response = record.get("response")
     if isinstance(response, dict):
-        _message(f"Answer {response.get('status_code', '')}".rstrip(), response)
+        kept = " (only its beginning is kept)" if response.get("truncated") else ""
+        _message(f"Answer {response.get('status_code', '')}{kept}", response)
 
 
 def _message(title: str, message: Record) -> None:
     """Print the headers and the beginning of the body of a request or an answer."""
     print(f"{title}:")
-    for name, value in (message.get("headers") or {}).items():
-        for one in value if isinstance(value, list) else [value]:
-            print(f"  {output.plain(name)}: {output.plain(one)}")
+    for name, value in message.get("header_list") or (message.get("headers") or {}).items():
+        print(f"  {output.plain(name)}: {output.plain(value)}")
     body = _decoded(message)
     if not body:
         return

@@ -94,12 +94,16 @@ def _tree(data: dict[str, Any], indent: str = "") -> None:
             _tree(value, indent + "  ")
             continue
         for item in value:
-            text = (
-                ", ".join(f"{name} {_value(name, one)}" for name, one in item.items())
-                if isinstance(item, dict)
-                else item
-            )
-            print(f"{indent}  - {output.plain(text)}")
+            print(f"{indent}  - {output.plain(_item(item))}")
+
+
+def _item(item: object) -> object:
+    """Return one element of a list on one line."""
+    if not isinstance(item, dict):
+        return item
+    return ", ".join(
+        f"{_title(key).lower()} {_value(key, value)}" for key, value in item.items() if value not in ("", None)
+    )
 
 
 def _title(key: str) -> str:

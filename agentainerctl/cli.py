@@ -30,7 +30,7 @@ COMMANDS = {
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),
-    "token": ("tokens", "token", "Show or replace the API's token."),
+    "token": ("tokens", "token", "Show or replace the token of the API."),
     "completion": ("completion", "completion", "Print a completion script for a shell."),
     "version": ("system", "version", "Show the versions of this program and of the daemon."),
 }

@@ -110,9 +110,7 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 )
 @click.option("--start", is_flag=True, help="Start it too.")
 @click.option("--wait", is_flag=True, help="Start it and return when it is ready.")
-@click.option(
-    "--timeout", type=DURATION, default=WAIT_S, metavar="TIME", help="How long --wait waits.", show_default="60s"
-)
+@click.option("--timeout", type=DURATION, default=WAIT_S, metavar="TIME", help="How long --wait waits.  [default: 60s]")
 @output_options("table", "json", "yaml", "name")
 @click.pass_obj
 def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401

@@ -28,7 +28,7 @@ def _targets(verb: str) -> Callable[[Function], Function]:
 
 def _wait_options(function: Function) -> Function:
     function = click.option(
-        "--timeout", type=DURATION, default=WAIT_S, metavar="TIME", help="How long --wait waits.", show_default="60s"
+        "--timeout", type=DURATION, default=WAIT_S, metavar="TIME", help="How long --wait waits.  [default: 60s]"
     )(function)
     return click.option("--wait", is_flag=True, help="Return when the agent is ready.")(function)
 
@@ -129,9 +129,10 @@ def resume(session: Session, refs: tuple[str, ...], is_all: bool, wait: bool, ti
 @click.option("-f", "--force", is_flag=True, help="Running agents too, and without asking.")
 @click.pass_obj
 def remove(session: Session, refs: tuple[str, ...], is_all: bool, force: bool) -> None:
-    """Remove agents with their containers, records and requests; named volumes and host folders stay.
+    """Remove agents with their containers and requests.
 
-    A running agent is removed with --force, or after a question on a terminal.
+    Nothing is left but named volumes and folders of the host. A running agent is removed with --force, or after a question
+    on a terminal.
     """
     chosen = _chosen(session, refs, is_all, lambda agent: True)
     if is_all and chosen and not force:

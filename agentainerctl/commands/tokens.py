@@ -16,7 +16,7 @@ from agentainerctl.session import Session
     examples=("agentainerctl token show", "agentainerctl token rotate"),
 )
 def token() -> None:
-    """Show or replace the token that the API asks for over TCP. Works on the daemon's host only."""
+    """Show or replace the token of the API. It is asked for over TCP; these two work on the daemon's host only."""
 
 
 @token.command(

@@ -8,14 +8,15 @@ from agentainerctl.session import Session
 from agentainerd.errors import AgentainerError
 
 Result = dict[str, Any]
+Line = Callable[[str, Result], str]
 
 
-def each(session: Session, refs: Sequence[str], act: Callable[[str], Result], line: str) -> None:
+def each(session: Session, refs: Sequence[str], act: Callable[[str], Result], line: Line) -> None:
     """Run `act` on every ref and print what came of it; sets the session's exit code.
 
-    `act` returns at least `id` and `name`. `line` is the result line for people, with `{ref}`. Errors of the connection
-    stop the loop: the next agent would meet the same. Exit code: the only error's, the common one of all, FAILED where they
-    differ, PARTLY_DONE where some went well.
+    `act` returns at least `id` and `name`. `line` gives the result line for people, from the ref and the result. Errors of the
+    connection stop the loop: the next one would meet the same. Exit code: the only error's, the common one of all, FAILED
+    where they differ, PARTLY_DONE where some went well.
     """
     results: list[Result] = []
     codes: list[int] = []
@@ -29,7 +30,7 @@ def each(session: Session, refs: Sequence[str], act: Callable[[str], Result], li
             continue
         results.append(result)
         if not session.is_machine:
-            output.say(_text(session, result, line.format(ref=ref)))
+            output.say(_text(session, result, line(ref, result)))
     if session.is_machine and (results or not codes):
         output.machine(results, session.output)
     session.exit_code = _exit_code(codes, bool(results))

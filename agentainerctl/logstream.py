@@ -19,6 +19,8 @@ _MIN_PAUSE_S = 0.1
 _MAX_PAUSE_S = 2.0
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?")
 
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # splitlines knows ends of lines that the engine doesn't
+
 Query = dict[str, object]
 
 
@@ -92,7 +94,7 @@ class _Position:
 
     def take(self, data: str, *, with_times: bool) -> str:
         kept = []
-        for line in data.splitlines(keepends=True):
+        for line in _LINE.findall(data):
             match = _STAMP.match(line)
             if not match:
                 kept.append(line)

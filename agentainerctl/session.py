@@ -31,6 +31,7 @@ class Session:
         self.is_quiet = False
         self.exit_code = exits.OK
         self._client: Client | None = None
+        self._base_url = ""
 
     @property
     def client(self) -> Client:
@@ -67,13 +68,26 @@ class Session:
 
     def url_of(self, agent: dict[str, Any], kind: str = "endpoint") -> str:
         """Return the address of an agent for a client on this host: its proxy path, or with `kind` "api" its API's."""
-        endpoint = self.client.endpoint
-        base = f"http://localhost:{defaults.LISTEN_PORT}" if endpoint.socket_path else endpoint.url
         if kind == "api":
-            return f"{base}{path_of('agents', str(agent.get('id', '')))}"
-        if agent.get("url"):
-            return str(agent["url"])
-        return f"{base}{agent.get('endpoint') or path_of('agent', str(agent.get('name', ''))) + '/'}"
+            return f"{self.base_url}{path_of('agents', str(agent.get('id', '')))}"
+        return f"{self.base_url}{agent.get('endpoint', '')}"
+
+    @property
+    def base_url(self) -> str:
+        """Where the daemon serves HTTP over TCP: the endpoint itself, or what the daemon says, or where it usually is."""
+        endpoint = self.client.endpoint
+        if not endpoint.socket_path:
+            return endpoint.url
+        if not self._base_url:
+            try:
+                listen = self.client.get(path_of("system", "info")).get("listen") or []
+            except AgentainerError:
+                listen = []
+            port = str(listen[0]).rpartition(":")[2] if listen else defaults.LISTEN_PORT
+            host = str(listen[0]).rpartition(":")[0] if listen else ""
+            shown = "localhost" if host in ("", "0.0.0.0", "[::]", "::", "127.0.0.1") else host  # noqa: S104
+            self._base_url = f"http://{shown}:{port}"
+        return self._base_url
 
     def confirm(self, question: str, refusal: str, *, flag: str = "--force") -> None:
         """Ask a person; return if the answer is yes.

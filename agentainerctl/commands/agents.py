@@ -22,7 +22,12 @@ FILTERS = ("status", "name", "label")
     ),
 )
 @click.option(
-    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Keys: status, name, label (KEY=VALUE)."
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="status=STATE (any of several), name=PART, label=KEY=VALUE (all of several).",
 )
 @click.option("--no-trunc", is_flag=True, help="Never cut a column, however narrow the terminal is.")
 @output_options()
@@ -78,11 +83,14 @@ def inspect(session: Session, refs: tuple[str, ...]) -> None:
         agents.page(agent, session)
 
 
-def _query(filters: tuple[str, ...]) -> dict[str, list[str]]:
-    query: dict[str, list[str]] = {}
+def _query(filters: tuple[str, ...]) -> dict[str, object]:
+    """Return the filters as parameters of the API: any of the states, all of the labels, one part of a name."""
+    found: dict[str, list[str]] = {}
     for text in filters:
         key, separator, value = text.partition("=")
         if not separator or key not in FILTERS:
             raise InvalidParameter("filter", f"{text!r} is not a filter", hint=f"KEY=VALUE with {', '.join(FILTERS)}")
-        query[key] = [*query.get(key, []), value]
-    return query
+        found.setdefault(key, []).append(value)
+    if len(found.get("name", ())) > 1:
+        raise InvalidParameter("filter", "name is there twice")
+    return {key: values if key == "label" else ",".join(values) for key, values in found.items()}

@@ -137,7 +137,7 @@ def remove(session: Session, refs: tuple[str, ...], is_all: bool, force: bool) -
     chosen = _chosen(session, refs, is_all, lambda agent: True)
     if is_all and chosen and not force:
         session.confirm(f"Remove all {len(chosen)} agents?", f"refusing to remove all {len(chosen)} agents")
-    batch.each(session, chosen, lambda ref: _remove(session, ref, force), "Agent {ref} removed successfully")
+    batch.each(session, chosen, lambda ref: _remove(session, ref, force), _line("removed successfully"))
 
 
 def act(
@@ -177,8 +177,11 @@ def _run(
     def one(ref: str) -> dict[str, Any]:
         return _result(act(session, ref, verb, query=query, wait_s=wait_s), done)
 
-    ready = " and is ready" if wait_s is not None else ""
-    batch.each(session, refs, one, f"Agent {{ref}} {done} successfully{ready}")
+    batch.each(session, refs, one, _line(f"{done} successfully{' and is ready' if wait_s is not None else ''}"))
+
+
+def _line(text: str) -> batch.Line:
+    return lambda ref, _: output.plain(f"Agent {ref} {text}")
 
 
 def _remove(session: Session, ref: str, force: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import sys
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -39,6 +39,7 @@ _WIDE_COLUMNS = (
 _COLOURS = {"failed": "red", "completed": "green", "processing": "yellow"}
 _PREVIEW_BYTES = 2048
 Record = dict[str, Any]
+Act = Callable[[str, str, Waiting], dict[str, Any]]
 
 
 class RequestsGroup(Group):
@@ -156,9 +157,34 @@ def show(session: Session, ref: str, request_id: str, part: str | None) -> None:
 @output_options("table", "json", "yaml", "name")
 @click.pass_obj
 def replay(session: Session, ref: str, request_ids: tuple[str, ...], is_all: bool) -> None:
-    """Deliver requests again: dead letters, or pending ones now instead of later."""
+    """Deliver requests again: dead letters, or pending ones now instead of later.
+
+    Waits a moment for the agent's answer. What can't be delivered yet is queued, and so are all with --all.
+    """
     chosen = _chosen(session, ref, request_ids, "failed" if is_all else "")
-    _each(session, ref, chosen, "POST", "replay", "replayed")
+
+    def act(agent: str, request_id: str, waiting: Waiting) -> dict[str, Any]:
+        envelope = session.client.call(
+            "POST",
+            _path(agent, request_id, "replay"),
+            query={"wait": 0 if is_all else None},
+            timeout_s=None,
+            tick=waiting,
+        )
+        data = envelope.get("data") or {}
+        if data.get("status") == "failed":
+            hint = f"agentainerctl requests show {ref} {request_id}"
+            raise AgentainerError(
+                f"request {request_id} was delivered again and failed", code="REPLAY_FAILED", hint=hint
+            )
+        return {"status_code": data.get("status_code", 0), "result": data.get("status", "completed")}
+
+    def line(request_id: str, result: dict[str, Any]) -> str:
+        if result["result"] == "pending":
+            return f"Request {request_id} queued for replay"
+        return f"Request {request_id} replayed successfully (status {result['status_code']})"
+
+    _each(session, ref, chosen, act, line)
 
 
 @requests.command(
@@ -175,9 +201,14 @@ def replay(session: Session, ref: str, request_ids: tuple[str, ...], is_all: boo
 @output_options("table", "json", "yaml", "name")
 @click.pass_obj
 def cancel(session: Session, ref: str, request_ids: tuple[str, ...], is_all: bool) -> None:
-    """Cancel pending requests: they will not be delivered."""
+    """Cancel pending requests: they will not be delivered. A failed one is forgotten."""
     chosen = _chosen(session, ref, request_ids, "pending" if is_all else "")
-    _each(session, ref, chosen, "DELETE", "cancel", "cancelled")
+
+    def act(agent: str, request_id: str, waiting: Waiting) -> dict[str, Any]:
+        session.client.call("DELETE", _path(agent, request_id), tick=waiting)
+        return {"result": "cancelled"}
+
+    _each(session, ref, chosen, act, lambda request_id, _: f"Request {request_id} cancelled successfully")
 
 
 @requests.command(
@@ -213,19 +244,15 @@ def _path(agent: str, *more: str) -> str:
     return path_of("agents", agent, "requests", *more)
 
 
-def _each(session: Session, ref: str, request_ids: Sequence[str], method: str, verb: str, done: str) -> None:
-    """Do `verb` on each request of the agent, with a result line each."""
+def _each(session: Session, ref: str, request_ids: Sequence[str], act: Act, line: batch.Line) -> None:
+    """Run `act(agent, request id, tick)` on each request of the agent, with a result line each."""
 
-    def act(request_id: str) -> dict[str, Any]:
-        def call(agent: str) -> dict[str, Any]:
-            path = _path(agent, request_id, *(["replay"] if verb == "replay" else []))
-            with Waiting(f"{verb} {request_id}", is_silent=not session.has_progress) as waiting:
-                data = session.client.call(method, path, timeout_s=None, tick=waiting).get("data")
-            return {"id": request_id, "name": request_id, "result": done, **(data if isinstance(data, dict) else {})}
+    def one(request_id: str) -> dict[str, Any]:
+        with Waiting(f"request {request_id}", is_silent=not session.has_progress) as waiting:
+            result = with_agent(session.client, ref, lambda agent: act(agent, request_id, waiting))
+        return {"id": request_id, "name": request_id, **result}
 
-        return with_agent(session.client, ref, call)
-
-    batch.each(session, request_ids, act, f"Request {{ref}} {done} successfully")
+    batch.each(session, request_ids, one, line)
 
 
 def _chosen(session: Session, ref: str, request_ids: Sequence[str], state: str) -> Sequence[str]:

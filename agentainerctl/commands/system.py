@@ -107,6 +107,8 @@ def _item(item: object) -> object:
 
 
 def _title(key: str) -> str:
+    if key == "bytes":
+        return "Size"
     for unit in ("_bytes", "_at", "_s"):
         key = key.removesuffix(unit)
     words = output.plain(key).replace("_", " ")
@@ -116,7 +118,7 @@ def _title(key: str) -> str:
 def _value(key: str, value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if key.endswith("_bytes") and isinstance(value, int):
+    if key.rpartition("_")[2] == "bytes" and isinstance(value, int):
         return format_size(value)
     if key.endswith("_at"):
         return output.age(value) or "never"

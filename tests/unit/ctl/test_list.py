@@ -82,9 +82,11 @@ def test_no_agents_is_said_in_words_to_people_and_as_an_empty_list_to_programs(a
 def test_wide_shows_limits_queue_and_the_whole_address(api, run):
     api.on("GET", "/agents", [agent()])
 
+    api.on("GET", "/system/info", {"listen": ["127.0.0.1:9000", "172.18.0.1:9000"]})
+
     row = run("list", "-o", "wide").out.splitlines()[1]
 
-    assert "http://localhost:8081/agent/web/" in row
+    assert "http://localhost:9000/agent/web/" in row
     assert "512 MiB" in row
     assert row.endswith("c0ffee00c0ff")
 
@@ -108,9 +110,21 @@ def test_ps_and_ls_are_list(api, run):
 def test_filters_are_the_daemons_business(api, run):
     api.on("GET", "/agents", [])
 
-    run("list", "--filter", "status=running", "-f", "label=team=search", "-f", "label=tier=a b")
+    run(
+        "list",
+        "--filter",
+        "status=running",
+        "-f",
+        "status=paused",
+        "-f",
+        "name=w",
+        "-f",
+        "label=team=search",
+        "-f",
+        "label=tier=a b",
+    )
 
-    assert api.asked[0].query == {"status": ["running"], "label": ["team=search", "tier=a b"]}
+    assert api.asked[0].query == {"status": ["running,paused"], "name": ["w"], "label": ["team=search", "tier=a b"]}
 
 
 @pytest.mark.parametrize("text", ["colour=red", "status", "=x"])

@@ -174,37 +174,66 @@ def test_a_long_body_is_shown_in_its_beginning(api, run):
     assert "  ... (10 kB in all)" in out
 
 
-@pytest.mark.parametrize(
-    ("verb", "method", "suffix", "done"),
-    [("replay", "POST", "/replay", "replayed"), ("cancel", "DELETE", "", "cancelled")],
-)
-def test_verbs_on_requests(api, run, verb, method, suffix, done):
-    api.on(method, f"{PATH}/{ID}{suffix}", {"request_id": ID, "status_code": 200})
-    api.on(method, f"{PATH}/{OTHER}{suffix}", status=404, message="Request not found: x", code="REQUEST_NOT_FOUND")
+def test_cancel_has_a_line_a_request(api, run):
+    api.on("DELETE", f"{PATH}/{ID}", {"request_id": ID})
+    api.on("DELETE", f"{PATH}/{OTHER}", status=404, message="Request not found", code="REQUEST_NOT_FOUND")
 
-    ran = run("requests", verb, "web", ID, OTHER)
+    ran = run("requests", "cancel", "web", ID, OTHER)
 
-    assert ran == (8, f"Request {ID} {done} successfully\n", "error: Request not found: x\n")
-    assert json.loads(run("requests", verb, "--json", "web", ID).out)[0]["result"] == done
+    assert ran == (8, f"Request {ID} cancelled successfully\n", "error: Request not found\n")
+    assert json.loads(run("requests", "cancel", "--json", "web", ID).out) == [
+        {"id": ID, "name": ID, "result": "cancelled"}
+    ]
 
 
 @pytest.mark.parametrize(
-    ("verb", "method", "suffix", "state"),
-    [("replay", "POST", "/replay", "failed"), ("cancel", "DELETE", "", "pending")],
+    ("status", "data", "expected"),
+    [
+        (
+            200,
+            {"status": "completed", "status_code": 201},
+            (0, f"Request {ID} replayed successfully (status 201)\n", ""),
+        ),
+        (202, {"status": "pending", "status_code": 0}, (0, f"Request {ID} queued for replay\n", "")),
+        (
+            200,
+            {"status": "failed", "status_code": 0},
+            (
+                1,
+                "",
+                f"error: request {ID} was delivered again and failed\nhint: agentainerctl requests show web {ID}\n",
+            ),
+        ),
+    ],
 )
-def test_all_goes_page_by_page(api, run, verb, method, suffix, state):
+def test_replay_says_what_became_of_it(api, run, status, data, expected):
+    api.on("POST", f"{PATH}/{ID}/replay", {"request_id": ID, **data}, status=status)
+
+    assert run("requests", "replay", "web", ID) == expected
+
+
+def test_replaying_all_queues_them_page_by_page_without_waiting(api, run):
     api.on("GET", PATH, page({**RECORD, "id": "one"}, next_cursor="c2"))
     api.on("GET", PATH, page({**RECORD, "id": "two"}))
     for name in ("one", "two"):
-        api.on(method, f"{PATH}/{name}{suffix}", {})
+        api.on("POST", f"{PATH}/{name}/replay", {"status": "pending", "status_code": 0}, status=202)
 
-    ran = run("requests", verb, "--all", "web", "-q")
+    ran = run("requests", "replay", "--all", "web", "-q")
 
     assert ran.out == "one\ntwo\n"
     assert [asked.query for asked in api.asked if asked.path == PATH] == [
-        {"state": [state], "limit": ["1000"]},
-        {"state": [state], "limit": ["1000"], "cursor": ["c2"]},
+        {"state": ["failed"], "limit": ["1000"]},
+        {"state": ["failed"], "limit": ["1000"], "cursor": ["c2"]},
     ]
+    assert {asked.query["wait"][0] for asked in api.asked if asked.method == "POST"} == {"0"}
+
+
+def test_cancelling_all_means_the_pending_ones(api, run):
+    api.on("GET", PATH, page({**RECORD, "id": "one"}))
+    api.on("DELETE", f"{PATH}/one", {})
+
+    assert run("requests", "cancel", "--all", "web", "-q").out == "one\n"
+    assert api.asked[0].query == {"state": ["pending"], "limit": ["1000"]}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all", ID)])

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from gevent import GreenletExit
 from gevent.event import Event
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, RedisError
@@ -132,7 +133,8 @@ class Committer:
         self._full_until = 0.0
         self._asleep = False
         self._wake = Event()
-        self._stop = Event()
+        self._closing = False
+        self._abort = Event()
         self._stopped = Event()
         spawn("journal", self._run)
 
@@ -186,22 +188,26 @@ class Committer:
             batch.calls.remove(call)
 
     def close(self, timeout_s: float) -> bool:
-        """Send what is left, at most `timeout_s`, and end. Return whether all of it is durable."""
-        self._stop.set()
+        """Send what is left, for `timeout_s` at most, and end. Return whether all of it is durable."""
+        self._closing = True
         self._wake.set()
-        flushed = self._stopped.wait(timeout_s)
-        self._finish("JOURNAL_CLOSED")
-        return bool(flushed)
+        flushed = bool(self._stopped.wait(timeout_s))
+        if not flushed:
+            self._abort.set()
+            self._connection.disconnect()
+            self._stopped.wait(2 * defaults.JOURNAL_TIMEOUT_S)
+        return flushed
 
     # ---- the greenlet
 
     def _run(self) -> None:
         try:
             self._work()
+        except GreenletExit:
+            self._closing = True
         finally:
-            closed = self._stop.is_set()
-            broken = not closed and not self._ended
-            self._finish("JOURNAL_CLOSED" if closed else "JOURNAL_ERROR")
+            broken = not self._closing and not self._ended
+            self._finish("JOURNAL_CLOSED" if self._closing else "JOURNAL_ERROR")
             self._connection.disconnect()
             self._stopped.set()
             if broken:
@@ -224,7 +230,7 @@ class Committer:
             if len(self._queue) > 1:
                 self._queue.popleft()
                 continue
-            if self._stop.is_set():
+            if self._closing:
                 return None
             self._asleep = True
             self._wake.wait()
@@ -303,7 +309,7 @@ class Committer:
         if failures > 1 or not isinstance(error, (ConnectionError, NoScriptError)) or not self._try_connect():
             self._lose(error)
             pause_s = min(MIN_RECONNECT_S * 2 ** min(failures - 1, 16), MAX_RECONNECT_S)
-            return not self._stop.wait(pause_s) and self._connect()
+            return not self._abort.wait(pause_s) and self._connect()
         return True
 
     def _lose(self, error: RedisError) -> None:
@@ -319,7 +325,7 @@ class Committer:
         """Connect, for as long as it takes; False: closed meanwhile."""
         pause_s = MIN_RECONNECT_S
         while not self._try_connect():
-            if self._stop.wait(pause_s):
+            if self._abort.wait(pause_s):
                 return False
             pause_s = min(pause_s * 2, MAX_RECONNECT_S)
         return True

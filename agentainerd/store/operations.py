@@ -157,7 +157,7 @@ def _flag(value: bool) -> str:
 
 
 def _time(at: float) -> str:
-    return f"{at:.3f}" if at else "0"
+    return f"{at:.6f}" if at else "0"
 
 
 def _pack(*arguments: str | bytes | int) -> bytes:

@@ -274,4 +274,4 @@ def _counts(answer: list[Any]) -> Counts:
 
 
 def _text(at: float) -> str:
-    return f"{at:.3f}"
+    return f"{at:.6f}"

@@ -1,6 +1,7 @@
 """A real Redis or Valkey server for a test: a process of its own, in a folder of its own, that can be killed and frozen.
 
-Fixtures: `redis_server` (redis-server of this machine), `any_redis` (each test runs on redis-server and on Valkey).
+Fixtures: `redis_server` (redis-server of this machine), `any_redis` (each test runs on redis-server and on Valkey), and
+`flushed_redis` (likewise, but one process for all tests, emptied before each).
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from agentainerd.store.connection import RedisClient, socket_url
+from agentainerd.store.connection import RedisClient, pairs, socket_url
 
 START_LIMIT_S = 20.0
 
@@ -44,13 +45,13 @@ class RedisProcess:
         self.log = self.folder / "redis.log"
         self.options = {
             "port": "0",
-            "unixsocket": self.socket,
-            "dir": str(self.folder),
+            "unixsocket": f'"{self.socket}"',
+            "dir": f'"{self.folder}"',
             "appendonly": "yes",
             "appendfsync": "always",
             "save": '""',
             "maxmemory-policy": "noeviction",
-            "logfile": str(self.log),
+            "logfile": f'"{self.log}"',
             **{name.replace("_", "-"): str(value) for name, value in options.items()},
         }
         self.process = None
@@ -59,7 +60,9 @@ class RedisProcess:
         config = self.folder / "redis.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in self.options.items()))
         Path(self.socket).unlink(missing_ok=True)
-        self.process = subprocess.Popen([self.binary, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [self.binary, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.wait_until_ready()
         return self
 
@@ -73,7 +76,9 @@ class RedisProcess:
                     return
                 except Exception:
                     if self.process.poll() is not None or time.monotonic() > end:
-                        pytest.fail(f"{self.binary} did not start:\n{self.log.read_text() if self.log.exists() else ''}")
+                        pytest.fail(
+                            f"{self.binary} did not start:\n{self.log.read_text() if self.log.exists() else ''}"
+                        )
                     gevent.sleep(0.01)
         finally:
             client.close()
@@ -114,8 +119,69 @@ def redis_server(redis_folder):
     server.stop()
 
 
+@pytest.fixture(scope="session", params=["redis", "valkey"])
+def _running_redis(request):
+    folder = Path(tempfile.mkdtemp(prefix="redis-"))
+    server = RedisProcess(folder, kind=request.param).start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def flushed_redis(_running_redis):
+    """One server for all tests, empty at the beginning of each: not to be killed, frozen or configured."""
+    client = RedisClient(_running_redis.url)
+    client.call("FLUSHALL")
+    client.close()
+    return _running_redis
+
+
 @pytest.fixture(params=["redis", "valkey"])
 def any_redis(request, redis_folder):
     server = RedisProcess(redis_folder, kind=request.param).start()
     yield server
     server.stop()
+
+
+def check_invariants(client):
+    """Fail unless every request is in exactly one place, and every counter says what is there."""
+    prefix = "agentainer:"
+    names = [key.decode().removeprefix(prefix) for key in client.call("KEYS", f"{prefix}*")]
+    indexes = {"q": "pending", "d": "pending", "lease": "processing", "dead": "failed", "done": "completed"}
+    places, sums = {}, {}
+    for name in names:
+        kind, _, agent = name.partition(":")
+        if kind in indexes:
+            for request_id in client.call("ZRANGE", prefix + name, 0, -1):
+                places.setdefault(request_id.decode(), []).append((kind, agent))
+        elif kind == "live":
+            for request_id in client.call("HKEYS", prefix + name):
+                places.setdefault(request_id.decode(), []).append((kind, agent))
+    doubled = {request_id: where for request_id, where in places.items() if len(where) > 1}
+    assert not doubled, f"in more than one place: {doubled}"
+
+    records = {name.partition(":")[2] for name in names if name.startswith("r:")}
+    indexed = {request_id for request_id, where in places.items() if where[0][0] != "live"}
+    assert records == indexed, f"without index: {records - indexed}; without record: {indexed - records}"
+
+    pending = set()
+    for request_id in records:
+        kind, agent = places[request_id][0]
+        owner, state, size = client.call("HMGET", f"{prefix}r:{request_id}", "agent", "state", "size")
+        assert (owner.decode(), state.decode()) == (agent, indexes[kind]), request_id
+        total = sums.setdefault(agent, {"pending": 0, "pending_bytes": 0, "dead_bytes": 0, "done_bytes": 0})
+        if state == b"pending":
+            pending.add(request_id)
+            total["pending"] += 1
+            total["pending_bytes"] += int(size)
+        elif kind in ("dead", "done"):
+            total[f"{kind}_bytes"] += int(size)
+    deadlines = {request_id.decode() for request_id in client.call("ZRANGE", f"{prefix}x", 0, -1)}
+    assert deadlines == pending, f"deadlines {deadlines ^ pending}"
+    for name in names:
+        if name.startswith("n:"):
+            flat = client.call("HGETALL", prefix + name)
+            counted = {field.decode(): int(value) for field, value in pairs(flat).items() if int(value)}
+            wanted = {field: value for field, value in sums.get(name[2:], {}).items() if value}
+            assert counted == wanted, f"{name}: {counted} is not {wanted}"

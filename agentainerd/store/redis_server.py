@@ -1,0 +1,325 @@
+"""The embedded server: a Redis or Valkey child of the daemon, for the journal alone.
+
+It listens on a Unix socket that only we can open, writes every batch through to the disk before it answers, throws nothing
+away, and is started again when it dies. At most one server ever runs on a folder: each holds a lock that only its own end
+gives back, and one that outlived a killed daemon is stopped first.
+"""
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import gevent
+import psutil
+
+from agentainerd import defaults
+from agentainerd.errors import AgentainerError, Failed
+from agentainerd.store import aof
+from agentainerd.store.committer import Spawn
+from agentainerd.store.connection import RedisClient, socket_url
+
+log = logging.getLogger(__name__)
+
+MIN_RESTART_S = 0.1
+MAX_RESTART_S = 5.0
+STEADY_S = 30.0  # a server that ran for so long is restarted at once when it dies
+CHECK_INTERVAL_S = 10.0
+STOP_TIMEOUT_S = 10.0
+REWRITE_AT_BYTES = 64 * 1024 * 1024  # the append-only file is rewritten where it is so much over twice its base
+MAX_LOG_BYTES = 10 * 1024 * 1024
+_PING_S = 0.01
+_LOCK_S = 0.1
+_LOG_LINES = 20
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_CONFIGURATION = """\
+# Written by agentainerd at every start.
+port 0
+unixsocket {socket}
+unixsocketperm 600
+dir {folder}
+logfile {log}
+daemonize no
+supervised no
+databases 1
+maxclients 512
+io-threads 1
+save ""
+appendonly yes
+appendfsync always
+no-appendfsync-on-rewrite no
+auto-aof-rewrite-percentage 0
+aof-load-truncated yes
+aof-use-rdb-preamble yes
+maxmemory {maxmemory}
+maxmemory-policy noeviction
+lazyfree-lazy-user-del yes
+latency-monitor-threshold 10
+"""
+
+
+class RedisServer:
+    """One server program on `<state_dir>/journal`, its socket in `runtime_dir`, its log at `<state_dir>/redis.log`.
+
+    `start` and `stop` are for the main thread: the child ends with the thread that started it. `on_restart` is called
+    after it was started again, and answers.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        *,
+        state_dir: Path,
+        runtime_dir: Path,
+        maxmemory_bytes: int,
+        spawn: Spawn,
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.on_restart = on_restart
+        self.socket_path = str(runtime_dir / defaults.REDIS_SOCKET)
+        self.url = socket_url(self.socket_path)
+        self._binary = binary
+        self._state_dir = state_dir
+        self._folder = state_dir / "journal"
+        self._log = state_dir / "redis.log"
+        self._configuration = runtime_dir / "redis.conf"
+        self._maxmemory_bytes = maxmemory_bytes
+        self._spawn = spawn
+        self._client = RedisClient(self.url)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server that runs now."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def start(self, timeout_s: float = defaults.REDIS_START_TIMEOUT_S) -> None:
+        """Start the server and return when it has read its journal and answers; from now on it is kept running.
+
+        Raises:
+            Failed: the journal can't be read (code JOURNAL_DAMAGED: exit 4), or the server doesn't start
+                (REDIS_START_FAILED); nothing runs then. `details["log"]` has the last lines of its log.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._launch(timeout_s)
+        self._spawn("redis", self._supervise)
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """End the server: SIGTERM, and SIGKILL after `timeout_s`. What it answered is on the disk either way."""
+        self._stopping = True
+        self._client.close()
+        self._end(timeout_s)
+
+    # ----
+
+    def _supervise(self) -> None:
+        pause_s = MIN_RESTART_S
+        while True:
+            process = self._process
+            if process is not None:
+                try:
+                    process.wait(CHECK_INTERVAL_S)
+                except subprocess.TimeoutExpired:
+                    self._rewrite_if_large()
+                    continue
+            if self._stopping:
+                return
+            if process is not None:
+                log.error("redis (pid %d) ended with %s and is started again", process.pid, _how(process.returncode))
+            if time.monotonic() - self._started_at > STEADY_S:
+                pause_s = MIN_RESTART_S
+            gevent.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_RESTART_S)
+            self._restart()
+
+    def _restart(self) -> None:
+        if self._stopping:
+            return
+        try:
+            self._launch(defaults.REDIS_START_TIMEOUT_S)
+        except AgentainerError as exc:
+            log.error("redis was not started: %s", exc)
+            return
+        if self._stopping:
+            self._end(STOP_TIMEOUT_S)
+            return
+        log.info("redis runs again (pid %d)", self.pid)
+        self.on_restart()
+
+    def _launch(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        self._process = None
+        lock = self._take_folder(deadline)
+        try:
+            aof.repair(self._folder, self._state_dir / "journal.damaged")
+            self._prepare()
+            with self._log.open("ab") as out:
+                self._process = subprocess.Popen(
+                    [self._binary, str(self._configuration)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    cwd=self._folder,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
+        finally:
+            os.close(lock)
+        self._started_at = time.monotonic()
+        self._wait_until_ready(self._process, deadline)
+
+    def _prepare(self) -> None:
+        Path(self.socket_path).unlink(missing_ok=True)
+        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
+            self._log.rename(self._log.with_suffix(".log.1"))
+        text = _CONFIGURATION.format(
+            socket=_quoted(self.socket_path),
+            folder=_quoted(self._folder),
+            log=_quoted(self._log),
+            maxmemory=self._maxmemory_bytes,
+        )
+        self._configuration.write_text(text)
+        self._configuration.chmod(0o600)
+
+    def _take_folder(self, deadline: float) -> int:
+        """Return the lock of the folder, which the server inherits; stop whoever has it.
+
+        Raises:
+            Failed: it was not given back in time.
+        """
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                survivors = self._survivors()
+                if time.monotonic() > deadline:
+                    os.close(lock)
+                    raise Failed(
+                        f"{self._folder} is used by another server ({[one.pid for one in survivors] or 'not found'})",
+                        code="REDIS_START_FAILED",
+                    ) from None
+                _stop_all(survivors)
+                gevent.sleep(_LOCK_S)
+
+    def _survivors(self) -> list[psutil.Process]:
+        """Return the servers that work in our folder: of a daemon that was killed, or one that is rewriting its file."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == str(self._folder.resolve()) and process.exe().rpartition("/")[2].startswith(
+                    ("redis", "valkey")
+                ):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def _wait_until_ready(self, process: "subprocess.Popen[bytes]", deadline: float) -> None:
+        while not self._answers():
+            code = process.poll()
+            if code is None and time.monotonic() < deadline:
+                gevent.sleep(_PING_S)
+                continue
+            what = f"ended with {_how(code)}" if code is not None else "did not answer in time"
+            self._end(0.0)
+            raise self._start_error(what)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.call("PING") == b"PONG")
+        except AgentainerError:
+            return False
+
+    def _start_error(self, what: str) -> Failed:
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if self._log.exists() else []
+        damaged = any(
+            "Bad file format" in line or "AOF file" in line or "appendonly.aof" in line for line in lines[-5:]
+        )
+        index = aof.manifest(self._folder)
+        return Failed(
+            f"redis {what}: {lines[-1] if lines else 'it said nothing'}",
+            code="JOURNAL_DAMAGED" if damaged else "REDIS_START_FAILED",
+            hint=f"copy {self._folder} aside, then: redis-check-aof --fix {index}" if damaged else f"see {self._log}",
+            details={"log": lines},
+        )
+
+    def _end(self, timeout_s: float) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        if timeout_s > 0:
+            process.terminate()
+            try:
+                process.wait(timeout_s)
+                return
+            except subprocess.TimeoutExpired:
+                log.warning("redis (pid %d) did not end within %g s and is killed", process.pid, timeout_s)
+        process.kill()
+        process.wait()
+
+    def _rewrite_if_large(self) -> None:
+        """Let the server write a short file instead of a long one, where there is room for both."""
+        try:
+            state = self._client.info("persistence")
+            size, base = int(state.get("aof_current_size", 0)), int(state.get("aof_base_size", 0))
+            if size <= 2 * base + REWRITE_AT_BYTES or state.get("aof_rewrite_in_progress") == "1":
+                return
+            found = os.statvfs(self._folder)
+            if found.f_bavail * found.f_frsize < 2 * size:
+                log.warning("%s has no room to rewrite the journal of %d bytes", self._folder, size)
+                return
+            if state.get("aof_last_bgrewrite_status") != "ok":
+                log.warning("the last rewrite of the journal failed; see %s", self._log)
+            self._client.call("BGREWRITEAOF")
+        except AgentainerError as exc:
+            log.warning("the journal was not rewritten: %s", exc)
+
+
+def _die_with_parent() -> None:
+    """In the child: end cleanly when the daemon does, however that ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop_all(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        log.warning("stopping the server that an earlier run left (pid %d)", process.pid)
+        with suppress(psutil.Error):
+            process.terminate()
+    end = time.monotonic() + STOP_TIMEOUT_S
+    while any(map(_runs, processes)) and time.monotonic() < end:
+        gevent.sleep(_PING_S)
+    for process in filter(_runs, processes):
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _quoted(path: object) -> str:
+    """Return a path as a word of the configuration file."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit {code}"

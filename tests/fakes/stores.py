@@ -1,0 +1,156 @@
+"""The whole store on a real server, as one daemon has it: client, spool, journal, requests."""
+
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from agentainerd.model.requests import (
+    IdempotencyKey,
+    Outcome,
+    Reason,
+    Record,
+    RequestState,
+    StoredResponse,
+)
+from agentainerd.store.connection import RedisClient
+from agentainerd.store.journal import RedisJournal
+from agentainerd.store.requests import RequestStore
+from agentainerd.store.spool import Spool
+from agentainerd.supervisor import Supervisor
+from tests.fakes.redis import check_invariants
+
+AGENT = "agent-00000000000000aa"
+COMPLETED = Outcome(RequestState.COMPLETED, Reason.ANSWERED, status=200, response_bytes=5, duration_s=0.01)
+ANSWERED = Outcome(
+    RequestState.COMPLETED,
+    Reason.REPLAY,
+    status=200,
+    response_bytes=5,
+    response=StoredResponse(200, b"HTTP/1.1 200 OK\r\n", b"hello"),
+)
+INTERRUPTED = Outcome(RequestState.FAILED, Reason.INTERRUPTED, error="the client left")
+
+
+class Store:
+    """Everything of the store on one server, as one daemon has it. `restart` is the next start of that daemon."""
+
+    def __init__(self, server, folder):
+        self.server = server
+        self.folder = folder
+        self.client = RedisClient(server.url)
+        self.supervisor = Supervisor()
+        self.spool = Spool(folder / "spool")
+        self.requests = RequestStore(self.client, self.spool)
+        self.fenced = []
+        self.journals = []
+        self.journal = self.open()
+
+    def open(self, **options):
+        journal = RedisJournal(
+            self.client,
+            self.spool,
+            **{
+                "state_dir": self.folder,
+                "spawn": self.supervisor.spawn,
+                "on_fenced": lambda: self.fenced.append(True),
+                "min_free_bytes": 0,
+                **options,
+            },
+        )
+        self.journals.append(journal)
+        self.recovered = journal.open()
+        return journal
+
+    def restart(self):
+        self.journal.close(0)
+        self.journal = self.open()
+        return self.recovered
+
+    def record(self, agent_id=AGENT, *, body=b"", key=None, **options):
+        now = time.time()
+        options.setdefault("method", b"POST")
+        options.setdefault("expires_at", now + 3600)
+        return Record(
+            str(uuid.uuid4()),
+            agent_id,
+            head=b"POST /do HTTP/1.1\r\nHost: agent\r\n",
+            target=b"/agent/web/do",
+            received_at=now,
+            body=body,
+            body_bytes=options.pop("body_bytes", len(body)),
+            key=IdempotencyKey(f"scope-{key}", options.pop("fingerprint", "print")) if key else None,
+            **options,
+        )
+
+    def begin(self, **options):
+        record = self.record(**options)
+        self.journal.begin(record).wait()
+        return record
+
+    def accept(self, **options):
+        record = self.record(**options)
+        self.journal.accept(record)
+        return record
+
+    def claim(self, limit=10, *, agent_id=AGENT, lease_s=30.0, now=None, ordered=False):
+        return self.journal.claim(agent_id, limit=limit, now=now or time.time(), lease_s=lease_s, ordered=ordered)
+
+    def settle(self, record, outcome=COMPLETED):
+        self.journal.settle(record, outcome)
+        self.flush()
+
+    def flush(self):
+        """Return when all that was written is durable."""
+        self.journal.claim("agent-nobody", limit=1, now=time.time(), lease_s=1.0)
+
+    def ids(self, state=None, agent_id=AGENT):
+        return [summary.id for summary in self.requests.page(agent_id, state=state, limit=1000)[0]]
+
+    def summary(self, record):
+        return self.requests.detail(record.agent_id, record.id).summary
+
+    def state(self, record):
+        summary = self.summary(record)
+        return summary.state, summary.reason
+
+    def close(self):
+        for journal in self.journals:
+            journal.close(1.0)
+        self.supervisor.stop(1)
+        self.client.close()
+
+
+@pytest.fixture
+def folder():
+    path = Path(tempfile.mkdtemp(prefix="store-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _opened(server, folder):
+    store = Store(server, folder)
+    try:
+        yield store
+        client = RedisClient(server.url)
+        try:
+            check_invariants(client)
+        finally:
+            client.close()
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def store(flushed_redis, folder):
+    """The store on a server that all tests share. What must always hold is checked after each test."""
+    yield from _opened(flushed_redis, folder)
+
+
+@pytest.fixture
+def own_store(any_redis, folder):
+    """The store on a server of its own, to be killed, frozen or filled; it must answer again at the end of the test."""
+    yield from _opened(any_redis, folder)

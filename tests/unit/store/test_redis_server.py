@@ -1,0 +1,305 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentainerd.errors import AgentainerError, Failed
+from agentainerd.store import aof, redis_server
+from agentainerd.store.connection import RedisClient
+from agentainerd.store.redis_server import RedisServer
+from agentainerd.supervisor import Supervisor
+from tests.fakes.redis import find_server
+
+pytestmark = pytest.mark.redis
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Home:
+    """A state and a runtime folder, and the servers that were started on them."""
+
+    def __init__(self, kind):
+        self.folder = Path(tempfile.mkdtemp(prefix="home-"))
+        self.state, self.runtime = self.folder / "state", self.folder / "run"
+        self.runtime.mkdir()
+        self.binary = find_server(kind)
+        self.supervisor = Supervisor()
+        self.servers = []
+        self.restarts = []
+
+    def server(self, **options):
+        server = RedisServer(
+            self.binary,
+            **{
+                "state_dir": self.state,
+                "runtime_dir": self.runtime,
+                "maxmemory_bytes": 64 * 1024 * 1024,
+                "spawn": self.supervisor.spawn,
+                "on_restart": lambda: self.restarts.append(True),
+                **options,
+            },
+        )
+        self.servers.append(server)
+        return server
+
+    def started(self, **options):
+        server = self.server(**options)
+        server.start()
+        return server
+
+    def abandon(self):
+        """The daemon dies without a word; its server goes on. Return the server's pid."""
+        self.supervisor.stop(1)
+        self.supervisor = Supervisor()
+        return self.servers[-1].pid
+
+    @property
+    def last_file(self):
+        return next((self.state / "journal/appendonlydir").glob("*.incr.aof"))
+
+    def close(self):
+        for server in self.servers:
+            server.stop()
+        self.supervisor.stop(1)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def home(request):
+    home = Home(request.param)
+    yield home
+    home.close()
+
+
+def ask(server, *command):
+    client = RedisClient(server.url)
+    try:
+        return client.call(*command)
+    finally:
+        client.close()
+
+
+def configured(server, setting):
+    return ask(server, "CONFIG", "GET", setting)[1].decode()
+
+
+def test_started_server_is_durable_and_private(home):
+    server = home.started()
+
+    assert ask(server, "SET", "a", "b") == b"OK"
+    assert [configured(server, name) for name in ("appendonly", "appendfsync", "maxmemory-policy", "port", "save")] == [
+        "yes",
+        "always",
+        "noeviction",
+        "0",
+        "",
+    ]
+    assert configured(server, "maxmemory") == str(64 * 1024 * 1024)
+    assert Path(server.socket_path).stat().st_mode & 0o777 == 0o600
+    assert (home.state / "journal").stat().st_mode & 0o777 == 0o700
+    assert (home.state / "redis.log").exists()
+    assert psutil.pid_exists(server.pid)
+
+
+def test_stopped_server_is_gone_and_keeps_its_data(home):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    pid = server.pid
+
+    server.stop()
+
+    assert server.pid is None
+    assert not psutil.pid_exists(pid)
+    assert ask(home.started(), "GET", "a") == b"b"
+
+
+def test_killed_server_is_started_again_with_everything_that_it_answered(home, eventually):
+    server = home.started()
+    pids = [server.pid]
+    for number in range(3):
+        ask(server, "SET", f"n{number}", number)
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda count=number: len(home.restarts) > count, what="the restart")
+        pids.append(server.pid)
+
+    assert len(set(pids)) == 4
+    assert [ask(server, "GET", f"n{number}") for number in range(3)] == [b"0", b"1", b"2"]
+
+
+def test_stale_socket_is_no_obstacle(home):
+    home.state.mkdir()
+    (home.runtime / "redis.sock").write_text("stale")
+
+    assert ask(home.started(), "PING") == b"PONG"
+
+
+def test_folder_may_have_any_name(home):
+    home.state = home.folder / 'sta te"%\\'
+
+    assert ask(home.started(), "PING") == b"PONG"
+
+
+def test_zero_bytes_at_the_end_are_repaired(home):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    server.stop()
+    with home.last_file.open("ab") as file:
+        file.write(bytes(5000))
+
+    again = home.started()
+
+    assert ask(again, "GET", "a") == b"b"
+    assert len(list((home.state / "journal.damaged").iterdir())) == 1
+
+
+def test_command_that_was_cut_off_is_dropped(home):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    ask(server, "SET", "c", "d" * 100)
+    server.stop()
+    with home.last_file.open("r+b") as file:
+        file.truncate(home.last_file.stat().st_size - 50)
+
+    again = home.started()
+
+    assert (ask(again, "GET", "a"), ask(again, "GET", "c")) == (b"b", None)
+
+
+def test_garbage_in_the_journal_stops_the_start_and_says_what_to_do(home):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    server.stop()
+    with home.last_file.open("ab") as file:
+        file.write(b"garbage that is no command\r\n" * 10)
+
+    with pytest.raises(Failed) as error:
+        home.started()
+
+    assert error.value.code == "JOURNAL_DAMAGED"
+    assert f"redis-check-aof --fix {aof.manifest(home.state / 'journal')}" in error.value.hint
+    assert error.value.details["log"]
+    assert home.servers[-1].pid is None
+
+
+def test_lost_list_of_files_stops_the_start(home):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    server.stop()
+    aof.manifest(home.state / "journal").unlink()
+
+    with pytest.raises(Failed) as error:
+        home.started()
+
+    assert error.value.code == "JOURNAL_DAMAGED"
+
+
+def test_program_that_does_not_start_is_told_with_its_words(home):
+    home.binary = shutil.which("false")
+
+    with pytest.raises(Failed) as error:
+        home.started()
+
+    assert error.value.code == "REDIS_START_FAILED"
+    assert "exit 1" in error.value.message
+
+
+def test_server_of_a_killed_daemon_is_replaced(home):
+    ask(home.started(), "SET", "a", "b")
+    survivor = home.abandon()
+
+    second = home.started()
+
+    assert second.pid != survivor
+    assert not psutil.pid_exists(survivor)
+    assert ask(second, "GET", "a") == b"b"
+
+
+DAEMON = """
+from gevent import monkey
+monkey.patch_all()
+import sys, gevent
+from pathlib import Path
+from agentainerd.store.redis_server import RedisServer
+from agentainerd.supervisor import Supervisor
+server = RedisServer(sys.argv[1], state_dir=Path(sys.argv[2]), runtime_dir=Path(sys.argv[3]), maxmemory_bytes=2**26,
+                     spawn=Supervisor().spawn)
+server.start()
+print(server.pid, flush=True)
+gevent.sleep(60)
+"""
+
+
+def test_server_ends_with_a_daemon_that_is_killed(home, eventually):
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, home.binary, str(home.state), str(home.runtime)],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    with daemon:
+        pid = int(daemon.stdout.readline())
+        assert psutil.pid_exists(pid)
+        daemon.kill()
+
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", what="its end")
+    assert ask(home.started(), "PING") == b"PONG"
+
+
+def test_frozen_server_that_outlived_its_daemon_is_stopped(home, monkeypatch):
+    monkeypatch.setattr(redis_server, "STOP_TIMEOUT_S", 0.3)
+    ask(home.started(), "SET", "a", "b")
+    survivor = home.abandon()
+    os.kill(survivor, signal.SIGSTOP)
+
+    assert ask(home.started(), "GET", "a") == b"b"
+    assert not psutil.pid_exists(survivor)
+
+
+def test_long_journal_is_rewritten(home, monkeypatch, eventually):
+    monkeypatch.setattr(redis_server, "CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(redis_server, "REWRITE_AT_BYTES", 200_000)
+    server = home.started()
+    for _ in range(40):
+        ask(server, "SET", "same", "x" * 10_000)
+
+    def size():
+        info = RedisClient(server.url)
+        try:
+            return int(info.info("persistence")["aof_current_size"])
+        finally:
+            info.close()
+
+    eventually(lambda: size() < 300_000, what="a shorter file")
+    assert ask(server, "STRLEN", "same") == 10_000
+
+
+def test_server_that_can_not_be_started_again_is_tried_again(home, eventually, caplog):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    index = aof.manifest(home.state / "journal")
+    away = index.with_suffix(".away")
+    index.rename(away)
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: "was not started" in caplog.text, what="a failed start")
+
+    away.rename(index)
+    eventually(lambda: home.restarts, what="the restart")
+
+    assert ask(server, "GET", "a") == b"b"
+
+
+def test_stop_during_a_failing_restart_ends_the_supervision(home, eventually, caplog):
+    server = home.started()
+    aof.manifest(home.state / "journal").unlink()
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: "was not started" in caplog.text, what="a failed start")
+
+    server.stop()
+
+    eventually(lambda: home.supervisor.stop(0) == 0, what="the end of its greenlet")
+    with pytest.raises(AgentainerError):
+        ask(server, "PING")

@@ -105,7 +105,7 @@ def page(agent: Agent, session: Session) -> None:
             ),
             ("CPU", cpu(agent)),
             ("Memory", memory(agent)),
-            ("Command", " ".join(agent.get("command") or [])),
+            ("Command", _command(agent.get("command") or [])),
             ("Auto-restart", _on(agent.get("auto_restart"))),
             ("Persistence", _on(agent.get("persistence"))),
             ("Replay", _replay(agent)),
@@ -141,6 +141,14 @@ def memory(agent: Agent) -> str:
         if limit % size == 0:
             return f"{limit // size} {unit}"
     return format_size(limit)
+
+
+def _command(words: list[str]) -> str:
+    if not words:
+        return ""
+    import shlex
+
+    return shlex.join(words)
 
 
 def _on(value: object) -> str:

@@ -93,8 +93,7 @@ root = click.version_option(VERSION, prog_name=PROGRAM, message="%(prog)s %(vers
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit code; the entry point."""
     session = Session()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # text streams, unless a test replaced them
+    _prepare_streams()
     try:
         code = _run(session, sys.argv[1:])
         sys.stdout.flush()
@@ -106,6 +105,14 @@ def main() -> int:
         what = error.filename or "cannot write the output"
         return _fail(session, AgentainerError(f"{what}: {error.strerror}", code="OUTPUT_FAILED"))
     return code
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr take every character; one that was closed (`>&-`) takes all and shows nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the program ends
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _run(session: Session, arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from agentainerctl.failures import ApiError, StreamBroken
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0  # of calls that wait for nothing but Redis and the engine
+KEEPALIVE_IDLE_S = 30  # then the kernel asks whether the other side is still there
 TICK_INTERVAL_S = 0.1
 MAX_LINE_BYTES = 16 * 1024 * 1024  # of a stream
 _CHUNK_BYTES = 64 * 1024
@@ -207,6 +208,8 @@ class Client:
             else:
                 connection.timeout = CONNECT_TIMEOUT_S
                 connection.connect()
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # waits have no other limit
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         except OSError as error:
             connection.close()
             raise failures.unreachable(endpoint, error) from error

@@ -194,8 +194,9 @@ def _evidence(error: AgentainerError) -> Iterable[str]:
     details = error.details
     if details.get("exit_code") is not None:
         yield f"exit code {plain(details['exit_code'])}" + (", out of memory" if details.get("oom_killed") else "")
-    if details.get("step"):
-        yield f"step: {plain(details['step'])}"
+    step = plain(details.get("step") or "")
+    if step and step not in error.message:
+        yield f"step: {step}"
     log = details.get("log") or details.get("lines")  # of an agent; of a build
     if isinstance(log, list) and log:
         yield "last lines of its output:"

@@ -58,7 +58,7 @@ class Session:
     @property
     def is_interactive(self) -> bool:
         """There is a person who can be asked."""
-        return sys.stdin.isatty() and sys.stderr.isatty()
+        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
     def report(self, error: AgentainerError) -> int:
         """Print `error` on stderr and return its exit code."""

@@ -219,6 +219,9 @@ def _create(session: Session, body: dict[str, Any], *, is_built: bool) -> dict[s
     except ApiError as error:
         if is_built and session.has_progress:
             output.note(f"The image {body['image']} is built; go on with --image {body['image']}")
+        missing = [mount["host_path"] for mount in body.get("volumes", ()) if not os.path.exists(mount["host_path"])]
+        if error.code == "VOLUME_SOURCE_MISSING" and missing and not error.hint:
+            error.hint = f"mkdir -p {missing[0]}"
         raise _with_flag(error) from error
     return dict(envelope["data"])
 
@@ -234,7 +237,8 @@ def _with_flag(error: ApiError) -> ApiError:
 def _start(session: Session, agent: dict[str, Any], wait_s: float | None) -> dict[str, Any]:
     try:
         return {**agent, **act(session, str(agent["name"]), "start", wait_s=wait_s)}
-    except AgentainerError:
+    except AgentainerError as error:
+        error.details.setdefault("agent_id", agent["id"])
         if session.has_progress:
             output.note(f"Agent '{agent['name']}' was deployed (ID: {agent['id']}), but it did not start well.")
         raise

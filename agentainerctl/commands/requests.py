@@ -1,7 +1,6 @@
 """`requests list show replay cancel purge`: the durable requests of one agent."""
 
 import sys
-from base64 import b64decode
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -9,36 +8,16 @@ from typing import Any
 import click
 
 from agentainerctl import batch, output
+from agentainerctl import requests as records
 from agentainerctl.client import path_of
 from agentainerctl.options import Group, output_options
-from agentainerctl.output import Column, age
 from agentainerctl.progress import Waiting
 from agentainerctl.refs import with_agent
 from agentainerctl.session import Session
 from agentainerd import defaults
 from agentainerd.errors import AgentainerError
-from agentainerd.units import format_duration, format_size
 
 STATES = ("pending", "processing", "completed", "failed")
-_COLUMNS = (
-    Column("ID"),
-    Column("METHOD"),
-    Column("PATH", can_shrink=True),
-    Column("STATE", can_shrink=True),
-    Column("ATTEMPTS"),
-    Column("RECEIVED"),
-)
-_WIDE_COLUMNS = (
-    *_COLUMNS,
-    Column("SIZE"),
-    Column("ANSWER"),
-    Column("TOOK"),
-    Column("NEXT"),
-    Column("ERROR", can_shrink=True),
-)
-_COLOURS = {"failed": "red", "completed": "green", "processing": "yellow"}
-_PREVIEW_BYTES = 2048
-Record = dict[str, Any]
 Act = Callable[[str, str, Waiting], dict[str, Any]]
 
 
@@ -94,10 +73,10 @@ def requests() -> None:
 @output_options()
 @click.pass_obj
 def list_(session: Session, ref: str, state: str, limit: int | None, cursor: str | None) -> None:
-    """List requests of an agent, oldest first."""
+    """List requests of an agent: the pending ones, or those in another state."""
     query = {"state": None if state == "all" else state, "limit": limit, "cursor": cursor}
     data = with_agent(session.client, ref, lambda known: session.client.get(_path(known), query))
-    found: list[Record] = data.get("requests") or data.get("pending") or []
+    found: list[records.Record] = data.get("requests") or data.get("pending") or []
     if session.is_machine:
         output.machine(data, session.output)
     elif session.is_quiet or session.output == "name":
@@ -108,9 +87,11 @@ def list_(session: Session, ref: str, state: str, limit: int | None, cursor: str
     else:
         print(f"{'All' if state == 'all' else state.capitalize()} requests for agent {output.plain(ref)}:")
         is_wide = session.output == "wide"
-        rows = [_row(record, is_wide) for record in found]
-        colours = {row[3]: _COLOURS.get(str(record.get("status")), "") for row, record in zip(rows, found, strict=True)}
-        output.table(_WIDE_COLUMNS if is_wide else _COLUMNS, rows, colours=colours)
+        rows = [records.row(record, is_wide) for record in found]
+        colours = {
+            row[3]: records.COLOURS.get(str(record.get("status")), "") for row, record in zip(rows, found, strict=True)
+        }
+        output.table(records.WIDE_COLUMNS if is_wide else records.COLUMNS, rows, colours=colours)
     if data.get("next_cursor") and session.has_progress:
         more = "" if state == "pending" else f"--state {state} "
         output.note(f"There are more: agentainerctl requests list {more}--cursor {data['next_cursor']} {ref}")
@@ -132,15 +113,15 @@ def list_(session: Session, ref: str, state: str, limit: int | None, cursor: str
 @click.pass_obj
 def show(session: Session, ref: str, request_id: str, part: str | None) -> None:
     """Show one request whole: what was asked, what became of it, what was answered."""
-    record: Record = with_agent(session.client, ref, lambda known: session.client.get(_path(known, request_id)))
+    record: records.Record = with_agent(session.client, ref, lambda known: session.client.get(_path(known, request_id)))
     if part:
-        sys.stdout.buffer.write(_raw(record, part))
+        sys.stdout.buffer.write(records.body_of(record, part))
     elif session.is_machine:
         output.machine(record, session.output)
     elif session.is_quiet:
         print(output.plain(record.get("id", "")))
     else:
-        _page(record)
+        records.page(record)
 
 
 @requests.command(
@@ -270,109 +251,3 @@ def _chosen(session: Session, ref: str, request_ids: Sequence[str], state: str) 
         query["cursor"] = data.get("next_cursor")
         if not page or not query["cursor"]:
             return found
-
-
-def _row(record: Record, is_wide: bool) -> list[str]:
-    cells = [
-        record.get("id", ""),
-        record.get("method", ""),
-        record.get("path", ""),
-        _state(record),
-        _attempts(record),
-        age(record.get("created_at")),
-    ]
-    if is_wide:
-        cells += [
-            _size(record.get("request_bytes")),
-            _answer(record),
-            _took(record),
-            age(record.get("next_attempt_at")),
-        ]
-        cells.append(record.get("error") or "")
-    return [str(cell) for cell in cells]
-
-
-def _state(record: Record) -> str:
-    reason = str(record.get("reason") or "").replace("_", " ")
-    return f"{record.get('status', '')} ({reason})" if reason else str(record.get("status", ""))
-
-
-def _attempts(record: Record) -> str:
-    return f"{record.get('attempt', 0)}/{record.get('max_retries', defaults.MAX_ATTEMPTS - 1) + 1}"
-
-
-def _size(size: object) -> str:
-    return format_size(size) if isinstance(size, int) and size >= 0 else ""
-
-
-def _answer(record: Record) -> str:
-    return str(record.get("status_code") or "")
-
-
-def _took(record: Record) -> str:
-    seconds = record.get("duration_s")
-    if not isinstance(seconds, int | float) or not seconds:
-        return ""
-    return (
-        f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
-    )
-
-
-def _page(record: Record) -> None:
-    output.facts(
-        (
-            ("ID", record.get("id")),
-            ("Agent", record.get("agent_id")),
-            ("Request", f"{record.get('method', '')} {record.get('path', '')}"),
-            ("State", _state(record)),
-            ("Error", record.get("error")),
-            ("Received", age(record.get("created_at"))),
-            ("Finished", age(record.get("processed_at"))),
-            ("Attempts", _attempts(record)),
-            ("Next attempt", age(record.get("next_attempt_at"))),
-            ("Expires", age(record.get("expires_at"))),
-            ("May have run before", "yes" if record.get("maybe_duplicate") else None),
-            ("Answer", _answer(record)),
-            ("Took", _took(record)),
-        )
-    )
-    _message("Request", record)
-    response = record.get("response")
-    if isinstance(response, dict):
-        kept = " (only its beginning is kept)" if response.get("truncated") else ""
-        _message(f"Answer {response.get('status_code', '')}{kept}", response)
-
-
-def _message(title: str, message: Record) -> None:
-    """Print the headers and the beginning of the body of a request or an answer."""
-    print(f"{title}:")
-    for name, value in message.get("header_list") or (message.get("headers") or {}).items():
-        print(f"  {output.plain(name)}: {output.plain(value)}")
-    body = _decoded(message)
-    if not body:
-        return
-    try:
-        text = body[:_PREVIEW_BYTES].decode("utf-8", "strict" if len(body) <= _PREVIEW_BYTES else "ignore")
-    except UnicodeDecodeError:
-        print(f"  ({format_size(len(body))} of binary data)")
-        return
-    print()
-    for line in text.splitlines():
-        print(f"  {output.plain(line)}")
-    if len(body) > _PREVIEW_BYTES:
-        print(f"  ... ({format_size(len(body))} in all)")
-
-
-def _raw(record: Record, part: str) -> bytes:
-    if part == "body":
-        return _decoded(record)
-    response = record.get("response")
-    if not isinstance(response, dict):
-        raise AgentainerError(
-            f"request {record.get('id')} has no stored answer: it is {_state(record)}", code="RESPONSE_NOT_FOUND"
-        )
-    return _decoded(response)
-
-
-def _decoded(message: Record) -> bytes:
-    return b64decode(message.get("body") or "")

@@ -205,6 +205,17 @@ def test_a_validation_error_of_the_daemon_names_field_and_option(deployable, run
     assert ran == (2, "", "error: memory_limit: 5 bytes is not between 6 MiB and 1 PiB (--memory)\n")
 
 
+def test_a_folder_that_is_not_there_can_be_made(deployable, run, tmp_path):
+    deployable.forget("POST", "/agents")
+    message = f"volumes: '{tmp_path}/data': no such file or directory"
+    details = {"field": "volumes"}
+    deployable.on("POST", "/agents", status=400, message=message, code="VOLUME_SOURCE_MISSING", details=details)
+
+    ran = run("deploy", "-n", "web", "-i", "nginx", "-v", "./data:/data")
+
+    assert ran == (2, "", f"error: {message} (--volume)\nhint: mkdir -p {tmp_path}/data\n")
+
+
 def test_a_name_that_is_taken_is_a_conflict(deployable, run):
     deployable.forget("POST", "/agents")
     deployable.on("POST", "/agents", status=409, message="the name 'web' is taken", code="AGENT_NAME_TAKEN")
@@ -419,9 +430,14 @@ def test_a_build_that_fails_shows_step_and_last_lines_once(api, run, app):
     assert ran.code == 1
     assert ran.out == ""
     assert ran.err.count("boom") == 1
-    assert ran.err.endswith(
-        "error: the build failed at Step 2/3 : RUN false: returned a non-zero code: 1\n  step: Step 2/3 : RUN false\n"
-    )
+    assert ran.err.endswith("error: the build failed at Step 2/3 : RUN false: returned a non-zero code: 1\n")
+
+
+def test_a_failure_without_a_step_gets_the_last_one_that_was_seen(api, run, app):
+    error = {"code": "ENGINE_UNAVAILABLE", "message": "the engine went away"}
+    api.on_lines("POST", "/images/build", {"progress": {"text": "Step 3/9 : RUN make\n"}}, {"error": error})
+
+    assert run("build", "-t", "my:1", "app").err.endswith("error: the engine went away\n  step: Step 3/9 : RUN make\n")
 
 
 def test_on_a_terminal_and_when_quiet_the_last_lines_come_with_the_error(api, run, run_on_terminal, app):

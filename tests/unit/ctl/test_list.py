@@ -233,6 +233,14 @@ def test_a_reader_that_leaves_early_is_no_error(api, start):
     assert err == b""
 
 
+def test_streams_that_are_closed_are_no_bug(api, start):
+    api.on("GET", "/agents", [agent()])
+    shell = "import os, sys; os.close(0); os.close(1); os.close(2); os.execv(sys.executable, [sys.executable, '-m', 'agentainerctl', *sys.argv[1:]])"
+
+    assert start("list", program=("-c", shell)).wait(30) == 0
+    assert start("remove", "web", program=("-c", shell)).wait(30) == 3
+
+
 def test_a_full_disk_under_stdout_is_an_error(api, start):
     api.on("GET", "/agents", [agent()])
 
@@ -262,6 +270,12 @@ def test_inspect_tells_people_what_happened(api, run):
     ):
         assert text in out
     assert "\x1b" not in out
+
+
+def test_inspect_shows_a_command_as_one_would_type_it(api, run):
+    api.on("GET", "/agents/web", agent(command=["sh", "-c", "echo a b"]))
+
+    assert "Command:        sh -c 'echo a b'\n" in run("inspect", "web").out
 
 
 def test_inspect_gives_programs_one_object_or_an_array(api, run):

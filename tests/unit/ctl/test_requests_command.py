@@ -141,7 +141,7 @@ def test_one_request_whole(api, run):
     assert "pending (retry wait)" in out
     assert "  X-Many: 1\n  X-Many: 2\n" in out
     assert '  {"a": "\\x1b[31m"}\n  second\n' in out
-    assert "Answer 200 (only its beginning is kept):\n  Server: x\n  (2 B of binary data)\n" in out
+    assert "What the agent answered (only its beginning is kept):\n  Server: x\n  (2 B of binary data)\n" in out
     assert json.loads(run("requests", "show", "web", ID, "--json").out) == detail
 
 

@@ -83,8 +83,8 @@ class Record:
         maybe_duplicate: an earlier attempt may have run.
         max_pending, max_pending_bytes: bounds of the agent's queue.
         seq: order of arrival within the journal; 0 until the journal gave one.
-        lease: written by the journal alone: 0 not recorded, -1 recorded as live, above 0 held as a full record by this
-            number, which every word about it must carry.
+        lease: written by the journal alone: 0 not recorded, -1 recorded as live, -2 accepted or settled, above 0 held as a
+            full record by this number, which every word about it must carry.
     """
 
     __slots__ = (

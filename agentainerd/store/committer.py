@@ -214,8 +214,11 @@ class Committer:
                 self._on_end()
 
     def _work(self) -> None:
-        if not self._connect():
-            return
+        if not self._try_connect():
+            self._lose(ConnectionError("can't connect"))
+            if not self._connect():
+                return
+            self._answered()
         while not self._ended:
             batch = self._next()
             if batch is None:
@@ -251,6 +254,7 @@ class Committer:
                 answers = self._send(batch, script)
             except OutOfMemoryError:
                 self._full_until = time.monotonic() + FULL_PAUSE_S
+                self._answered()
                 _drop_commits(batch)
                 script = self._free
             except RedisError as exc:
@@ -285,6 +289,9 @@ class Committer:
             batch.release()
         for call, answer in zip(batch.calls, answers, strict=True):
             call.decide(answer)
+        self._answered()
+
+    def _answered(self) -> None:
         if not self._up:
             log.info("the request journal answers again")
             self._up = True

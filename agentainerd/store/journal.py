@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 SEQ_PER_EPOCH = 2**32
 """Orders of arrival within one epoch. A sorted set tells 2^53 apart: that is two million epochs."""
 
-_LIVE = -1
+_LIVE, _OVER = -1, -2  # Record.lease
 _QUEUE_FULL_RETRY_S = 10
 
 
@@ -157,14 +157,17 @@ class RedisJournal:
             raise _removed(record)
         if answer != b"ok":
             raise Unavailable("the request has ended already and was not queued", code="REQUEST_ENDED")
+        record.lease = _OVER
         self.on_pending(record.agent_id)
 
     def settle(self, record: Record, outcome: Outcome) -> None:
         """End it, live or claimed: completed or failed. Never blocks; kept in memory and repeated while Redis is away.
 
         From now on the journal owns the file in `record.spool`: it stays where the request failed, for whoever sends the
-        dead letter again.
+        dead letter again. A record that was accepted or settled before is left alone.
         """
+        if record.lease == _OVER:
+            return
         completed = outcome.state is RequestState.COMPLETED
         now = time.time()
         if record.lease > 0:
@@ -177,6 +180,7 @@ class RedisJournal:
         else:
             op = self._dead_letter(record, outcome, now)
         batch = self._append(op, keep=record.lease != 0)
+        record.lease = _OVER
         if completed and record.spool:
             self._spawn("spool", self._remove_body, batch, record.spool)
 

@@ -83,6 +83,7 @@ def recover(client: RedisClient, committer: Committer, epoch: int) -> Recovered:
                 counts[end] += 1
                 committer.append(_settle(record, owner, end))
             _wait(committer)
+    _wait(committer)
     recovered = Recovered(epoch, counts[Reason.INTERRUPTED], counts[Reason.OUTCOME_UNKNOWN], counts[Reason.RETRY_WAIT])
     if any(counts.values()):
         log.warning("settled what an earlier run left: %s", recovered)

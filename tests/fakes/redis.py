@@ -144,20 +144,14 @@ def any_redis(request, redis_folder):
     server.stop()
 
 
+PREFIX = "agentainer:"
+INDEXES = {"q": "pending", "d": "pending", "lease": "processing", "dead": "failed", "done": "completed"}
+
+
 def check_invariants(client):
     """Fail unless every request is in exactly one place, and every counter says what is there."""
-    prefix = "agentainer:"
-    names = [key.decode().removeprefix(prefix) for key in client.call("KEYS", f"{prefix}*")]
-    indexes = {"q": "pending", "d": "pending", "lease": "processing", "dead": "failed", "done": "completed"}
-    places, sums = {}, {}
-    for name in names:
-        kind, _, agent = name.partition(":")
-        if kind in indexes:
-            for request_id in client.call("ZRANGE", prefix + name, 0, -1):
-                places.setdefault(request_id.decode(), []).append((kind, agent))
-        elif kind == "live":
-            for request_id in client.call("HKEYS", prefix + name):
-                places.setdefault(request_id.decode(), []).append((kind, agent))
+    names = [key.decode().removeprefix(PREFIX) for key in client.call("KEYS", f"{PREFIX}*")]
+    places = _places(client, names)
     doubled = {request_id: where for request_id, where in places.items() if len(where) > 1}
     assert not doubled, f"in more than one place: {doubled}"
 
@@ -165,23 +159,40 @@ def check_invariants(client):
     indexed = {request_id for request_id, where in places.items() if where[0][0] != "live"}
     assert records == indexed, f"without index: {records - indexed}; without record: {indexed - records}"
 
-    pending = set()
+    pending, sums = set(), {}
     for request_id in records:
         kind, agent = places[request_id][0]
-        owner, state, size = client.call("HMGET", f"{prefix}r:{request_id}", "agent", "state", "size")
-        assert (owner.decode(), state.decode()) == (agent, indexes[kind]), request_id
-        total = sums.setdefault(agent, {"pending": 0, "pending_bytes": 0, "dead_bytes": 0, "done_bytes": 0})
+        owner, state, size = client.call("HMGET", f"{PREFIX}r:{request_id}", "agent", "state", "size")
+        assert (owner.decode(), state.decode()) == (agent, INDEXES[kind]), request_id
         if state == b"pending":
             pending.add(request_id)
-            total["pending"] += 1
-            total["pending_bytes"] += int(size)
+            _add(sums, agent, "pending", 1)
+            _add(sums, agent, "pending_bytes", int(size))
         elif kind in ("dead", "done"):
-            total[f"{kind}_bytes"] += int(size)
-    deadlines = {request_id.decode() for request_id in client.call("ZRANGE", f"{prefix}x", 0, -1)}
-    assert deadlines == pending, f"deadlines {deadlines ^ pending}"
+            _add(sums, agent, f"{kind}_bytes", int(size))
+    deadlines = {request_id.decode() for request_id in client.call("ZRANGE", f"{PREFIX}x", 0, -1)}
+    assert deadlines == pending, f"deadlines: {deadlines ^ pending}"
     for name in names:
         if name.startswith("n:"):
-            flat = client.call("HGETALL", prefix + name)
+            flat = client.call("HGETALL", PREFIX + name)
             counted = {field.decode(): int(value) for field, value in pairs(flat).items() if int(value)}
-            wanted = {field: value for field, value in sums.get(name[2:], {}).items() if value}
-            assert counted == wanted, f"{name}: {counted} is not {wanted}"
+            assert counted == {field: value for field, value in sums.get(name[2:], {}).items() if value}, name
+
+
+def _places(client, names):
+    """Return for each request id the (kind, agent) of every index that has it."""
+    places = {}
+    for name in names:
+        kind, _, agent = name.partition(":")
+        if kind in INDEXES:
+            ids = client.call("ZRANGE", PREFIX + name, 0, -1)
+        else:
+            ids = client.call("HKEYS", PREFIX + name) if kind == "live" else []
+        for request_id in ids:
+            places.setdefault(request_id.decode(), []).append((kind, agent))
+    return places
+
+
+def _add(sums, agent, field, value):
+    fields = sums.setdefault(agent, {})
+    fields[field] = fields.get(field, 0) + value

@@ -10,7 +10,14 @@ from collections.abc import Callable  # noqa: E402
 import gevent  # noqa: E402
 import pytest  # noqa: E402
 
-pytest_plugins = ["tests.fakes.docker", "tests.fakes.engine", "tests.fakes.planes", "tests.fakes.redis"]
+pytest_plugins = [
+    "tests.fakes.docker",
+    "tests.fakes.engine",
+    "tests.fakes.planes",
+    "tests.fakes.redis",
+    "tests.fakes.world",
+    "tests.fakes.daemons",
+]
 
 
 def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: str = "the condition") -> object:

@@ -1,0 +1,241 @@
+"""The real daemon as a process of its own, for system tests: `agentainerd -m`, waited for by its own READY=1.
+
+    start_daemon(**options)   start one and wait until it serves; stopped, or killed, after the test. Options:
+                              engine=False     no Docker Engine (an address where nobody listens)
+                              sandbox=...      networks of a Sandbox of tests/fakes/docker.py
+                              flags=[...], environment={...}, config="yaml"   as a person would give them
+                              folder=...       of an earlier one: the same state, sockets and port
+                              wait=False       do not wait for READY=1
+
+A test that fails shows the last lines of the log of each daemon it started.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.docker import Sandbox
+
+ROOT = Path(__file__).parents[2]
+READY_LIMIT_S = 60.0
+LOG_LINES = 60
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+
+
+class DaemonProcess:
+    """One agentainerd. `folder` has its state, its log and its configuration; `runtime_dir` its sockets."""
+
+    def __init__(self, folder: Path, runtime_dir: Path, port: int) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.runtime_dir = runtime_dir
+        self.log_path = folder / "agentainerd.log"
+        self.control_socket = runtime_dir / "agentainer.sock"
+        self.port = port
+        self.command: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifications.bind(str(runtime_dir / f"notify-{time.monotonic_ns()}"))
+        self.told: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<daemon {self.pid} in {self.folder}>"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def token(self) -> str:
+        return (self.state_dir / "token").read_text().strip()
+
+    def start(self, flags: list[str], environment: Mapping[str, str], **how: object) -> None:
+        """Start the process; `how` goes to subprocess.Popen."""
+        self.command = [
+            sys.executable, "-m", "agentainerd", "--state-dir", str(self.state_dir),
+            "--runtime-dir", str(self.runtime_dir), "--listen", f"127.0.0.1:{self.port}", *flags,
+        ]  # fmt: skip
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTAINER_", "LISTEN_"))}
+        given = {**clean, "HOME": str(self.folder), "NOTIFY_SOCKET": self._notifications.getsockname(), **environment}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=given, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, **how,
+            )  # fmt: skip
+
+    def wait_ready(self, limit_s: float = READY_LIMIT_S) -> "DaemonProcess":
+        """Wait for READY=1; fail the test if the process ends before, or does not say it in time."""
+        self.wait_told("READY=1", limit_s)
+        return self
+
+    def wait_told(self, what: str, limit_s: float = READY_LIMIT_S) -> str:
+        """Wait for a message to the service manager that has this line; return it whole."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            self._notifications.settimeout(0.1)
+            with suppress(TimeoutError):
+                self.told.append(self._notifications.recv(65536).decode())
+                if what in self.told[-1].splitlines():
+                    return self.told[-1]
+            if self.process is not None and self.process.poll() is not None:
+                pytest.fail(f"the daemon ended with {self.process.returncode} before it said {what}:\n{self.tail()}")
+        pytest.fail(f"the daemon did not say {what} within {limit_s:g} s:\n{self.tail()}")
+
+    def wait_exit(self, limit_s: float = 30.0) -> int:
+        """Wait for its end and return the exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the daemon did not end within {limit_s:g} s:\n{self.tail()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self, limit_s: float = 45.0) -> int:
+        """SIGTERM, and wait; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait_exit(limit_s)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.signal(signal.SIGKILL)
+        self.wait_exit()
+
+    def control(self, method: str, path: str, body: object = None, timeout_s: float = 60.0) -> tuple[int, dict]:
+        """Ask the API on the control socket; return status and envelope."""
+        return _ask(_UnixConnection(str(self.control_socket), timeout_s), method, path, body, {})
+
+    def http(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> tuple[int, dict, dict[str, str]]:
+        """Ask over TCP, API or proxy; return status, JSON (or {"raw": text}) and the header fields in lower case."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            data = body if isinstance(body, bytes | str | None) else json.dumps(body)
+            connection.request(method, path, data, dict(headers or {}))
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
+            fields = {name.lower(): value for name, value in response.getheaders()}
+        finally:
+            connection.close()
+        try:
+            content = json.loads(text) if text else {}
+        except ValueError:
+            content = {"raw": text}
+        return response.status, content if isinstance(content, dict) else {"list": content}, fields
+
+    def tail(self, lines: int = LOG_LINES) -> str:
+        return "\n".join(self.log.splitlines()[-lines:])
+
+    def clean_up(self) -> None:
+        """End it whatever it takes, its children too, and show its log."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                self.signal(signal.SIGTERM)
+                self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.pid, signal.SIGKILL)
+                self.process.wait(10)
+        self._notifications.close()
+        print(f"--- last lines of {self.log_path}\n{self.tail()}")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _ask(
+    connection: http.client.HTTPConnection, method: str, path: str, body: object, headers: dict[str, str]
+) -> tuple[int, dict]:
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read() or b"{}")
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator:
+    started: list[DaemonProcess] = []
+    with tempfile.TemporaryDirectory(prefix="agd-") as sockets:  # short: the names of sockets are
+
+        def start(
+            *,
+            engine: bool = True,
+            sandbox: Sandbox | None = None,
+            flags: list[str] | None = None,
+            environment: Mapping[str, str] | None = None,
+            config: str = "",
+            like: DaemonProcess | None = None,
+            wait: bool = True,
+            **how: object,
+        ) -> DaemonProcess:
+            number = len(started)
+            if like is not None:
+                daemon = DaemonProcess(like.folder, like.runtime_dir, like.port)
+            else:
+                folder, runtime_dir = tmp_path / f"daemon-{number}", Path(sockets) / str(number)
+                folder.mkdir()
+                runtime_dir.mkdir(mode=0o755)
+                daemon = DaemonProcess(folder, runtime_dir, free_port())
+            started.append(daemon)
+            given = dict(environment or {})
+            if not engine:
+                given.setdefault("AGENTAINER_DOCKER_HOST", NO_ENGINE)
+            if sandbox is not None:
+                given |= {
+                    "AGENTAINER_DOCKER_HOST": sandbox.host,
+                    "AGENTAINER_DOCKER_NETWORK": sandbox.network,
+                    "AGENTAINER_DOCKER_ISOLATED_NETWORK": sandbox.isolated_network,
+                }
+            if config:
+                (daemon.folder / "config.yaml").write_text(config)
+            daemon.start(list(flags or []), given, **how)
+            return daemon.wait_ready() if wait else daemon
+
+        yield start
+        for daemon in reversed(started):
+            daemon.clean_up()

@@ -77,11 +77,16 @@ class Journal(Protocol):
 
         Raises:
             TooManyRequests: the agent's queue is full (code QUEUE_FULL); a live record stays what it was.
-            Unavailable: it is not recorded and never will be delivered.
+            Unavailable: it is not recorded and never will be delivered: the journal is away (code JOURNAL_UNAVAILABLE) or full
+                (JOURNAL_FULL), the disk has no room (NO_SPACE), the agent was removed (AGENT_REMOVED).
         """
 
     def settle(self, record: Record, outcome: Outcome) -> None:
-        """End it: completed or failed. Durable soon; kept in memory and repeated while Redis is away. Does not block."""
+        """End it: completed or failed. Durable soon; kept in memory and repeated while Redis is away. Does not block.
+
+        The file in `record.spool` is the journal's from then on: it stays where the request failed. A record that was
+        accepted or settled before is left alone.
+        """
 
     def spool(self, request_id: str) -> SpoolWriter:
         """Start a temporary file for a body over MAX_INLINE_BODY_BYTES.

@@ -149,11 +149,9 @@ class Committer:
         While Redis is away it waits in memory; with `keep` False only as long as there is room for it, else None is
         returned and it is forgotten.
         """
+        if not self._up and (self._ended or not (keep or self._has_room(len(op)))):
+            return None
         batch = self._open
-        if not self._up:
-            if self._ended or not (keep or self._has_room(len(op))):
-                return None
-            batch = self._open
         if batch.size + len(op) > defaults.COMMIT_BATCH_BYTES or len(batch.ops) >= defaults.COMMIT_BATCH:
             batch = self._turn_over()
         batch.ops.append(op)
@@ -307,6 +305,7 @@ class Committer:
             return
         log.error("the request journal refused %d operations: %s", len(batch.ops), error)
         _give_up(batch, "JOURNAL_ERROR")
+        self._answered()
 
     def _recover(self, error: RedisError, failures: int) -> bool:
         """Get a connection on which the batch can be sent again; False: closed meanwhile.

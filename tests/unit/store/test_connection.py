@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 
@@ -5,6 +7,7 @@ from agentainerd.errors import NotSupported, Unavailable
 from agentainerd.store import scripts
 from agentainerd.store.connection import RedisClient, check_durability, check_version, is_transient, pairs, socket_url
 from tests.fakes.redis import RedisProcess
+from tests.fakes.stores import Store
 
 
 @pytest.fixture
@@ -149,3 +152,25 @@ def test_old_server_is_not_supported(monkeypatch, tmp_path):
 )
 def test_errors_that_pass_are_told_from_those_that_stay(error, transient):
     assert is_transient(error) is transient
+
+
+@pytest.mark.redis
+def test_external_server_over_tcp_with_password_and_database(redis_folder, folder):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = RedisProcess(redis_folder, requirepass="s3cret", port=port)
+    server.url = f"redis://:s3cret@127.0.0.1:{port}/3"
+    server.start()
+    store = Store(server, folder)
+
+    record = store.accept()
+
+    assert [one.id for one in store.claim()] == [record.id]
+    assert store.client.call("CLIENT", "INFO").split(b" db=")[1].startswith(b"3 ")
+    wrong = RedisClient(f"redis://:wrong@127.0.0.1:{port}/3")
+    with pytest.raises(Unavailable) as error:
+        wrong.call("PING")
+    assert "s3cret" not in str(error.value) and "wrong" not in str(error.value)
+    wrong.close()
+    store.close()
+    server.stop()

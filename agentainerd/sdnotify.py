@@ -41,9 +41,10 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={status}")
 
-    def alive(self) -> None:
-        """The hub turns."""
+    def alive(self, now: float) -> int:
+        """The hub turns: it is the body of a loop."""
         self._send("WATCHDOG=1")
+        return 1
 
     def _send(self, message: str) -> None:
         if not self._address:

@@ -142,7 +142,7 @@ class _Loop:
 
     def _failed(self, exc: Exception) -> None:
         expected = isinstance(exc, AgentainerError)
-        error = str(exc) if expected else f"{type(exc).__name__}: {exc}"
+        error = _told(exc) if isinstance(exc, AgentainerError) else f"{type(exc).__name__}: {exc}"
         self._failures += 1
         if self._failures == 1 or (error != self._last_error and not expected):
             if expected:
@@ -156,6 +156,10 @@ class _Loop:
     def _backoff_s(self) -> float:
         longest = max(self.interval_s, MAX_BACKOFF_S)
         return float(min(max(self.interval_s, 1.0) * 2 ** min(self._failures - 1, 16), longest))
+
+
+def _told(error: AgentainerError) -> str:
+    return f"{error.message} (hint: {error.hint})" if error.hint else error.message
 
 
 def _guarded(name: str, function: Callable[..., object], args: tuple[object, ...]) -> object:

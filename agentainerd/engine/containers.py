@@ -41,6 +41,8 @@ _STATES = {
 }
 _EXIT_CODE = re.compile(r"Exited \((\d+)\)")
 _UNRUNNABLE = {126: "its command can't be executed (exit 126)", 127: "its command was not found (exit 127)"}
+_EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+_GO_FOLDER = 1 << 31  # the engine's mode is Go's: permissions are where Unix has them, the type is not
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -263,6 +265,6 @@ def _places(program: str, config: Mapping[str, Any]) -> list[str]:
 
 def _check_executable(program: str, known: str) -> None:
     found = json.loads(base64.b64decode(known)) if known else {}
-    # The engine's mode is Go's: the permission bits are where Unix has them, the type is not.
-    if not found.get("linkTarget") and not int(found.get("mode", 0o111)) & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH):
+    mode = int(found.get("mode", _EXECUTABLE))
+    if not found.get("linkTarget") and (mode & _GO_FOLDER or not mode & _EXECUTABLE):
         raise start_failed(f"'{program}' is not executable", exit_code=126)

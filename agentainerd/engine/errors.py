@@ -221,8 +221,8 @@ def _refused_value(status: int, words: str, verb: str, noun: str, ref: str) -> A
     ):
         if pattern in words:
             return InvalidParameter(field, words)
-    if "No command specified" in words or "no command specified" in words:
-        return InvalidParameter("command", f"the image '{ref}' has none of its own, so one must be given")
+    if "no command specified" in words.lower():
+        return InvalidParameter("command", "the image has none of its own, so one must be given")
     return None
 
 

@@ -252,8 +252,8 @@ def test_an_ordinary_user_gets_folders_of_its_own(tmp_path):
     home.chmod(0o777)
 
     printed = subprocess.run(
-        [sys.executable, "-c", "import os, sys\nos.setuid(65534)\nsys.argv[1:] = ['--print-config']\n"
-         "from agentainerd.__main__ import main\nmain()"],
+        [sys.executable, "-c", "import os, sys\nfrom agentainerd.__main__ import main\n"
+         "os.setuid(65534)\nsys.argv[1:] = ['--print-config']\nmain()"],  # imported first: root's Python may be root's alone
         env={"HOME": str(home), "PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(home / "run")},
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip

@@ -19,7 +19,7 @@ def test_each_message_is_one_datagram(manager):
 
     notifier.ready("serving on 127.0.0.1:8081")
     notifier.status("engine away")
-    notifier.alive()
+    notifier.alive(0.0)
     notifier.stopping("draining")
 
     assert manager.recv(4096).decode() == f"READY=1\nSTATUS=serving on 127.0.0.1:8081\nMAINPID={os.getpid()}"
@@ -42,7 +42,7 @@ def test_an_abstract_socket_is_understood():
         channel.bind(f"\0agentainer-test-{os.getpid()}")
         channel.settimeout(5)
 
-        Notifier(f"@agentainer-test-{os.getpid()}").alive()
+        Notifier(f"@agentainer-test-{os.getpid()}").alive(0.0)
 
         assert channel.recv(4096) == b"WATCHDOG=1"
 

@@ -271,7 +271,12 @@ def _root(error: BaseException) -> BaseException:
         if not isinstance(item, BaseException) or item in seen:
             continue
         seen.append(item)
-        queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+        queue += [
+            item.__cause__,
+            None if item.__suppress_context__ else item.__context__,
+            getattr(item, "reason", None),
+            *item.args,
+        ]
     told = [item for item in seen if isinstance(item, OSError) and item.errno is not None]
     timeouts = [item for item in seen if isinstance(item, _TIMEOUTS)]
     return (told or timeouts or seen[-1:])[0]

@@ -20,6 +20,7 @@ PULL_ANSWER_TIMEOUT_S = 120.0
 """The engine says nothing before the registry has answered, or could not be reached."""
 BUILD_ANSWER_TIMEOUT_S = 600.0
 """The engine says nothing before it has unpacked the context."""
+_BOOKKEEPING = re.compile(r" ---> |Removing intermediate container ")  # the engine's own lines, not the step's
 _STEP = re.compile(r"Step \d+/\d+ : ")
 
 
@@ -83,7 +84,7 @@ class Images:
         step = image_id = ""
         for said in self._messages(source, "build", tag):
             text = str(said.get("stream") or "")
-            lines.extend(line for line in text.splitlines() if line.strip())
+            lines.extend(line for line in text.splitlines() if line.strip() and not _BOOKKEEPING.match(line))
             if _STEP.match(text):
                 step = text.strip()
             if why := _error_of(said):

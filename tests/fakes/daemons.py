@@ -30,6 +30,14 @@ from tests.fakes.docker import Sandbox
 ROOT = Path(__file__).parents[2]
 READY_LIMIT_S = 60.0
 LOG_LINES = 60
+ACTIVATE = """
+import fcntl, os, sys
+given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1].split(",")]
+for place, number in enumerate(given, 3):
+    os.dup2(number, place)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "agentainerd", *sys.argv[2:]])
+"""
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
@@ -69,18 +77,22 @@ class DaemonProcess:
     def token(self) -> str:
         return (self.state_dir / "token").read_text().strip()
 
-    def start(self, flags: list[str], environment: Mapping[str, str], **how: object) -> None:
-        """Start the process; `how` goes to subprocess.Popen."""
+    def start(
+        self, flags: list[str], environment: Mapping[str, str], *, activated_by: tuple[socket.socket, ...] = ()
+    ) -> None:
+        """Start the process; `activated_by` are the sockets that it inherits, as from systemd."""
+        passed = [str(listener.fileno()) for listener in activated_by]
         self.command = [
-            sys.executable, "-m", "agentainerd", "--state-dir", str(self.state_dir),
-            "--runtime-dir", str(self.runtime_dir), "--listen", f"127.0.0.1:{self.port}", *flags,
+            sys.executable, *(["-c", ACTIVATE, ",".join(passed)] if passed else ["-m", "agentainerd"]),
+            "--state-dir", str(self.state_dir), "--runtime-dir", str(self.runtime_dir),
+            "--listen", f"127.0.0.1:{self.port}", *flags,
         ]  # fmt: skip
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTAINER_", "LISTEN_"))}
         given = {**clean, "HOME": str(self.folder), "NOTIFY_SOCKET": self._notifications.getsockname(), **environment}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=given, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, **how,
+                start_new_session=True, pass_fds=[listener.fileno() for listener in activated_by],
             )  # fmt: skip
 
     def wait_ready(self, limit_s: float = READY_LIMIT_S) -> "DaemonProcess":
@@ -211,7 +223,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
             config: str = "",
             like: DaemonProcess | None = None,
             wait: bool = True,
-            **how: object,
+            activated_by: tuple[socket.socket, ...] = (),
         ) -> DaemonProcess:
             number = len(started)
             if like is not None:
@@ -233,7 +245,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
                 }
             if config:
                 (daemon.folder / "config.yaml").write_text(config)
-            daemon.start(list(flags or []), given, **how)
+            daemon.start(list(flags or []), given, activated_by=activated_by)
             return daemon.wait_ready() if wait else daemon
 
         yield start

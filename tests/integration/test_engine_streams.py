@@ -1,12 +1,13 @@
 """An engine that comes, goes and hangs, made from the real one by a relay that can be cut; and silence."""
 
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
-from gevent import socket
+from gevent import itertools
 from gevent.pool import Group
 from gevent.server import StreamServer
 
@@ -163,7 +164,7 @@ def test_attempts_to_read_events_become_rarer(engine, relay, eventually):
     refuser.kill()
     listener.close()
     gaps = [later - earlier for earlier, later in zip(attempts[1::2], attempts[3::2], strict=False)]
-    assert gaps == sorted(gaps)
+    assert all(later > earlier * 0.9 for earlier, later in itertools.pairwise(gaps)), gaps
     assert gaps[0] >= 0.1
 
 

@@ -77,12 +77,12 @@ def test_what_is_in_flight_is_finished(start_daemon, slow_request, eventually):
     eventually(lambda: daemon.http("GET", "/livez")[0] == 200)
 
     daemon.signal(signal.SIGTERM)
+    daemon.wait_told("STOPPING=1")
     eventually(lambda: refuses(daemon.port))
 
     assert request.finish() in (404, 503)  # there is no engine: it was answered, which is what counts
     assert daemon.wait_exit(10) == 0
     assert "broken off" not in daemon.log
-    assert "STOPPING=1" in "\n".join([*daemon.told, daemon.wait_told_or_nothing()])
 
 
 def test_what_does_not_finish_in_time_is_broken_off(start_daemon, slow_request):
@@ -172,14 +172,6 @@ def test_a_signal_during_the_start_is_heard(start_daemon, tmp_path, eventually):
     assert "stopped before it served" in daemon.log
 
 
-ACTIVATE = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "agentainerd", *sys.argv[3:]])
-"""
-
-
 def test_sockets_of_systemd_are_served_and_outlive_the_daemon(start_daemon, tmp_path):
     daemon = start_daemon(engine=False)
     assert daemon.stop() == 0
@@ -192,9 +184,9 @@ def test_sockets_of_systemd_are_served_and_outlive_the_daemon(start_daemon, tmp_
         early = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         early.connect()  # before anybody accepts: it waits
 
-        again = start_daemon(engine=False, like=daemon, wait=False, runner=lambda command: [
-            sys.executable, "-c", ACTIVATE, str(tcp.fileno()), str(control.fileno()), *command[3:],
-        ], pass_fds=(tcp.fileno(), control.fileno(), 3, 4), environment={"LISTEN_FDS": "2"})  # fmt: skip
+        again = start_daemon(
+            engine=False, like=daemon, wait=False, environment={"LISTEN_FDS": "2"}, activated_by=(tcp, control)
+        )
         again.wait_ready()
 
         early.request("GET", "/livez")

@@ -1,13 +1,13 @@
 """An engine that comes, goes and hangs, made from the real one by a relay that can be cut; and silence."""
 
-import socket
+import itertools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
-from gevent import itertools
+from gevent import socket
 from gevent.pool import Group
 from gevent.server import StreamServer
 

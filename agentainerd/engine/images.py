@@ -20,6 +20,8 @@ PULL_ANSWER_TIMEOUT_S = 120.0
 """The engine says nothing before the registry has answered, or could not be reached."""
 BUILD_ANSWER_TIMEOUT_S = 600.0
 """The engine says nothing before it has unpacked the context."""
+_STDERR = "\x1b[91m"  # how the classic builder marks it
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BOOKKEEPING = re.compile(r" ---> |Removing intermediate container ")  # the engine's own lines, not the step's
 _STEP = re.compile(r"Step \d+/\d+ : ")
 
@@ -81,14 +83,19 @@ class Images:
 
     def _built(self, source: ByteStream, tag: str) -> Iterator[Progress]:
         lines: deque[str] = deque(maxlen=FAILED_BUILD_LINES)
+        complaints: deque[str] = deque(maxlen=FAILED_BUILD_LINES // 2)  # stderr, which comes in no order with stdout
         step = image_id = ""
         for said in self._messages(source, "build", tag):
             text = str(said.get("stream") or "")
-            lines.extend(line for line in text.splitlines() if line.strip() and not _BOOKKEEPING.match(line))
+            kept = complaints if text.startswith(_STDERR) else lines
+            kept.extend(
+                line for line in _COLOUR.sub("", text).splitlines() if line.strip() and not _BOOKKEEPING.match(line)
+            )
             if _STEP.match(text):
                 step = text.strip()
+                complaints.clear()
             if why := _error_of(said):
-                raise build_failed(why, step, list(lines))
+                raise build_failed(why, step, [*lines, *complaints][-FAILED_BUILD_LINES:])
             image_id = (said.get("aux") or {}).get("ID", image_id)
             yield from_message(said)
         if not source.was_cut:

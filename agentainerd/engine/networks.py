@@ -5,6 +5,7 @@ They are made when they are missing and otherwise used as they are found, whoeve
 
 import logging
 import threading
+import time
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -22,6 +23,9 @@ LABELS = {"managed-by": "agentainer"}
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _BRIDGES = {defaults.NETWORK: defaults.NETWORK_BRIDGE, defaults.ISOLATED_NETWORK: defaults.ISOLATED_BRIDGE}
 """Names of the Linux bridges, for people who look; only under the default names, since there can be one of each."""
+
+
+_RIVAL_S = 0.2  # another daemon that makes the same network at the same time is seen after so long
 
 
 class AgentNetworks:
@@ -65,6 +69,7 @@ class AgentNetworks:
         found = self._find(name)
         if not found:
             self._create(name, internal=internal)
+            time.sleep(_RIVAL_S)
             found = self._find(name)
         if len(found) > 1:
             found = self._settle(name, found)

@@ -134,11 +134,13 @@ class AgentService:
                 return agent
             self._engine.ping()
             self._fleet.close(agent.id)
+            before = agent
             try:
                 agent = self._fleet.save(agent, should_run=False, next_restart_at=0.0)
                 self._lifecycle.down(agent, agent.spec.stop_grace_s if grace_s is None else grace_s)
             except AgentainerError:
                 self._fleet.reopen(agent.id)
+                self._fleet.save(agent, should_run=before.should_run, next_restart_at=before.next_restart_at)
                 raise
             agent = self._fleet.save(agent, state=AgentState.STOPPED, reason="", crashes=0)
         log.info("agent stopped", extra={"agent_id": agent.id, "agent": agent.name})

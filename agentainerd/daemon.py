@@ -4,6 +4,7 @@ docs/operations.md has the order as a table. Whatever was started registers how 
 way and a stop leave the same nothing behind; agents run on in both cases.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -133,6 +134,8 @@ class Daemon:
             "agentainerd %s serves on %s and %s", VERSION, ", ".join(self._places), self._config.paths.control_socket,
             extra={"agents": known, "state_dir": self._config.paths.state_dir},
         )  # fmt: skip
+        gc.collect()
+        gc.freeze()  # what was made for good is not looked through again while requests are served
         self._notifier.ready(f"serving on {', '.join(self._places)}")
 
     def _take_folders(self) -> None:

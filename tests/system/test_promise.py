@@ -23,6 +23,7 @@ from tests.fakes.planes import Answered
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(240)]
 HERE = Path(__file__).parent
+KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 KINDS = ("get", "post", "slow", "async", "keyed", "large")
 
 
@@ -166,7 +167,7 @@ def test_sigkill_of_daemon_redis_and_agent_under_load_loses_nothing(world, docke
         )
 
     served()
-    for _ in range(5):
+    for _ in range(KILLS):
         world.kill_daemon()
         served()
     killed = world.kill_redis()

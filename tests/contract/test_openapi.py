@@ -1,0 +1,104 @@
+"""openapi.yaml against the program: every route is described, everything described exists, and the fields are the real ones."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agentainerd.api.app import LOCAL, PUBLIC, ROUTES
+from agentainerd.model.agents import AgentSpec
+from agentainerd.services.views import agent_json, summary_json
+from agentainerd.store.requests import Counts
+
+ROOT = Path(__file__).parents[2]
+METHODS = {"get", "post", "delete", "put", "patch"}
+
+
+@pytest.fixture(scope="module")
+def document():
+    return yaml.safe_load((ROOT / "agentainerd/api/openapi.yaml").read_text())
+
+
+def described(document):
+    """(METHOD, path) to operation, without what the proxy serves."""
+    return {
+        (method.upper(), path): operation
+        for path, item in document["paths"].items()
+        if item.get("x-served-by") != "proxy"
+        for method, operation in item.items()
+        if method in METHODS
+    }
+
+
+def served():
+    """(METHOD, path) to handler, as the route table has it."""
+    return {
+        (method, re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", r"{\1}", rule.rule)): rule.endpoint
+        for rule in ROUTES
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+
+def test_every_route_is_described_and_every_description_has_a_route(document):
+    assert set(described(document)) == set(served())
+
+
+def test_public_routes_and_no_others_need_no_token(document):
+    handlers = served()
+    for key, operation in described(document).items():
+        assert (operation.get("security") == []) == (handlers[key] in PUBLIC), key
+        assert ("Unix socket only" in operation.get("description", "")) == (handlers[key] in LOCAL), key
+
+
+def test_every_reference_resolves(document):
+    def walk(node):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                target = document
+                for part in node["$ref"].removeprefix("#/").split("/"):
+                    target = target[part]
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(document)
+
+
+def test_every_parameter_of_a_path_is_declared(document):
+    for (_, path), operation in described(document).items():
+        declared = set()
+        for parameter in operation.get("parameters", ()):
+            if "$ref" in parameter:
+                parameter = document["components"]["parameters"][parameter["$ref"].rpartition("/")[2]]
+            if parameter["in"] == "path":
+                declared.add(parameter["name"])
+        assert declared == set(re.findall(r"{(\w+)}", path)), path
+
+
+def test_the_deploy_body_has_the_fields_of_a_spec(document):
+    assert set(document["components"]["schemas"]["Deploy"]["properties"]) == {*AgentSpec.__struct_fields__, "ports"}
+
+
+def test_an_agent_has_the_fields_that_are_described(document, world):
+    agent = world.deploy()
+    shown = agent_json(agent, world.route(), Counts())
+
+    assert set(document["components"]["schemas"]["Agent"]["properties"]) == set(shown)
+
+
+def test_a_request_has_the_fields_that_are_described(document, world):
+    agent = world.deploy()
+    world.journal.accept(world.record(agent, "/x"))
+    found, _ = world.requests.page(agent.id, limit=1)
+
+    shown = summary_json(found[0], 8)
+
+    assert set(document["components"]["schemas"]["RequestSummary"]["properties"]) == set(shown)
+
+
+def test_every_error_is_the_envelope(document):
+    for name, response in document["components"]["responses"].items():
+        assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}, name

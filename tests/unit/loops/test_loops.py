@@ -1,0 +1,38 @@
+"""Each loop's body does what its name says, and tells how much."""
+
+import time
+
+from agentainerd.loops import replay, retention, state_sync
+
+
+def test_state_sync_finds_what_happened_behind_the_daemons_back(world):
+    agent = world.up()
+    world.engine.kill(agent.id)
+
+    state_sync.run_once(world.services, time.time())
+
+    assert world.state() == "stopped"
+
+
+def test_replay_delivers_what_is_due(world, eventually):
+    agent = world.up()
+    world.journal.accept(world.record(agent, "/x"))
+
+    replay.run_once(world.services, time.time())
+
+    eventually(lambda: world.requests.counts(agent.id).pending == 0)
+
+
+def test_retention_turns_deadlines_into_states(world):
+    agent = world.deploy()
+    world.journal.accept(world.record(agent, "/x"))
+
+    retention.run_once(world.services, time.time() + 10**6)
+
+    counts = world.requests.counts(agent.id)
+    assert (counts.pending, counts.failed) == (0, 1)
+
+
+def test_loops_have_names_of_their_own():
+    assert len({loop.NAME for loop in (replay, retention, state_sync)}) == 3
+    assert all(loop.INTERVAL_S > 0 for loop in (replay, retention, state_sync))

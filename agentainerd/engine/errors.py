@@ -248,7 +248,10 @@ def _start_failure(status: int, words: str, verb: str, noun: str, ref: str) -> A
 def start_failed(words: str, *, exit_code: int) -> Failed:
     """Return the error for a container that could not be started; exit code 126 or 127 as of a shell, else 128."""
     return Failed(
-        f"the container could not be started: {words}", code="AGENT_START_FAILED", details={"exit_code": exit_code}
+        f"the container could not be started: {words}",
+        code="AGENT_START_FAILED",
+        hint="see its image, command and volumes: agentainerctl inspect AGENT",
+        details={"exit_code": exit_code},
     )
 
 

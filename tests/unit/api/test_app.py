@@ -204,8 +204,6 @@ def test_the_life_of_an_agent(control):
     assert ask(control, "/agents/web")[0] == 404
 
 
-@pytest.mark.parametrize(
-    "query", ["limit=0", "limit=-1", "limit=x", "limit=100000", "status=odd", "unknown=1"]
-)
+@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=x", "limit=100000", "status=odd", "unknown=1"])
 def test_queries_that_are_wrong_are_told(control, query):
     assert ask(control, f"/agents?{query}")[0] == 400

@@ -111,7 +111,9 @@ def test_an_agent_that_dies_in_mid_request_gets_it_again_marked(world, eventuall
 
     start(world, agent)
 
-    eventually(lambda: world.services.replay.run_once(time.time()) >= 0 and world.summary(request_id).state == "completed")
+    eventually(
+        lambda: world.services.replay.run_once(time.time()) >= 0 and world.summary(request_id).state == "completed"
+    )
     assert died[-1].header("X-Agentainer-Maybe-Duplicate") == "1"
     assert died[-1].header("X-Agentainer-Request-ID") == died[0].header("X-Agentainer-Request-ID")
 

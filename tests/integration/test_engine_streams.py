@@ -98,6 +98,11 @@ def spec_of(image: str, *command: str) -> ContainerSpec:
     )
 
 
+def next_of(events, container_id: str):
+    """The next event of this container: others may be at work on the same engine."""
+    return next(event for event in events if event.container_id == container_id)
+
+
 def test_an_engine_that_comes_later_is_found_without_being_told(engine, relay):
     with pytest.raises(Unavailable, match="no such file"):
         engine.ping()
@@ -117,7 +122,7 @@ def test_an_engine_that_was_restarted_is_found_again(engine, relay):
 
     relay.open()
 
-    assert engine.containers() == []
+    engine.containers()
 
 
 def test_events_go_on_after_the_engine_came_back(engine, relay, docker_engine, agent_image):
@@ -125,7 +130,7 @@ def test_events_go_on_after_the_engine_came_back(engine, relay, docker_engine, a
     events = engine.events()
     assert next(events).action == "reconnected"
     first = docker_engine.create(spec_of(agent_image))
-    assert (next(events).action, first) == ("create", first)
+    assert next_of(events, first).action == "create"
     reader = gevent.spawn(next, events)  # noqa: TID251 - it waits while the engine is away
     gevent.sleep(0)
     relay.cut()
@@ -136,8 +141,7 @@ def test_events_go_on_after_the_engine_came_back(engine, relay, docker_engine, a
 
     assert reader.get(timeout=10).action == "reconnected"
     second = docker_engine.create(spec_of(agent_image))
-    event = next(events)
-    assert (event.action, event.container_id) == ("create", second)
+    assert next_of(events, second).action == "create"
     events.close()
 
 
@@ -195,7 +199,7 @@ def test_silence_longer_than_the_timeout_breaks_no_stream(docker_host, docker_sa
     stream = engine.logs(box.id, follow=True)
 
     assert [piece.data for piece in stream] == [b"one\n", b"two\n"]
-    assert [next(events).action for _ in range(3)] == ["create", "start", "die"]
+    assert [next_of(events, box.id).action for _ in range(3)] == ["create", "start", "die"]
     stream.close()
     engine.close()
 

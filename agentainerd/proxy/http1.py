@@ -30,6 +30,9 @@ from agentainerd.proxy.fields import (
     VIA,
 )
 
+_CHUNK_FRAME = 24
+"""Bytes around a piece of a chunked body that are no extension: its size (zeros before it included) and two CRLF."""
+
 
 class Fault(Exception):
     """Why a message can't be taken: the status to answer with, and a sentence."""
@@ -91,12 +94,13 @@ class Request:
 class RequestReader:
     """The requests of one connection, in order; `requests` holds those whose head is whole."""
 
-    __slots__ = ("_current", "_parser", "_raw", "broken", "rest", "requests")
+    __slots__ = ("_current", "_overhead", "_parser", "_raw", "_slack", "_trailer_bytes", "broken", "rest", "requests")
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
         self._current: Request | None = None
         self._raw = b""
+        self._slack = self._overhead = self._trailer_bytes = 0
         self.requests: deque[Request] = deque()
         self.broken: Fault | None = None
         self.rest = b""
@@ -109,10 +113,14 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection; look at `requests` and `broken` afterwards."""
-        current = self._current
-        if current is None:
+        begun = self._current
+        held = 0
+        if begun is None:
             self._raw = data
-        elif not current.head_done:
+        elif begun.head_done:
+            self._raw = data  # the head of a next request may begin in it
+            held = len(begun.pieces)
+        else:
             self._raw += data
         try:
             self._parser.feed_data(data)
@@ -122,9 +130,28 @@ class RequestReader:
         except httptools.HttpParserError as error:
             self._break(error)
         current = self._current
-        if current is not None and not current.head_done and len(self._raw) > defaults.MAX_HEAD_BYTES:
-            status = 431 if current.headers else 414
-            self.broken = self.broken or Fault(status, "the head of the request is too large")
+        if current is None:
+            return
+        if not current.head_done:
+            if current is not begun:
+                self._slack = len(data) if begun is not None or self.requests else 0
+            if len(self._raw) - self._slack > defaults.MAX_HEAD_BYTES:
+                self._refuse(current, Fault(431 if current.headers else 414, "the head of the request is too large"))
+        elif current is begun and current.chunked:
+            self._count_overhead(current, len(data), held)
+
+    def _count_overhead(self, current: Request, size: int, held: int) -> None:
+        """Bound what comes beside a chunked body and is dropped: extensions, and trailers that are not whole yet."""
+        extra = self._overhead + size
+        for piece in current.pieces[held:]:
+            extra -= len(piece) + _CHUNK_FRAME
+        self._overhead = extra if extra > 0 else 0
+        if extra > defaults.MAX_CHUNK_EXTENSION_BYTES + defaults.MAX_TRAILER_BYTES:
+            self._refuse(current, Fault(431, "chunk extensions and trailers are too large"))
+
+    def _refuse(self, current: Request, fault: Fault) -> None:
+        self.broken = self.broken or fault
+        current.fault = current.fault or fault
 
     def _break(self, error: Exception) -> None:
         text = str(error.args[0]) if error.args else str(error)
@@ -145,8 +172,13 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; what comes after the head is a trailer, and is dropped."""
         current = self._current
-        if not current.head_done:  # type: ignore[union-attr]
-            current.headers.append((name, value))  # type: ignore[union-attr]
+        assert current is not None
+        if not current.head_done:
+            current.headers.append((name, value))
+            return
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > defaults.MAX_TRAILER_BYTES:
+            self._refuse(current, Fault(431, f"the trailers are longer than {defaults.MAX_TRAILER_BYTES} bytes"))
 
     def on_headers_complete(self) -> None:
         """Check the head and hand the request over."""
@@ -158,6 +190,8 @@ class RequestReader:
         try:
             _check_line(current, self._raw)
             _read_fields(current)
+            if current.chunked:
+                self._overhead = self._trailer_bytes = 0
         except Fault as fault:
             current.fault = fault
         self.requests.append(current)
@@ -177,10 +211,17 @@ def _check_line(request: Request, raw: bytes) -> None:
     target = request.target
     if b"%b %b HTTP/1.%d\r\n" % (request.method, target, request.minor) not in raw:
         raise Fault(400, "malformed request line")
+    if len(raw) > defaults.MAX_HEAD_BYTES and _head_size(request) > defaults.MAX_HEAD_BYTES:
+        raise Fault(431, f"the head of the request is longer than {defaults.MAX_HEAD_BYTES} bytes")
     if len(target) > defaults.MAX_TARGET_BYTES:
         raise Fault(414, f"the target is longer than {defaults.MAX_TARGET_BYTES} bytes")
     if b"#" in target:
         raise Fault(400, "the target has a fragment")
+
+
+def _head_size(request: Request) -> int:
+    fields = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    return len(request.method) + len(request.target) + 12 + fields + 2
 
 
 def _read_fields(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentainerd import defaults
 from agentainerd.proxy.http1 import Fault, RequestReader, drop_fields
 
 
@@ -71,3 +72,71 @@ def test_fields_are_dropped_by_name_in_any_case():
     drop_fields(lines, (b"a",))
 
     assert lines == [b"b", b": ", b"2", b"\r\n"]
+
+
+def test_a_request_may_begin_in_the_piece_that_ends_a_body():
+    reader = read(
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab", b"cdGET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+
+    assert [request.fault for request in reader.requests] == [None, None]
+    assert reader.broken is None
+
+
+def test_a_long_body_before_a_request_does_not_count_as_its_head():
+    body = b"x" * 60_000
+    reader = read(
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n",
+        body + b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 1000,
+        b"y" * 9000,
+        b"\r\n\r\n",
+    )
+
+    assert (reader.broken, len(reader.requests), reader.requests[1].fault) == (None, 2, None)
+
+
+@pytest.mark.parametrize(("size", "status"), [(defaults.MAX_HEAD_BYTES, None), (defaults.MAX_HEAD_BYTES + 1, 431)])
+@pytest.mark.parametrize("step", [1000, 40_000, 100_000])
+def test_a_head_is_measured_to_the_byte_however_it_comes(size, status, step):
+    fields = [b"X: %b\r\n" % (b"y" * 9995)] * 6
+    start = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(fields)
+    data = start + b"Z: %b\r\n\r\n" % (b"z" * (size - len(start) - 7))
+    assert len(data) == size
+
+    reader = read(*(data[at : at + step] for at in range(0, size, step)))
+
+    fault = reader.broken or reader.requests[0].fault
+    assert (fault and fault.status) == status
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False])
+def test_trailers_are_bounded(in_one_piece):
+    trailers = b"0\r\n" + b"T: %b\r\n" % (b"t" * 1000) * 9 + b"\r\n"
+    reader = read(CHUNKED + trailers) if in_one_piece else read(CHUNKED, trailers)
+
+    assert reader.requests[0].fault.status == 431
+    assert reader.broken.status == 431
+
+
+@pytest.mark.parametrize("beginning", [b"0\r\nT: ", b"0\r\nT", b"1;x", b"1;x="])
+def test_what_is_dropped_of_a_chunked_body_is_bounded_before_it_is_whole(beginning):
+    reader = read(CHUNKED, beginning)
+    pieces = 0
+    while reader.broken is None:
+        reader.feed(b"t" * 1000)
+        pieces += 1
+        assert pieces < 20
+
+    assert reader.broken.status == 431
+
+
+def test_chunks_of_one_byte_are_no_extensions():
+    reader = read(CHUNKED)
+    for _ in range(20_000):
+        reader.feed(b"0000000000000001\r\nx\r\n")
+    reader.feed(b"0\r\n\r\n")
+
+    assert (reader.broken, reader.requests[0].done, reader.requests[0].fault) == (None, True, None)

@@ -73,6 +73,8 @@ class ServerConfig:
     drain_timeout_s: float = _key(defaults.DRAIN_TIMEOUT_S, values.seconds(0, 3600))
     domain: str = _key("localhost", values.domain)
     trusted_proxies: tuple[str, ...] = _key((), values.texts(values.ip_network))
+    allowed_hosts: tuple[str, ...] = _key((), values.texts(values.host_pattern), reload=True)
+    allowed_origins: tuple[str, ...] = _key((), values.texts(values.origin), reload=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from agentainerd.units import parse_duration, parse_size
 Parse = Callable[[object], object]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,]+")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -125,6 +126,22 @@ def domain(value: object) -> str:
     name = text(value).lower().removesuffix(".")
     if _is_ip(name) or not _HOST.fullmatch(name):
         raise ValueError(f"{shown(value)} is not a domain name")
+    return name
+
+
+def host_pattern(value: object) -> str:
+    """A host name, "*.example.com" for all that is under example.com, or "*" for any."""
+    name = text(value).lower().removesuffix(".")
+    if name != "*" and not _HOST.fullmatch(name.removeprefix("*.")):
+        raise ValueError(f"{shown(value)} is not a host name: write example.com, *.example.com or *, without a port")
+    return name
+
+
+def origin(value: object) -> str:
+    """The origin of a page, as a browser says it: "https://app.example.com", "null", or "*" for any."""
+    name = text(value).lower().removesuffix("/")
+    if name not in ("*", "null") and not _ORIGIN.fullmatch(name):
+        raise ValueError(f"{shown(value)} is not an origin: write https://app.example.com, null or *")
     return name
 
 

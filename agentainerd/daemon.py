@@ -30,6 +30,7 @@ from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.loops import replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
+from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.replay import Replayer
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.proxy.server import DataPlane, ProxyOptions
@@ -117,6 +118,7 @@ class Daemon:
         gateway = self._unix(self._config.paths.gateway_socket, 0o600)
         port: int = tcp[0].getsockname()[1]
         self._routes = RouteTable()
+        self._origins = Origins(_names(self._config))
         stores = self._open_stores()
         engine = self._open_engine()
         self._assemble(stores, engine, port)
@@ -257,11 +259,7 @@ class Daemon:
         self._undo.callback(self._supervisor.stop, STOP_TIMEOUT_S)
 
     def _door(self, door: Door, listener: socket.socket) -> ControlServer:
-        server = self._config.server
-        options = AccessOptions(
-            hosts=frozenset((server.domain, server.host.lower())),
-            allow_query_token=self._config.security.allow_query_token,
-        )
+        options = AccessOptions(judge=self._origins.judge, allow_query_token=self._config.security.allow_query_token)
         control = ControlServer(door.value, listener, App(self._services, door=door, options=options))
         control.start()
         self._undo.callback(control.drain, 0.0)
@@ -354,6 +352,7 @@ class Daemon:
         config = self._config
         logs.configure(self._log_handler, config.log.level, config.log.format)
         self._plane.options = _proxy_options(config)
+        self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
 
@@ -394,6 +393,12 @@ def _proxy_options(config: Config) -> ProxyOptions:
         reject_without_journal=config.requests.on_journal_down == "reject",
         max_age_s=config.requests.max_age_s,
     )
+
+
+def _names(config: Config) -> Names:
+    server = config.server
+    own = (server.host, os.uname().nodename)
+    return Names(server.domain, own, server.allowed_hosts, server.allowed_origins)
 
 
 def _raise_file_limit() -> None:

@@ -2,13 +2,11 @@
 socket is what came over TCP: a token is needed, and a browser must not have been tricked into sending it.
 """
 
-import ipaddress
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import AgentainerError, Forbidden
@@ -16,7 +14,7 @@ from agentainerd.services.audit import Actor
 from agentainerd.services.tokens import TokenService
 
 PEER = "agentainer.peer"
-_OWN_NAMES = ("localhost", "host.docker.internal")
+Judge = Callable[[bytes, bytes | None], str]
 
 
 class Door(StrEnum):
@@ -26,14 +24,18 @@ class Door(StrEnum):
     GATEWAY = "gateway"
 
 
+def _unknown(host: bytes, origin: bytes | None) -> str:
+    return "host"
+
+
 @dataclass(frozen=True, slots=True)
 class AccessOptions:
-    """`hosts`: names under which the daemon may be addressed, beside localhost and every IP address.
+    """`judge`: from the values of Host and Origin, which of them is not ours, "host", "origin" or "" (proxy/origins.py).
 
     `allow_query_token`: take `?token=`, as the original did.
     """
 
-    hosts: frozenset[str] = frozenset()
+    judge: Judge = _unknown
     allow_query_token: bool = False
 
 
@@ -52,7 +54,7 @@ def admit(
     source = _source(request)
     request.actor, request.is_admin = Actor("anonymous", source), False
     if not is_probe:
-        _check_names(request, options.hosts)
+        _check_names(request, options.judge)
     given = _token(request, options)
     try:
         if given or not is_public:
@@ -78,33 +80,26 @@ def _source(request: ApiRequest) -> str:
     return chain[-2] if len(chain) > 1 else chain[0] if chain else "unknown"
 
 
-def _check_names(request: ApiRequest, hosts: Iterable[str]) -> None:
+def _check_names(request: ApiRequest, judge: Judge) -> None:
     """Refuse requests that a browser was tricked into: DNS rebinding has a strange Host, another site's page an Origin."""
-    host = request.headers.get("Host", "")
-    if not _is_own(_host_name(host), hosts):
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    strange = judge(_raw(host), None if origin is None else _raw(origin))
+    if strange == "host":
         raise Forbidden(
             f"this API is not addressed as {host[:128]!r}",
             code="HOST_NOT_ALLOWED",
-            hint="set server.domain to that name",
+            hint="use localhost or an IP address, or add that name to server.allowed_hosts",
         )
-    origin = request.headers.get("Origin")
-    if origin is not None and not _is_own(urlsplit(origin).hostname or "", hosts):
-        raise Forbidden(f"pages of {origin[:128]!r} may not use this API", code="ORIGIN_NOT_ALLOWED")
+    if strange == "origin":
+        raise Forbidden(
+            f"pages of {(origin or '')[:128]!r} may not use this API",
+            code="ORIGIN_NOT_ALLOWED",
+            hint="add it to server.allowed_origins, or what it is served under to server.allowed_hosts",
+        )
 
 
-def _is_own(name: str, hosts: Iterable[str]) -> bool:
-    name = name.lower().rstrip(".")
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return name in _OWN_NAMES or name in hosts
-    return True
-
-
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _raw(value: str) -> bytes:
+    return value.encode("latin-1", "replace")
 
 
 def _peer_name(peer: object) -> str:

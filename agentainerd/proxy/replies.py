@@ -84,6 +84,18 @@ KEY_BODY_TOO_LARGE = Reply(
 BODY_TOO_LARGE_TO_KEEP = Reply(
     503, "NOT_KEPT", "Agent went away, and the body could not be kept for later", "destination_unavailable", 5
 )
+HOST_NOT_ALLOWED = Reply(
+    403,
+    "HOST_NOT_ALLOWED",
+    "No agent is addressed by this Host: use localhost or an IP address, or add the name to server.allowed_hosts",
+    "http_request_denied",
+)
+ORIGIN_NOT_ALLOWED = Reply(
+    403,
+    "ORIGIN_NOT_ALLOWED",
+    "Pages of this Origin may not use agents: add it to server.allowed_origins",
+    "http_request_denied",
+)
 METHOD_NOT_ALLOWED = Reply(405, "METHOD_NOT_ALLOWED", "CONNECT is not served here")
 
 

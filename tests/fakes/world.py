@@ -21,6 +21,7 @@ from agentainerd.api.exchange import ApiRequest
 from agentainerd.config import Config, PathsConfig
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.requests import Reason, Record
+from agentainerd.proxy.origins import Origins
 from agentainerd.proxy.replay import Replayer
 from agentainerd.proxy.routing import Gate, RouteTable
 from agentainerd.proxy.watch import Sweeper
@@ -171,7 +172,7 @@ class World:
     # API
 
     def client(self, door: Door = Door.CONTROL, **options) -> "ApiClient":
-        return ApiClient(App(self.services, door=door, options=AccessOptions(**options)), door)
+        return ApiClient(App(self.services, door=door, options=AccessOptions(Origins().judge, **options)), door)
 
 
 class ApiClient(Client):

@@ -7,7 +7,9 @@ from werkzeug.test import Client
 
 from agentainerd.api.access import AccessOptions, Door
 from agentainerd.api.app import App
+from agentainerd.proxy.origins import Names, Origins
 
+JUDGE = Origins(Names(hosts=("agents.example",))).judge
 PEER = {"agentainer.peer": (4242, 0, 0)}
 
 
@@ -18,7 +20,7 @@ def control(world):
 
 @pytest.fixture
 def gateway(world):
-    return Client(App(world.services, door=Door.GATEWAY, options=AccessOptions(hosts=frozenset(["agents.example"]))))
+    return Client(App(world.services, door=Door.GATEWAY, options=AccessOptions(judge=JUDGE)))
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_over_tcp_nothing_else_does(gateway, headers):
 def test_a_token_in_the_address_is_not_taken_unless_allowed(world, gateway, token):
     assert ask(gateway, f"/agents?token={token}")[0] == 401
 
-    open_door = Client(App(world.services, door=Door.GATEWAY, options=AccessOptions(allow_query_token=True)))
+    open_door = Client(App(world.services, door=Door.GATEWAY, options=AccessOptions(JUDGE, allow_query_token=True)))
     assert ask(open_door, f"/version?token={token}")[0] == 200
 
 

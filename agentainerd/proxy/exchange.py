@@ -8,66 +8,38 @@ is settled with the next batch.
 import hashlib
 import hmac
 import itertools
-import random
 import re
 import time
-import uuid
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from agentainerd import defaults
 from agentainerd.errors import TooManyRequests, Unavailable
 from agentainerd.model.requests import Reason, Record, ReplayPolicy
-from agentainerd.proxy import keys, replies, upstream
+from agentainerd.proxy import heads, keys, replies
 from agentainerd.proxy.body import Body
+from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.http1 import Fault, Request, drop_fields
 from agentainerd.proxy.journal import Journal, KeyAnswer, KeyVerdict, NullJournal
 from agentainerd.proxy.recording import Recording
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
-from agentainerd.proxy.watch import Cause
+from agentainerd.proxy.upstream import Failure, Upstream
 
 if TYPE_CHECKING:
-    from agentainerd.proxy.server import Connection, DataPlane
+    from agentainerd.proxy.connection import Connection
+    from agentainerd.proxy.server import DataPlane
 
 _WAIT = re.compile(rb"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,6})")
 _OPEN_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 _NULL = NullJournal()
-_CLIENT_CAUSES = (Cause.CLIENT_LEFT, Cause.STOPPED, Cause.STALLED)
 MAX_OWN_VIAS = 5
 
 
-class Result(Enum):
-    """How one attempt at an agent ended."""
-
-    ANSWERED = 1
-    UNREACHED = 2  # not one byte was written to a connected agent
-    SILENT = 3  # reached, and no answer: the connection ended, or the time
-    STALE = 7  # as SILENT, on a pooled connection, of a request that may be sent again
-    GARBAGE = 4  # reached, and what came back can't be passed on
-    BROKEN = 5  # the answer broke off
-    LEFT = 6  # the client is gone
-
-
-_numbers = itertools.count(random.SystemRandom().getrandbits(44))
-_start = str(uuid.uuid4())[:24]
-
-
-def new_id() -> str:
-    """Return an id in the form of a UUID: random for each start of the process, and then counted.
-
-    It names a request and opens nothing: a ticket does that. Drawing each one anew would cost a request 1 us.
-    """
-    return f"{_start}{next(_numbers) & 0xFFFFFFFFFFFF:012x}"
-
-
-class Exchange:
+class Exchange(Delivery):
     """One request of one client to one agent."""
 
-    __slots__ = (
-        "_answer_begun", "_connection", "_plane", "_prefix", "_record", "_recording", "_request", "_route", "id",
-    )  # fmt: skip
+    __slots__ = ("_again", "_awaited", "_record", "_recording", "_route")
 
     def __init__(
         self,
@@ -79,20 +51,16 @@ class Exchange:
         path: bytes,
         prefix: bytes,
     ) -> None:
-        self.id = new_id()
-        self._plane = plane
-        self._connection = connection
-        self._request = request
+        super().__init__(plane, connection, request, prefix=prefix, timeout_s=route.request_timeout_s)
         self._route = route
-        self._prefix = prefix
-        self._answer_begun = False
+        self._again = self._awaited = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
         now = time.time()
         self._record = record = Record(
             self.id,
             route.agent_id,
-            head=upstream.request_head(request, path, prefix=prefix, connection=connection, request_id=self.id),
+            head=heads.request_head(request, path, prefix=prefix, connection=connection, request_id=self.id),
             method=request.method,
             target=request.target,
             received_at=now,
@@ -111,16 +79,38 @@ class Exchange:
         """The head that the agent gets, without framing and empty line."""
         return self._record.head
 
-    def run(self) -> None:
-        """Answer the request, whatever happens to the agent.
-
-        Raises:
-            OSError, Fault: the client went away, or sent what is no request; nothing more can be said to it.
-        """
+    def start(self) -> None:
+        """Answer the request, whatever happens to the agent. In the hub: at once where nothing has to be waited for."""
         refusal = self.refusal()
         if refusal:
             self.say(refusal, fields=b"WWW-Authenticate: Bearer\r\n" if refusal.status == 401 else b"")
             return
+        upstream = self._take_now()
+        if upstream is None:
+            self._connection.run(self._serve)
+            return
+        self._recording.begin(self._request)
+        if not self._send(upstream):
+            self._connection.run(self._forward)
+
+    def _take_now(self) -> Upstream | None:
+        """Return a connection to the agent, if this is a request for which nothing has to be waited."""
+        request, route = self._request, self._route
+        if (
+            route.gate is not Gate.OPEN
+            or not request.done
+            or request.key is not None
+            or request.prefer
+            or route.policy is ReplayPolicy.AT_LEAST_ONCE
+            or (request.pieces and sum(map(len, request.pieces)) > defaults.MAX_INLINE_BODY_BYTES)
+            or (self._plane.options.reject_without_journal and route.persistence)
+        ):
+            return None
+        target = route.pick()
+        return target.take(repeatable=self._record.is_repeatable) if target is not None else None
+
+    def _serve(self) -> None:
+        """Wait for what has to be waited for. In a greenlet."""
         request = self._request
         prefers = request.prefer.lower() if request.prefer else b""
         try:
@@ -133,7 +123,7 @@ class Exchange:
             else:
                 self._queue()
         except (OSError, Fault):
-            self._recording.fail(Reason.INTERRUPTED, "the client left before it was answered")
+            self._fail("the client left before it was answered")
             raise
 
     def refusal(self) -> replies.Reply | None:
@@ -154,11 +144,6 @@ class Exchange:
             return replies.TOKEN_MISSING
         return None
 
-    def say(self, reply: replies.Reply, *, fields: bytes = b"") -> None:
-        """Give an answer of our own."""
-        close, head_only = not self._connection.can_go_on(self._request), self._request.method == b"HEAD"
-        self._connection.write(replies.encode(reply, self.id, fields=fields, close=close, head_only=head_only))
-
     # ---- before the agent
 
     @property
@@ -175,7 +160,7 @@ class Exchange:
         if wait:
             hold_s, even_closed = min(float(wait.group(1)), defaults.MAX_HOLD_S), True
         gate = route.wait_open(hold_s, even_closed=even_closed)
-        if self._connection.watched.has_left():
+        if self._connection.has_left():
             raise ConnectionResetError("the client left while its request was held")
         return gate is Gate.OPEN
 
@@ -183,7 +168,7 @@ class Exchange:
         """Tell a client that waits for it to send its body (RFC 9110 10.1.1)."""
         if self._request.expects_continue and not self._request.done:
             self._request.expects_continue = False
-            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.push(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _reserve(self, value: bytes) -> bool:
         """Record a request with an Idempotency-Key whole; False: it was answered, without the agent."""
@@ -211,12 +196,12 @@ class Exchange:
 
     def _say_known(self, known: KeyAnswer) -> None:
         response = known.response
-        close = not self._connection.can_go_on(self._request)
+        close = not self._connection.can_go_on()
         if known.verdict is KeyVerdict.PENDING:
-            self._connection.write(self._accepted(known.request_id, b""))
+            self._say(self._accepted(known.request_id, b""))
         elif known.verdict is KeyVerdict.DONE and response is not None and not response.truncated:
             head_only = self._request.method == b"HEAD"
-            self._connection.write(keys.repeated(response, known.request_id, close=close, head_only=head_only))
+            self._say(keys.repeated(response, known.request_id, close=close, head_only=head_only))
         else:
             self.say(keys.refusal(known.verdict))
 
@@ -238,7 +223,7 @@ class Exchange:
             except Unavailable as error:
                 refusal = replies.refused(503, error.code, error.message, error.retry_after_s or 2)
         if refusal is None:
-            self._connection.write(self._accepted(self.id, fields))
+            self._say(self._accepted(self.id, fields))
         else:
             recording.fail(Reason.INTERRUPTED, refusal.message)
             self.say(refusal)
@@ -262,7 +247,7 @@ class Exchange:
         return replies.BODY_TOO_LARGE_TO_KEEP
 
     def _accepted(self, request_id: str, fields: bytes) -> bytes:
-        close, head_only = not self._connection.can_go_on(self._request), self._request.method == b"HEAD"
+        close, head_only = not self._connection.can_go_on(), self._request.method == b"HEAD"
         message = replies.QUEUED_READY if self._route.gate is Gate.OPEN else replies.QUEUED
         location = f"/requests/{request_id}?t={self._plane.ticket(request_id)}"
         return replies.accepted(message, request_id, location, fields=fields, close=close, head_only=head_only)
@@ -270,148 +255,126 @@ class Exchange:
     # ---- to the agent
 
     def _forward(self) -> None:
-        """Send it to the agent; at most twice."""
+        """Send it to the agent. In a greenlet: it may have to connect."""
         plane, route, recording = self._plane, self._route, self._recording
         if plane.options.reject_without_journal and route.persistence and not plane.journal.available:
             recording.fail(Reason.INTERRUPTED, replies.JOURNAL_DOWN.message)
             self.say(replies.JOURNAL_DOWN)
             return
         recording.begin(self._request)
-        again = False
-        while True:
-            target = route.pick()
-            result = self._attempt(target, again=again) if target else Result.UNREACHED
-            if result in (Result.ANSWERED, Result.BROKEN, Result.LEFT):
-                return
-            if result is Result.GARBAGE:
-                self._fail(replies.BAD_ANSWER)
-                return
-            if target is None or result is Result.UNREACHED:
-                if target is not None:
-                    plane.routes.on_suspect(route, target)
-                self._queue()
-                return
-            if result is Result.SILENT and not self._survives_silence(target):
-                return
-            if again or self._record.maybe_duplicate or not recording.body.kept or route.gate is not Gate.OPEN:
-                self._record.maybe_duplicate = True
-                self._queue()
-                return
-            again = True
+        target = route.pick()
+        if target is None or not self._reach(target):
+            if target is not None:
+                plane.routes.on_suspect(route, target)
+            self._queue()
 
-    def _survives_silence(self, target: Target) -> bool:
-        """Decide on a request that reached the agent and got no answer: True to send it again, else it is answered.
+    def _reach(self, target: Target) -> bool:
+        """Send it on a kept connection, or on a new one, as a second sending always is; False: nothing reached the agent."""
+        upstream = None if self._again else target.take(repeatable=self._record.is_repeatable)
+        if upstream is not None and self._send(upstream):
+            return True
+        try:
+            upstream = target.connect()
+        except OSError:
+            return False
+        return self._send(upstream)
+
+    def _send(self, upstream: Upstream) -> bool:
+        """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""
+        request, body, head = self._request, self._recording.body, self._record.head
+        self._call(upstream)
+        whole = body.done and body.kept and body.size <= defaults.MAX_INLINE_BODY_BYTES
+        if whole:
+            if body.size or request.length == 0 or request.method in _OPEN_METHODS:
+                data = b"%bContent-Length: %d\r\n\r\n%b" % (head, body.size, body.inline)
+            else:
+                data = head + b"\r\n"
+        else:
+            self._continue()
+            length = body.size if body.done else request.length
+            data = head + (
+                b"Content-Length: %d\r\n\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+        try:
+            upstream.send(data)
+        except OSError:
+            self._hang_up()
+            return False
+        if not whole:
+            self._pump(upstream, itertools.chain(body.again(), body.pieces()) if body.kept else body.pieces(), length)
+        return True
+
+    def _may_pass(self) -> bool:
+        """No byte of the answer leaves before the record is durable."""
+        write = self._recording.write
+        if write is None or write.done:
+            return True
+        if not self._awaited:
+            self._awaited = True
+            write.then(self._resume)
+        return False
+
+    @property
+    def _missed(self) -> bool:
+        return not self._recording.is_durable
+
+    def _note_head(self, answer: Answer) -> None:
+        if self._record.key is not None:
+            self._recording.keep_head(heads.stored_head(answer))
+
+    def _note(self, piece: bytes) -> None:
+        self._recording.note(piece)
+
+    def _succeed(self) -> None:
+        self._recording.complete(self._status)
+
+    def _fail(self, reason: str) -> None:
+        self._recording.fail(Reason.INTERRUPTED, reason, status=self._status)
+
+    # ---- no answer
+
+    def _unanswered(self, failure: Failure, target: Target, *, reused: bool, timed_out: bool) -> None:
+        if failure is Failure.GARBAGE:
+            self._give_up(replies.BAD_ANSWER)
+        elif failure is Failure.SILENT:
+            stale = reused and self._record.is_repeatable and not timed_out
+            self._connection.run(self._after_silence, target, stale, timed_out)
+        else:
+            self._break_off("the agent's answer broke off")
+
+    def _after_silence(self, target: Target, stale: bool, timed_out: bool) -> None:
+        """Decide on a request that reached the agent and got no answer: once more, queued, or given up."""
+        try:
+            if not stale and not self._survives_silence(target, timed_out):
+                return
+            record = self._record
+            kept = self._recording.body.kept
+            if self._again or record.maybe_duplicate or not kept or self._route.gate is not Gate.OPEN:
+                record.maybe_duplicate = True
+                self._queue()
+                return
+            self._again = True
+            self._forward()
+        except (OSError, Fault):
+            self._fail("the client left before it was answered")
+            raise
+
+    def _survives_silence(self, target: Target, timed_out: bool) -> bool:
+        """Return whether the request may be sent again; else it is answered.
 
         Marks the record where the agent died, so that it is queued at once.
         """
         record, policy = self._record, self._route.policy
-        watched = self._connection.watched
-        timed_out = watched.cause is Cause.TIMEOUT
-        watched.cause = Cause.NONE
         if not timed_out and self._plane.routes.on_dead_check(self._route, target):
             record.maybe_duplicate = record.is_repeatable or policy is not ReplayPolicy.SAFE
             if not record.maybe_duplicate:
-                self._fail(replies.DIED)
+                self._give_up(replies.DIED)
             return record.maybe_duplicate
         if record.is_repeatable or policy is ReplayPolicy.AT_LEAST_ONCE:
             return True
-        self._fail(replies.TIMED_OUT if timed_out else replies.NO_ANSWER)
+        self._give_up(replies.TIMED_OUT if timed_out else replies.NO_ANSWER)
         return False
 
-    def _fail(self, reply: replies.Reply) -> None:
+    def _give_up(self, reply: replies.Reply) -> None:
         self._recording.fail(Reason.OUTCOME_UNKNOWN, reply.message)
         self.say(reply)
-
-    def _attempt(self, target: Target, *, again: bool) -> Result:
-        call = upstream.Call(
-            target, self._connection.watched, self._plane.sweeper, timeout_s=self._route.request_timeout_s
-        )
-        target.in_flight += 1
-        try:
-            try:
-                call.open(fresh=again, repeatable=self._record.is_repeatable)
-            except OSError:
-                return Result.UNREACHED
-            result = self._converse(call)
-            if result is Result.SILENT and call.reused and self._record.is_repeatable and self._connection.is_up:
-                return Result.STALE
-            return result
-        finally:
-            target.in_flight -= 1
-            call.close()
-
-    def _converse(self, call: upstream.Call) -> Result:
-        answer = Answer(head_only=self._request.method == b"HEAD")
-        try:
-            if not self._send(call):
-                return self._left(call) if call.client_error else Result.UNREACHED
-            call.read_head(answer, self._pass_interim)
-        except (upstream.Silent, OSError):
-            return self._left(call) if self._is_clients_fault(call) else Result.SILENT
-        except Fault:
-            return Result.GARBAGE
-        else:
-            return self._pass(call, answer)
-        finally:
-            answer.release()
-
-    def _send(self, call: upstream.Call) -> bool:
-        """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""
-        request, body, head = self._request, self._recording.body, self._record.head
-        if body.done and body.kept and body.size <= defaults.MAX_INLINE_BODY_BYTES:
-            size = body.size
-            framed = size or request.length == 0 or request.method in _OPEN_METHODS
-            return call.send(head, body.inline, length=size if framed else -1)
-        self._continue()
-        pieces = itertools.chain(body.again(), body.pieces()) if body.kept else body.pieces()
-        try:
-            call.pump(self._plane.pumps, head, pieces, length=body.size if body.done else request.length)
-        except OSError:
-            return False
-        return True
-
-    def _pass_interim(self, head: bytes) -> None:
-        if self._request.minor == 1:
-            self._connection.write(head)
-
-    def _pass(self, call: upstream.Call, answer: Answer) -> Result:
-        """Pass the answer on: nothing of it before the record is durable."""
-        request, connection, recording = self._request, self._connection, self._recording
-        missed = not recording.wait()
-        self._answer_begun = True
-        keep = connection.can_go_on(request)
-        head, framing = upstream.answer_head(
-            answer, request, request_id=self.id, prefix=self._prefix, keep=keep, missed=missed
-        )
-        if self._record.key is not None:
-            recording.keep_head(upstream.stored_head(answer))
-        try:
-            if answer.done:
-                data, body = call.whole(answer, head, framing)
-                recording.note(body)
-                connection.write(data)
-            else:
-                for data in call.stream(answer, head, framing, recording.note):
-                    connection.write(data)
-        except upstream.Broken as broken:
-            if self._is_clients_fault(call):
-                return self._left(call)
-            recording.fail(Reason.INTERRUPTED, str(broken), status=answer.status)
-            connection.abort()
-            return Result.BROKEN
-        except OSError:
-            return self._left(call)
-        if framing is upstream.Framing.CLOSE:
-            connection.close_after()
-        recording.complete(answer.status)
-        return Result.ANSWERED
-
-    def _is_clients_fault(self, call: upstream.Call) -> bool:
-        return call.client_error is not None or self._connection.watched.cause in _CLIENT_CAUSES
-
-    def _left(self, call: upstream.Call) -> Result:
-        self._recording.fail(Reason.INTERRUPTED, "the client left before the end of the answer")
-        if isinstance(call.client_error, Fault) and not self._answer_begun:
-            raise call.client_error
-        self._connection.abort()
-        return Result.LEFT

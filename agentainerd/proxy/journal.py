@@ -4,7 +4,7 @@ Every method may be called from any greenlet. `begin` and `settle` never block; 
 on disk. An operation is in the order in which it was called: what was settled before a claim is seen by that claim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from agentainerd.errors import Unavailable
@@ -19,6 +19,13 @@ class Write(Protocol):
     @property
     def done(self) -> bool:
         """It is durable, or has failed: `wait` will not block."""
+
+    @property
+    def refused(self) -> str:
+        """Once done: the code of why it is not durable, or ""."""
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back once it is done; it must not be yet. The callback must not block."""
 
     def wait(self) -> None:
         """Block until it is durable.
@@ -100,6 +107,11 @@ class _Done:
     """A write that has nothing to write."""
 
     done = True
+    refused = ""
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """There is nothing to wait for."""
+        callback()
 
     def wait(self) -> None:
         """Return at once."""

@@ -3,7 +3,7 @@
 import time
 
 from agentainerd import defaults
-from agentainerd.errors import AgentainerError, Unavailable
+from agentainerd.errors import Unavailable
 from agentainerd.model.requests import Outcome, Reason, Record, ReplayPolicy, RequestState, StoredResponse
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.http1 import Request
@@ -15,15 +15,16 @@ class Recording:
 
     Attributes:
         record, body: what it is about.
+        write: the record on its way to disk, or None where nothing is on its way.
         answer_bytes: of the answer's body, so far.
     """
 
-    __slots__ = ("_begun", "_ended", "_journal", "_started", "_stored", "_write", "answer_bytes", "body", "record")
+    __slots__ = ("_begun", "_ended", "_journal", "_started", "_stored", "answer_bytes", "body", "record", "write")
 
     def __init__(self, journal: Journal, record: Record, body: Body) -> None:
         self._journal = journal
         self._started = record.received_at
-        self._write: Write | None = None
+        self.write: Write | None = None
         self._stored: list[bytes] | None = None
         self._begun = self._ended = False
         self.record = record
@@ -48,7 +49,7 @@ class Recording:
             record.body_bytes = -1
         if record.policy is ReplayPolicy.AT_LEAST_ONCE and self._begin_whole():
             return
-        self._write = self._journal.begin(record)
+        self.write = self._journal.begin(record)
 
     def _begin_whole(self) -> bool:
         try:
@@ -83,15 +84,10 @@ class Recording:
         record.body_bytes = body.size
         return True
 
-    def wait(self) -> bool:
-        """Block until the record is durable; False: the journal is away, and the answer must say so."""
-        if self._write is None:
-            return True
-        try:
-            self._write.wait()
-        except AgentainerError:
-            return False
-        return True
+    @property
+    def is_durable(self) -> bool:
+        """The record is on disk, or there is none; False: the journal is away, and the answer must say so."""
+        return self.write is None or not self.write.refused
 
     def accept(self) -> None:
         """Make it pending. Raises TooManyRequests, Unavailable."""

@@ -3,22 +3,25 @@ answer of our own (202, 503) can't be taken for the agent's.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-from gevent.pool import Pool
+from gevent.event import Event
+from gevent.pool import Group
 
 from agentainerd import defaults
 from agentainerd.model.requests import Record, StoredResponse
-from agentainerd.proxy import upstream
+from agentainerd.proxy import heads
 from agentainerd.proxy.http1 import Fault
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
-from agentainerd.proxy.watch import Cause, Sweeper, Watched
+from agentainerd.proxy.upstream import Failure as CallFailure
+from agentainerd.proxy.upstream import Upstream
+from agentainerd.proxy.watch import NEVER, Cause, Sweeper, Watched
 
 _OPEN_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -49,7 +52,7 @@ class Replayed:
 class Replayer:
     """Sends records to targets; shares the data plane's sweeper and pumps. Blocks its greenlet only."""
 
-    def __init__(self, routes: RouteTable, sweeper: Sweeper, pumps: Pool) -> None:
+    def __init__(self, routes: RouteTable, sweeper: Sweeper, pumps: Group) -> None:
         self._routes = routes
         self._sweeper = sweeper
         self._pumps = pumps
@@ -62,76 +65,165 @@ class Replayer:
         kept; the rest is read and dropped.
         """
         started = time.monotonic()
-        watched = Watched()
-        call = upstream.Call(target, watched, self._sweeper, timeout_s=route.request_timeout_s)
-        target.in_flight += 1
-        self._sweeper.add(watched)
-        try:
-            replayed = self._converse(call, watched, record, body)
-        finally:
-            self._sweeper.remove(watched)
-            target.in_flight -= 1
-            call.close()
-        if replayed.failure is Failure.NO_ANSWER and watched.cause is not Cause.TIMEOUT:
+        attempt = _Attempt(self._sweeper, timeout_s=route.request_timeout_s)
+        replayed = self._try(attempt, target, record, body)
+        if replayed.failure is Failure.NO_ANSWER and not attempt.timed_out:
             died = self._routes.on_dead_check(route, target)
             replayed = replace(replayed, failure=Failure.DIED if died else Failure.NO_ANSWER)
         return replace(replayed, duration_s=time.monotonic() - started)
 
-    def _converse(self, call: upstream.Call, watched: Watched, record: Record, body: Iterable[bytes]) -> Replayed:
-        answer = Answer(head_only=record.method == b"HEAD")
+    def _try(self, attempt: "_Attempt", target: Target, record: Record, body: Iterable[bytes]) -> Replayed:
         try:
-            call.open(fresh=False, repeatable=record.is_repeatable)
+            upstream = target.take(repeatable=record.is_repeatable) or target.connect()
         except OSError as error:
             return Replayed(failure=Failure.CONNECT, error=f"cannot connect: {error.strerror or error}")
+        data, rest = _request(record, body)
+        upstream.begin(attempt, head_only=record.method == b"HEAD")
         try:
-            if not self._send(call, record, body):
-                return Replayed(failure=Failure.CONNECT, error="the connection closed before anything was sent")
-            call.read_head(answer, _ignore)
-        except Fault as fault:
-            return Replayed(failure=Failure.NO_ANSWER, error=fault.reason)
-        except (upstream.Silent, OSError):
-            late = watched.cause is Cause.TIMEOUT
-            return Replayed(
-                failure=Failure.NO_ANSWER, error="no answer in time" if late else "closed without an answer"
-            )
-        return self._read(call, answer)
-
-    def _send(self, call: upstream.Call, record: Record, body: Iterable[bytes]) -> bool:
-        head = record.head + _replay_fields(record)
-        size = record.body_bytes
-        if size <= defaults.MAX_INLINE_BODY_BYTES:
-            length = size if size or record.method in _OPEN_METHODS else -1
-            return call.send(head, b"".join(body), length=length)
-        try:
-            call.pump(self._pumps, head, _iterate(body), length=size)
+            upstream.send(data)
         except OSError:
-            return False
-        return True
+            upstream.abort()
+            if not upstream.reused:
+                return Replayed(failure=Failure.CONNECT, error="the connection closed before anything was sent")
+            return self._try_anew(attempt, target, record, data, rest)
+        return self._converse(attempt, upstream, rest)
 
-    def _read(self, call: upstream.Call, answer: Answer) -> Replayed:
-        kept: list[bytes] = []
-        size = 0
-
-        def keep(piece: bytes) -> None:
-            nonlocal size
-            size += len(piece)
-            if size <= defaults.MAX_STORED_RESPONSE_BYTES:
-                kept.append(piece)
-
+    def _try_anew(
+        self, attempt: "_Attempt", target: Target, record: Record, data: bytes, rest: Iterable[bytes] | None
+    ) -> Replayed:
+        """The kept connection was dead: send on a new one."""
         try:
-            if answer.done:
-                keep(call.whole(answer, b"", upstream.Framing.NONE)[1])
-            else:
-                for _ in call.stream(answer, b"", upstream.Framing.NONE, keep):
-                    pass
-        except (upstream.Broken, OSError) as error:
-            return Replayed(failure=Failure.BROKEN, error=str(error))
-        truncated = size > defaults.MAX_STORED_RESPONSE_BYTES
-        head = upstream.stored_head(answer)
-        response = StoredResponse(answer.status, head, b"" if truncated else b"".join(kept), truncated)
+            upstream = target.connect()
+            upstream.begin(attempt, head_only=record.method == b"HEAD")
+            upstream.send(data)
+        except OSError as error:
+            return Replayed(failure=Failure.CONNECT, error=f"cannot connect: {error.strerror or error}")
+        return self._converse(attempt, upstream, rest)
+
+    def _converse(self, attempt: "_Attempt", upstream: Upstream, rest: Iterable[bytes] | None) -> Replayed:
+        self._sweeper.add(attempt)
+        try:
+            if rest is not None:
+                upstream.pump(self._pumps, rest, chunked=False)
+            replayed = attempt.wait(upstream)
+            if attempt.unframed and _is_up(upstream.target):
+                replayed = attempt.whole()
+        finally:
+            self._sweeper.remove(attempt)
+            upstream.release()
+        return replayed
+
+
+class _Attempt(Watched):
+    """Waits for an agent's answer, and keeps what is to be kept of it. `unframed`: see CallFailure."""
+
+    __slots__ = (
+        "_done",
+        "_failure",
+        "_kept",
+        "_reason",
+        "_size",
+        "_sweeper",
+        "_timeout_s",
+        "_upstream",
+        "timed_out",
+        "unframed",
+    )
+
+    def __init__(self, sweeper: Sweeper, *, timeout_s: float) -> None:
+        super().__init__()
+        self._sweeper = sweeper
+        self._timeout_s = timeout_s
+        self._upstream: Upstream | None = None
+        self._done = Event()
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._failure = Failure.NONE
+        self._reason = ""
+        self.timed_out = self.unframed = False
+        self.overdue = Cause.TIMEOUT
+
+    def wait(self, upstream: Upstream) -> Replayed:
+        """Block until the answer is whole, or there is none."""
+        self._upstream = upstream
+        self._touch()
+        self._done.wait()
+        if self._failure is not Failure.NONE:
+            return Replayed(failure=self._failure, error=self._reason)
+        return self.whole()
+
+    def whole(self) -> Replayed:
+        """Return the answer."""
+        assert self._upstream is not None
+        answer = self._upstream.answer
+        truncated = self._size > defaults.MAX_STORED_RESPONSE_BYTES
+        body = b"" if truncated else b"".join(self._kept)
+        response = StoredResponse(answer.status, heads.stored_head(answer), body, truncated)
         return Replayed(
-            status=answer.status, response=response, response_bytes=size, retry_after_s=_retry_after(answer)
+            status=answer.status, response=response, response_bytes=self._size, retry_after_s=_retry_after(answer)
         )
+
+    def answer_came(self) -> None:
+        """Keep a further piece."""
+        assert self._upstream is not None
+        answer = self._upstream.answer
+        self._touch()
+        answer.interim.clear()
+        if answer.pieces:
+            piece = answer.take()
+            self._size += len(piece)
+            if self._size <= defaults.MAX_STORED_RESPONSE_BYTES:
+                self._kept.append(piece)
+        if answer.done:
+            self._end(Failure.NONE, "")
+
+    def answer_failed(self, failure: CallFailure, reason: str) -> None:
+        """There is no more of it."""
+        self.unframed = failure is CallFailure.UNFRAMED
+        begun = failure in (CallFailure.UNFRAMED, CallFailure.BROKEN)
+        self._end(Failure.BROKEN if begun else Failure.NO_ANSWER, reason)
+
+    def body_sent(self) -> None:
+        """Nothing waits for that."""
+
+    def body_failed(self, error: OSError | Fault) -> None:
+        """The stored body can't be read."""
+        self._end(Failure.NO_ANSWER, f"the stored body can't be read: {error}")
+
+    def expire(self, cause: Cause) -> None:
+        """The agent gave no (further) byte for too long."""
+        self.timed_out = True
+        begun = self._upstream is not None and self._upstream.answer.head_done
+        self._end(Failure.BROKEN if begun else Failure.NO_ANSWER, "no answer in time")
+
+    def _touch(self) -> None:
+        self.deadline = self._sweeper.now + self._timeout_s
+
+    def _end(self, failure: Failure, reason: str) -> None:
+        if not self._done.is_set():
+            self._failure, self._reason = failure, reason
+            self.deadline = NEVER
+            self._done.set()
+
+
+def _request(record: Record, body: Iterable[bytes]) -> tuple[bytes, Iterable[bytes] | None]:
+    """Return what is sent at once, and the rest, which is pumped; None: there is none."""
+    head = record.head + _replay_fields(record)
+    size = record.body_bytes
+    if size > defaults.MAX_INLINE_BODY_BYTES:
+        return b"%bContent-Length: %d\r\n\r\n" % (head, size), body
+    if size or record.method in _OPEN_METHODS:
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, size, b"".join(body)), None
+    return head + b"\r\n", None
+
+
+def _is_up(target: Target) -> bool:
+    """The agent still listens: an answer that ended with its connection is whole."""
+    try:
+        target.connect().close()
+    except OSError:
+        return False
+    return True
 
 
 def _replay_fields(record: Record) -> bytes:
@@ -156,11 +248,3 @@ def _retry_after(answer: Answer) -> float | None:
                 return None
             return min(max(seconds, 0.0), defaults.MAX_RETRY_AFTER_S)
     return None
-
-
-def _iterate(body: Iterable[bytes]) -> Iterator[bytes]:
-    yield from body
-
-
-def _ignore(_head: bytes) -> None:
-    """Nobody waits for interim answers to a replay."""

@@ -1,21 +1,15 @@
-"""One container behind a route: its address, its idle connections and what is in flight.
+"""One container of an agent as the data plane sees it: an address, and connections that are kept open to it."""
 
-The pool is a stack: take and put are O(1), a connection is out of it while somebody uses it, and the state changes
-without I/O in between. Written by the data plane only, but for `retire`.
-"""
-
-import socket as stdlib_socket
 import time
 
-from gevent import socket
 from gevent.event import Event
 
 from agentainerd import defaults
+from agentainerd.proxy.upstream import Upstream
+from agentainerd.proxy.wire import connect
 
 MAX_IDLE_S = 60.0
-MAX_IDLE_UNSAFE_S = 1.0  # older: the agent may be about to close it
-TRUSTED_IDLE_S = 0.01
-_PEEK = stdlib_socket.MSG_PEEK | stdlib_socket.MSG_DONTWAIT
+MAX_IDLE_UNSAFE_S = 1.0  # for requests that can't be sent twice
 
 
 class Target:
@@ -24,7 +18,7 @@ class Target:
     Attributes:
         address: (host, port) where the agent listens, or the path of a Unix socket.
         container_id, started_at: which run of which container this is; a restart makes a new target.
-        in_flight: exchanges under way.
+        in_flight: calls under way.
         retired: set when the container of this run is known to be down.
     """
 
@@ -36,7 +30,7 @@ class Target:
         self.started_at = started_at
         self.in_flight = 0
         self.retired = Event()
-        self._idle: list[tuple[float, socket.socket]] = []
+        self._idle: list[Upstream] = []
 
     def __repr__(self) -> str:
         where = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
@@ -47,64 +41,56 @@ class Target:
         """Its container is down."""
         return bool(self.retired.is_set())
 
-    def take(self, *, repeatable: bool) -> socket.socket | None:
+    def take(self, *, repeatable: bool) -> Upstream | None:
         """Return an idle connection that the agent has not closed, or None.
 
-        For a request that can't be sent twice only one that was just used will do, and it is looked at first: a peek
-        costs a twelfth of a whole exchange, which a request that can be sent again saves (it is, on a new connection).
+        One that was closed is dropped as soon as the event loop hears of it. For a request that can't be sent twice that is
+        not enough: only a connection that was just used will do, and it is looked at first.
         """
         idle = self._idle
         while idle:
-            since, connection = idle[-1]
-            age_s = time.monotonic() - since
+            upstream = idle[-1]
+            age_s = time.monotonic() - upstream.idle_since
             if age_s > MAX_IDLE_S:
                 self.drop_idle()  # the last one put is the youngest
                 return None
-            if not repeatable and age_s > MAX_IDLE_UNSAFE_S:
+            if repeatable:
+                return idle.pop()
+            if age_s > MAX_IDLE_UNSAFE_S:
                 return None
             idle.pop()
-            if repeatable and age_s < TRUSTED_IDLE_S:
-                return connection
-            try:
-                connection._sock.recv(1, _PEEK)
-            except BlockingIOError:
-                return connection
-            except OSError:
-                pass  # reset while idle: as dead as one that was closed
-            connection.close()
+            if upstream.stream.is_quiet():
+                return upstream
+            upstream.close()
         return None
 
-    def connect(self) -> socket.socket:
-        """Open a connection.
+    def connect(self) -> Upstream:
+        """Open a connection. Blocks the greenlet.
 
         Raises:
             OSError: refused, unreachable, or not within CONNECT_TIMEOUT_S.
         """
-        if isinstance(self.address, str):
-            local = socket.socket(stdlib_socket.AF_UNIX)
-            try:
-                local.connect(self.address)
-            except OSError:
-                local.close()
-                raise
-            return local
-        connection = socket.create_connection(self.address, defaults.CONNECT_TIMEOUT_S)
-        connection.settimeout(None)
-        connection.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-        return connection
+        return Upstream(self, connect(self.address, defaults.CONNECT_TIMEOUT_S))
 
-    def put(self, connection: socket.socket) -> None:
+    def put(self, upstream: Upstream) -> None:
         """Give a connection back after a whole exchange; it is closed where there is no room or the container is down."""
         if len(self._idle) >= defaults.MAX_IDLE_UPSTREAMS or self.retired.is_set():
-            connection.close()
+            upstream.close()
         else:
-            self._idle.append((time.monotonic(), connection))
+            upstream.idle_since = time.monotonic()
+            self._idle.append(upstream)
+
+    def drop(self, upstream: Upstream) -> None:
+        """Close a connection that ended while it was idle."""
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+        upstream.close()
 
     def drop_idle(self) -> None:
         """Close every idle connection."""
         idle, self._idle = self._idle, []
-        for _, connection in idle:
-            connection.close()
+        for upstream in idle:
+            upstream.close()
 
     def retire(self) -> None:
         """Say that the container of this run is down; nothing is pooled any more."""

@@ -1,27 +1,27 @@
 """Upgrades (WebSocket and others): after 101 both sides are one raw tunnel. Never queued, never recorded."""
 
-import contextlib
 import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
-from gevent import socket
-
-from agentainerd.proxy import replies, upstream
+from agentainerd.proxy import replies
+from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.exchange import Exchange
-from agentainerd.proxy.http1 import Fault, Request
-from agentainerd.proxy.response import Answer
+from agentainerd.proxy.http1 import Request
 from agentainerd.proxy.routing import Gate, Route
+from agentainerd.proxy.target import Target
+from agentainerd.proxy.upstream import Failure
 from agentainerd.proxy.watch import NEVER
-from agentainerd.proxy.wire import receive, send
+from agentainerd.proxy.wire import Stream
 
 if TYPE_CHECKING:
-    from agentainerd.proxy.server import Connection, DataPlane
+    from agentainerd.proxy.connection import Connection
+    from agentainerd.proxy.server import DataPlane
 
 
-class Tunnel:
+class Tunnel(Delivery):
     """One upgrade of one client at one agent."""
 
-    __slots__ = ("_connection", "_exchange", "_path", "_plane", "_prefix", "_request", "_route")
+    __slots__ = ("_exchange", "_route")
 
     def __init__(
         self,
@@ -33,97 +33,78 @@ class Tunnel:
         path: bytes,
         prefix: bytes,
     ) -> None:
-        self._plane = plane
-        self._connection = connection
-        self._request = request
+        super().__init__(plane, connection, request, prefix=prefix, timeout_s=route.request_timeout_s)
         self._route = route
-        self._prefix = prefix
-        self._path = path
         self._exchange = Exchange(plane, connection, request, route, path=path, prefix=prefix)
+        self.id = self._exchange.id
 
     def run(self) -> None:
-        """Ask the agent to switch; tunnel if it does, pass its answer on if not."""
-        request, route, exchange = self._request, self._route, self._exchange
-        refusal = exchange.refusal()
+        """Ask the agent to switch. Blocks its greenlet. Raises OSError: the client is gone."""
+        request, route = self._request, self._route
+        refusal = self._exchange.refusal()
         if refusal:
-            exchange.say(refusal)
+            self.say(refusal)
             return
         target = route.pick() if route.wait_open(route.hold_timeout_s) is Gate.OPEN else None
         if target is None or not request.done:
-            exchange.say(replies.CANNOT_QUEUE)
+            self.say(replies.CANNOT_QUEUE)
             return
-        call = upstream.Call(target, self._connection.watched, self._plane.sweeper, timeout_s=route.request_timeout_s)
-        target.in_flight += 1
-        try:
-            self._converse(call)
-        finally:
-            target.in_flight -= 1
-            call.close()
-
-    def _converse(self, call: upstream.Call) -> None:
-        request, exchange = self._request, self._exchange
         fields = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
-        answer = Answer(may_switch=True)
+        if request.length >= 0:
+            fields += b"Content-Length: %d\r\n" % request.length
         try:
-            call.open(fresh=True, repeatable=False)
-            head = exchange.head + fields
-            if not call.send(head, b"".join(request.pieces), length=request.length):
-                raise ConnectionResetError
-            call.read_head(answer, self._connection.write)
-        except (upstream.Silent, OSError):
-            if self._connection.is_up:
-                exchange.say(replies.CANNOT_QUEUE)
-            return
-        except Fault:
-            exchange.say(replies.BAD_ANSWER)
-            return
-        if not answer.switched:
-            self._pass(call, answer)
-            return
-        client, early = self._connection.tunnel()
+            self._call(target.connect(), may_switch=True)
+            self._upstream.send(b"".join([self._exchange.head, fields, b"\r\n", *request.pieces]))  # type: ignore[union-attr]
+        except OSError:
+            self._hang_up()
+            self.say(replies.CANNOT_QUEUE)
+
+    def _may_pass(self) -> bool:
+        """An agent that did not switch has its answer passed on, and the connection ends."""
+        upstream = self._upstream
+        assert upstream is not None
+        if upstream.answer.switched:
+            upstream.pause()
+            self._connection.run(self._open)
+            return False
+        self._connection.close_after()
+        return True
+
+    def _unanswered(self, failure: Failure, target: Target, *, reused: bool, timed_out: bool) -> None:
+        self.say(replies.BAD_ANSWER if failure is Failure.GARBAGE else replies.CANNOT_QUEUE)
+
+    def _open(self) -> None:
+        """The agent switched: from now on bytes are copied both ways until both have ended."""
+        upstream, connection = self._upstream, self._connection
+        assert upstream is not None
+        answer = upstream.answer
+        client, early = connection.detach()
+        connection.deadline = NEVER
         lines = [b"HTTP/1.1 101 Switching Protocols\r\n", *answer.lines, b"Connection: Upgrade\r\n"]
         lines += [b"%b: %b\r\n" % field for field in answer.headers if field[0].lower() == b"upgrade"]
-        lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % exchange.id.encode())
-        self._connection.write(b"".join(lines) + answer.rest)
-        agent = call.raw()
-        self._splice(client, agent, early)
-
-    def _pass(self, call: upstream.Call, answer: Answer) -> None:
-        """The agent did not switch: its answer is passed on, and the connection ends."""
-        head, framing = upstream.answer_head(
-            answer, self._request, request_id=self._exchange.id, prefix=self._prefix, keep=False, missed=False
-        )
-        self._connection.close_after()
-        if answer.done:
-            self._connection.write(call.whole(answer, head, framing)[0])
-            return
+        lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % self.id.encode())
+        agent = upstream.detach()
+        back = None
         try:
-            for data in call.stream(answer, head, framing, lambda _piece: None):
-                self._connection.write(data)
-        except upstream.Broken:
-            self._connection.abort()
-
-    def _splice(self, client: socket.socket, agent: socket.socket, early: bytes) -> None:
-        """Copy both ways until both have ended; each end is passed on as such."""
-        watched = self._connection.watched
-        watched.deadline, watched.waits_for_agent = NEVER, False
-        if early:
-            send(agent, early)
-        back = self._plane.pumps.spawn(_copy, client, agent)
-        try:
+            client.write(b"".join(lines) + answer.rest)
+            if early:
+                agent.write(early)
+            back = self._plane.pumps.spawn(_copy, client, agent)
             _copy(agent, client)
             back.join()
         finally:
-            back.kill()
+            if back is not None:
+                back.kill()
+            self._hang_up()
+            connection.finish()
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _copy(source: Stream, sink: Stream) -> None:
     """Copy until the source ends, then end the sink's side; if either breaks, break both."""
     try:
-        while data := receive(source):
-            send(sink, data)
-        sink._sock.shutdown(stdlib_socket.SHUT_WR)
+        while data := source.read():
+            sink.write(data)
+        sink.shut(stdlib_socket.SHUT_WR)
     except OSError:
         for broken in (source, sink):
-            with contextlib.suppress(OSError):
-                broken._sock.shutdown(stdlib_socket.SHUT_RDWR)
+            broken.shut(stdlib_socket.SHUT_RDWR)

@@ -1,21 +1,15 @@
 """Deadlines of all exchanges, kept by one sweep instead of a timer each.
 
-A timer per wait would cost the hot path more than the wait. So whoever waits on a socket writes down until when
-(`deadline`, on the coarse clock `Sweeper.now`), and a sweep every SWEEP_S ends what is overdue by shutting the socket
-down: the waiting greenlet wakes with an end of file and reads in `cause` why. The same sweep notices clients that left
-while their agent is silent.
+A timer per wait would cost the hot path more than the wait. So whoever waits writes down until when (`deadline`, on the
+coarse clock `Sweeper.now`), and a sweep every SWEEP_S tells what is overdue.
 """
 
-import contextlib
-import socket as stdlib_socket
 import time
 from enum import StrEnum
 
 import gevent
-from gevent import socket
 
 SWEEP_S = 0.25
-_PEEK = stdlib_socket.MSG_PEEK | stdlib_socket.MSG_DONTWAIT
 _BATCH = 500  # then other greenlets get their turn
 NEVER = float("inf")
 
@@ -29,54 +23,27 @@ class Cause(StrEnum):
     SLOW_BODY = "slow body"
     TIMEOUT = "timeout"  # the agent gave no (further) byte
     STALLED = "stalled"  # the other side does not read
-    CLIENT_LEFT = "client left"
+    LINGERED = "lingered"  # the client did not close after its last answer
     STOPPED = "stopped"  # the data plane is going down
 
 
 class Watched:
-    """One greenlet's wait.
+    """Something that waits.
 
     Attributes:
-        client: the client's connection, or None (a replay).
-        upstream: the agent's connection while there is one.
         deadline: `Sweeper.now` at which the wait is over.
-        overdue: what is the cause then; says also which socket is shut down.
-        waits_for_agent: nothing is expected from the client, so its end of file means that it left.
-        cause: set when the wait was ended from outside.
+        overdue: what the cause is then.
     """
 
-    __slots__ = ("cause", "client", "deadline", "overdue", "upstream", "waits_for_agent")
+    __slots__ = ("deadline", "overdue")
 
-    def __init__(self, client: socket.socket | None = None) -> None:
-        self.client = client
-        self.upstream: socket.socket | None = None
+    def __init__(self) -> None:
         self.deadline = NEVER
         self.overdue = Cause.NONE
-        self.waits_for_agent = False
-        self.cause = Cause.NONE
 
-    def end(self, cause: Cause) -> None:
-        """End the wait: its greenlet wakes with an end of file or an error."""
-        self.cause = cause
-        self.deadline = NEVER
-        self.waits_for_agent = False
-        if cause in (Cause.TIMEOUT, Cause.CLIENT_LEFT, Cause.STALLED, Cause.STOPPED):
-            _shut(self.upstream, stdlib_socket.SHUT_RDWR)
-        if cause in (Cause.STALLED, Cause.STOPPED):
-            _shut(self.client, stdlib_socket.SHUT_RDWR)
-        if cause in (Cause.IDLE, Cause.SLOW_HEAD, Cause.SLOW_BODY):
-            _shut(self.client, stdlib_socket.SHUT_RD)
-
-    def has_left(self) -> bool:
-        """The client closed its side. False also where it sent more, which hides the end."""
-        if self.client is None:
-            return False
-        try:
-            return not self.client._sock.recv(1, _PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    def expire(self, cause: Cause) -> None:
+        """End the wait. Called in the sweeper's greenlet; must not block."""
+        raise NotImplementedError
 
 
 class Sweeper:
@@ -109,19 +76,11 @@ class Sweeper:
             self.sweep()
 
     def sweep(self) -> None:
-        """End what is overdue and what nobody waits for any more."""
+        """End what is overdue."""
         self.now = now = time.monotonic()
         for count, watched in enumerate(list(self._watched), 1):
             if now > watched.deadline:
-                watched.end(watched.overdue)
-            elif watched.waits_for_agent and watched.has_left():
-                watched.end(Cause.CLIENT_LEFT)
+                watched.deadline = NEVER
+                watched.expire(watched.overdue)
             if count % _BATCH == 0:
                 gevent.sleep(0)
-
-
-def _shut(connection: socket.socket | None, how: int) -> None:
-    if connection is None:
-        return
-    with contextlib.suppress(OSError):  # it is down already
-        connection._sock.shutdown(how)

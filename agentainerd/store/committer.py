@@ -52,9 +52,10 @@ class Batch:
         refused: the code of why it is not durable then, or "".
     """
 
-    __slots__ = ("_event", "calls", "done", "number", "ops", "refused", "size")
+    __slots__ = ("_event", "_then", "calls", "done", "number", "ops", "refused", "size")
 
     def __init__(self, refused: str = "") -> None:
+        self._then: list[Callable[[], None]] = []
         self.ops: list[bytes] = []
         self.calls: list[Call] = []
         self.size = 0
@@ -76,6 +77,10 @@ class Batch:
         if self.refused:
             raise refusal(self.refused)
 
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back once it is done; it is not yet. The callback must not block; what it raises is logged."""
+        self._then.append(callback)
+
     def release(self, refused: str = "") -> None:
         """Let everybody go who waits for it to be durable."""
         self.done = True
@@ -83,6 +88,12 @@ class Batch:
         if self._event is not None:
             self._event.set()
             self._event = None
+        callbacks, self._then = self._then, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                log.exception("what waited for the request journal failed")
 
 
 class Call:

@@ -10,6 +10,10 @@ class MemoryWrite:
 
     def __init__(self, error=None):
         self.error = error
+        self.refused = error.code if error else ""
+
+    def then(self, callback):
+        callback()
 
     def wait(self):
         if self.error:

@@ -57,7 +57,9 @@ def test_probes_of_health_are_answered_under_any_name(daemon):
     assert daemon.http("GET", "/livez", headers={"Host": "evil.example"})[0] == 200
 
 
-@pytest.mark.xfail(strict=True, reason="the data plane compares texts, and not addresses with networks (proxy/peers.py)")
+@pytest.mark.xfail(
+    strict=True, reason="the data plane compares texts, and not addresses with networks (proxy/peers.py)"
+)
 def test_the_client_behind_a_trusted_proxy_is_the_one_that_is_told_of(start_daemon):
     daemon = start_daemon(engine=False, config="server:\n  trusted_proxies: [127.0.0.0/8]\n")
 

@@ -36,7 +36,7 @@ def test_what_was_never_begun_leaves_no_record(recording, journal):
 
 def test_what_was_begun_is_settled_once(recording, journal, request_):
     recording.begin(request_)
-    assert recording.wait()
+    assert recording.is_durable
     recording.complete(200)
     journal.settled.clear()
 
@@ -60,6 +60,6 @@ def test_an_absent_journal_is_told(recording, journal, request_):
 
     recording.begin(request_)
 
-    assert not recording.wait()
+    assert not recording.is_durable
     with pytest.raises(Unavailable):
         recording.accept()

@@ -4,7 +4,7 @@ import socket
 
 import gevent
 import pytest
-from gevent.pool import Pool
+from gevent.pool import Group
 
 from agentainerd import defaults
 from agentainerd.model.requests import Record
@@ -20,7 +20,7 @@ from tests.fakes.agents import RawAgent, answer, body_of
 def replay(monkeypatch):
     """`replay(agent, method=..., body=...)`: one replay to it; `replay.routes` is the table."""
     monkeypatch.setattr(watch, "SWEEP_S", 0.02)
-    routes, sweeper, pumps = RouteTable(), Sweeper(), Pool(10)
+    routes, sweeper, pumps = RouteTable(), Sweeper(), Group()
     sweeping = gevent.spawn(sweeper.run)
     targets = []
 

@@ -7,11 +7,10 @@ from agentainerd.proxy.response import Answer
 
 
 def read(*pieces, **options):
-    answer = Answer(**options)
+    answer = Answer()
+    answer.reset(**options)
     for piece in pieces:
         answer.feed(piece)
-    if answer.status:
-        answer.read_fields()
     return answer
 
 
@@ -69,3 +68,43 @@ def test_a_switch_nobody_asked_for_is_a_fault():
     with pytest.raises(Fault):
         read(data)
     assert read(data, may_switch=True).rest == b"rest"
+
+
+def test_the_next_answer_of_a_connection_starts_anew():
+    answer = read(b"HTTP/1.1 404 Not Found\r\nSet-Cookie: a\r\nContent-Length: 2\r\n\r\nno")
+    assert answer.can_be_followed
+
+    for _ in range(2):
+        answer.reset()
+        answer.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        assert (answer.status, answer.phrase, answer.length, answer.take()) == (200, b"OK", -1, b"ok")
+        assert (answer.cookies, answer.overrun, answer.done) == ([], False, True)
+
+
+def test_an_answer_without_its_body_does_not_spoil_the_next_one():
+    answer = read(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", head_only=True)
+    assert answer.can_be_followed
+
+    answer.reset()
+    answer.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    assert (answer.take(), answer.done) == (b"ok", True)
+
+
+def test_a_long_body_of_known_length_passes_by_the_parser():
+    answer = read(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nab")
+    answer.feed(b"c" * 99_990)
+    assert not answer.done
+    answer.feed(b"d" * 8)
+    assert (answer.done, len(answer.take()), answer.can_be_followed) == (True, 100_000, True)
+
+    answer.reset()
+    answer.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert answer.can_be_followed
+
+
+def test_a_long_body_that_is_longer_than_said_is_an_overrun():
+    answer = read(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    answer.feed(b"x" * 100_001)
+
+    assert (answer.done, len(answer.take()), answer.overrun, answer.can_be_followed) == (True, 100_000, True, False)

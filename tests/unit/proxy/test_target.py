@@ -1,7 +1,5 @@
 """The pool of one target."""
 
-import select
-
 import pytest
 
 from agentainerd.proxy import target as module
@@ -36,11 +34,29 @@ def test_the_last_connection_put_is_the_first_taken(target):
 
 
 def test_a_connection_that_the_agent_closed_is_not_given_out(agent, target, eventually):
-    connection = target.connect()
+    target.put(target.connect())
     eventually(lambda: agent.open)
     agent.close()
-    eventually(lambda: select.select([connection], [], [], 0)[0])
+
+    eventually(lambda: repr(target).endswith("idle=0>"))
+    assert target.take(repeatable=True) is None
+
+
+def test_a_connection_on_which_the_agent_spoke_unasked_is_not_given_out(agent, target, eventually):
+    target.put(target.connect())
+    eventually(lambda: agent.open)
+    agent.open[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
+
+    eventually(lambda: repr(target).endswith("idle=0>"))
+
+
+def test_a_request_that_can_not_be_repeated_gets_no_connection_that_has_just_ended(agent, target, eventually):
+    connection = target.connect()
+    eventually(lambda: agent.open)
+    connection.pause()  # as long as the event loop does not turn, nobody has heard of it
     target.put(connection)
+    agent.close()
+    eventually(lambda: not connection.stream.is_quiet())
 
     assert target.take(repeatable=False) is None
 

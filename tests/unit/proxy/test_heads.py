@@ -1,8 +1,8 @@
-"""Heads and cookies on their way through; what a Call does on a wire is in test_exchange.py."""
+"""Heads and cookies on their way through."""
 
 import pytest
 
-from agentainerd.proxy.upstream import confined
+from agentainerd.proxy.heads import confined
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,414 @@
+"""One client connection: its requests, one after the other.
+
+Nearly everything here runs in the hub, called by the event loop, and must not block: what has to wait (for an agent that
+starts, for a body, for a connection, for the disk) goes on in a greenlet (`run`), and comes back when it is done.
+While a request is under way the client is listened to, so that it is known at once when it leaves.
+"""
+
+import logging
+import socket as stdlib_socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agentainerd import defaults
+from agentainerd.proxy import replies
+from agentainerd.proxy.delivery import Delivery, new_id
+from agentainerd.proxy.exchange import Exchange
+from agentainerd.proxy.http1 import Fault, Request, RequestReader
+from agentainerd.proxy.passage import Passage
+from agentainerd.proxy.upgrade import Tunnel
+from agentainerd.proxy.watch import NEVER, Cause, Watched
+from agentainerd.proxy.wire import PIECE, Stream
+
+if TYPE_CHECKING:
+    from agentainerd.proxy.server import DataPlane
+
+log = logging.getLogger(__name__)
+_AGENT = b"/agent/"
+_LINGER_S = 2.0
+_LINGER_BYTES = 1024 * 1024
+
+
+class Connection(Watched):
+    """One client connection; it serves itself from `start` to its end.
+
+    Attributes:
+        peer: the client's address.
+        cause: why it was ended from outside.
+        is_pumping: a greenlet reads the body of the request under way.
+    """
+
+    __slots__ = (
+        "_ahead", "_body_began", "_closing", "_delivery", "_forwarded", "_in_greenlet", "_plane", "_proceeding", "_reader",
+        "_request", "_stream", "cause", "is_pumping", "peer",
+    )  # fmt: skip
+
+    def __init__(self, plane: "DataPlane", stream: Stream, peer: str) -> None:
+        super().__init__()
+        self._plane = plane
+        self._stream = stream
+        self._reader = RequestReader()
+        self._request: Request | None = None
+        self._delivery: Delivery | None = None
+        self._closing = self._proceeding = self._in_greenlet = False
+        self._ahead = 0
+        self._body_began = 0.0
+        self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nVia: 1.1 agentainer\r\n" % peer.encode()
+        self.peer = peer
+        self.cause = Cause.NONE
+        self.is_pumping = False
+
+    def start(self) -> None:
+        """Serve requests from now on, until the client or we have enough. Does not block."""
+        self._plane.sweeper.add(self)
+        self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+        self.listen()
+
+    # ---- for whoever answers a request
+
+    @property
+    def is_up(self) -> bool:
+        """Nothing has ended it from outside."""
+        return self.cause is Cause.NONE and self._stream.fileno >= 0
+
+    @property
+    def is_broken(self) -> bool:
+        """What was pushed could not be written."""
+        return self._stream.broken is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way, and none has begun to arrive."""
+        return self._request is None and self._reader.idle
+
+    def can_go_on(self) -> bool:
+        """Another request may follow this one: its body was read, and both sides want to keep the connection."""
+        request = self._request
+        return (
+            request is not None
+            and request.keep_alive
+            and request.done
+            and not self._plane.draining
+            and not self._closing
+        )
+
+    def wait_for(self, cause: Cause, timeout_s: float) -> None:
+        """Give what is waited for now so long."""
+        self.deadline = self._plane.sweeper.now + timeout_s
+        self.overdue = cause
+
+    def push(self, data: bytes) -> bool:
+        """Write without blocking; False: not all of it went yet. Raises OSError: the client is gone."""
+        return self._stream.push(data)
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call once, when all is written after a `push` that returned False, or can't be (`is_broken`)."""
+        self._stream.on_drained = callback
+
+    def listen(self) -> None:
+        """Notice what the client does while its request is under way."""
+        self._stream.listen(self._readable)
+
+    def run(self, function: Callable[..., None], *arguments: object) -> None:
+        """Go on in a greenlet, with a function that may block; the client is not listened to meanwhile."""
+        self._stream.pause()
+        self._in_greenlet = True
+        self.is_pumping = False
+        self.deadline = NEVER
+        self._plane.greenlets.spawn(self._run, function, arguments)
+
+    def read_more(self) -> None:
+        """Read a further piece of the request under way. Blocks its greenlet.
+
+        Raises:
+            OSError: the client went away.
+            Fault: it sends nothing for too long, or what is no HTTP.
+        """
+        now = self._plane.sweeper.now
+        if not self._body_began:
+            self._body_began = now
+        self.wait_for(Cause.SLOW_BODY, defaults.BODY_IDLE_TIMEOUT_S)
+        data = self._stream.read()
+        self.deadline = NEVER
+        if not data:
+            if self.cause is Cause.SLOW_BODY:
+                raise Fault(408, "the body came too slowly")
+            raise ConnectionResetError("the client left in the middle of its request")
+        self._reader.feed(data)
+        if self._reader.broken:
+            raise self._reader.broken
+
+    def has_left(self) -> bool:
+        """The client closed its side, as far as can be seen: it may have sent more before."""
+        return self._stream.has_ended()
+
+    def forwarded_fields(self, request: Request) -> bytes:
+        """Return the lines that tell the agent who asked; a trusted proxy's own are continued."""
+        if not request.forwarded or self.peer not in self._plane.options.trusted_proxies:
+            return self._forwarded
+        came = dict(request.forwarded)
+        chain = came.get(b"x-forwarded-for", b"")
+        return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nVia: 1.1 agentainer\r\n" % (
+            chain + b", " if chain else b"",
+            self.peer.encode(),
+            came.get(b"x-forwarded-proto", b"http"),
+        )
+
+    def detach(self) -> tuple[Stream, bytes]:
+        """Hand the raw stream over, with the bytes that came behind the head of an upgrade."""
+        self._closing = True
+        self._stream.pause()
+        return self._stream, self._reader.rest
+
+    # ---- ends
+
+    def finish(self) -> None:
+        """The request under way is answered, or its answer is written already: go on with the next, or close."""
+        if self._stream.undrained:
+            self.wait_for(Cause.STALLED, defaults.WRITE_STALL_TIMEOUT_S)
+            self.when_drained(self._finish_drained)
+            return
+        go_on = self.can_go_on()
+        self._request = self._delivery = None
+        if not go_on:
+            self._linger()
+        elif not self._proceeding and not self._in_greenlet:
+            self._proceed()
+
+    def close_after(self) -> None:
+        """The end of the connection is the end of the answer."""
+        self._closing = True
+
+    def abort(self) -> None:
+        """Break the connection off, so that the client sees that its answer is not whole."""
+        self._close(reset=True)
+
+    def reject(self, fault: Fault) -> None:
+        """Say what is wrong with the request, and take nothing more from this connection."""
+        self._closing = True
+        self._request = self._delivery = None
+        try:
+            self.push(replies.encode(replies.malformed(fault.status, fault.reason), new_id(), close=True))
+        except OSError:
+            self._close()
+        else:
+            self._linger()
+
+    def expire(self, cause: Cause) -> None:
+        """Something was waited for too long."""
+        self.cause = cause
+        if cause is Cause.SLOW_BODY and (self._in_greenlet or self.is_pumping):
+            self._stream.shut(stdlib_socket.SHUT_RD)  # whoever reads wakes
+        elif cause is Cause.TIMEOUT and self._delivery is not None:
+            self.cause = Cause.NONE
+            self._delivery.timed_out()
+        elif cause in (Cause.STALLED, Cause.STOPPED) and self._delivery is not None:
+            self._delivery.client_left()
+        elif cause is Cause.SLOW_HEAD:
+            self.reject(Fault(408, "the head of the request came too slowly"))
+        elif cause is Cause.SLOW_BODY:
+            self.reject(Fault(408, "the body came too slowly"))
+        else:
+            self._close(reset=cause is Cause.STALLED)
+
+    def _finish_drained(self) -> None:
+        if self.is_broken:
+            self._close()
+        else:
+            self.finish()
+
+    def _linger(self) -> None:
+        """Let the client read the answer before its unread bytes make the kernel reset the connection (RFC 9112 9.6)."""
+        self._closing = True
+        if self._stream.undrained:
+            self.wait_for(Cause.STALLED, _LINGER_S)
+            self.when_drained(self._linger)
+            return
+        self._stream.shut(stdlib_socket.SHUT_WR)
+        self.wait_for(Cause.LINGERED, _LINGER_S)
+        self._ahead = 0
+        self._stream.listen(self._discard)
+
+    def _discard(self) -> None:
+        try:
+            data = self._stream.receive(PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._ahead += len(data)
+        if not data or self._ahead > _LINGER_BYTES:
+            self._close()
+
+    def _close(self, *, reset: bool = False) -> None:
+        self._closing = True
+        self.deadline = NEVER
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.abandon()
+        self._stream.close(reset=reset)
+        self._plane.forget(self)
+
+    # ---- requests
+
+    def _readable(self) -> None:
+        try:
+            data = self._stream.receive(PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            if not data:
+                self._left()
+                return
+            self._reader.feed(data)
+            if self._request is None:
+                self._proceed()
+            else:
+                self._ahead += len(data)
+                if self._ahead > PIECE:
+                    self._stream.pause()  # it pipelines; that much is enough for now
+        except Exception:
+            log.exception("connection failed", extra={"client": self.peer})
+            self._close(reset=True)
+
+    def _left(self) -> None:
+        if self._delivery is not None:
+            self._delivery.client_left()
+        else:
+            self._close()
+
+    def _proceed(self) -> None:
+        """Begin with the requests that have come, as far as they are answered at once."""
+        self._proceeding = True
+        try:
+            while self._request is None and not self._closing and self._next():
+                pass
+        finally:
+            self._proceeding = False
+
+    def _next(self) -> bool:
+        """Begin with the next request; False: there is none yet, or there will be none."""
+        reader = self._reader
+        if self._ahead:
+            self._ahead = 0
+            self.listen()
+        if not reader.requests:
+            self._await_head()
+            return False
+        request = reader.requests[0]
+        fault = request.fault or (None if request.done else reader.broken)
+        if fault is not None:
+            self.reject(fault)
+            return False
+        if not request.done and 0 < request.length <= defaults.MAX_INLINE_BODY_BYTES and not request.expects_continue:
+            self.wait_for(Cause.SLOW_BODY, defaults.BODY_IDLE_TIMEOUT_S)
+            return False
+        reader.requests.popleft()
+        self.overdue = Cause.NONE
+        self._body_began = 0.0
+        self._request = request
+        try:
+            self._dispatch(request)
+        except Fault as wrong:
+            self.reject(wrong)
+        except OSError:
+            self._left()
+        return True
+
+    def _await_head(self) -> None:
+        """There is no whole head: wait for one, unless there will be none."""
+        if self._reader.broken:
+            self.reject(self._reader.broken)
+        elif self._plane.draining:
+            self._close()
+        elif self._reader.idle:
+            self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+        elif self.overdue is not Cause.SLOW_HEAD:
+            self.wait_for(Cause.SLOW_HEAD, defaults.HEAD_TIMEOUT_S)
+
+    def _run(self, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        """A greenlet's part of a request: afterwards it is answered, or waits for its agent."""
+        try:
+            function(*arguments)
+        except Fault as fault:
+            self.reject(fault)
+        except OSError:
+            self._close(reset=True)
+        except Exception:
+            log.exception("connection failed", extra={"client": self.peer})
+            self._close(reset=True)
+        finally:
+            self._in_greenlet = False
+            self._come_back()
+
+    def _come_back(self) -> None:
+        """Go on in the hub after a greenlet's part."""
+        if self._closing or self.is_pumping:
+            return
+        self.listen()
+        if self._request is None:
+            self._proceed()
+
+    def _dispatch(self, request: Request) -> None:
+        if request.method == b"CONNECT":
+            self._say(replies.METHOD_NOT_ALLOWED, request)
+            return
+        target = _strip_authority(request)
+        ref, path, prefix = self._locate(request, target)
+        if ref is None:
+            passage = Passage(self._plane, self, request)
+            self._delivery = passage
+            self.run(passage.run)
+            return
+        route = self._plane.routes.find(ref)
+        if route is None:
+            unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
+            self._say(unknown, request)
+        elif request.upgrade and request.upgrade.lower() != b"h2c":
+            tunnel = Tunnel(self._plane, self, request, route, path=path, prefix=prefix)
+            self._delivery = tunnel
+            self.run(tunnel.run)
+        else:
+            self._delivery = exchange = Exchange(self._plane, self, request, route, path=path, prefix=prefix)
+            exchange.start()
+
+    def _locate(self, request: Request, target: bytes) -> tuple[bytes | None, bytes, bytes]:
+        """Return (agent, path at the agent, prefix), (None, ...) for the control API. Raw bytes; nothing is decoded."""
+        host = request.host
+        if host is not None:
+            name = host.rpartition(b":")[0] if host[-1:].isdigit() and b":" in host else host
+            suffix = self._plane.suffix
+            if name.endswith(suffix):
+                return name[: -len(suffix)].lower(), target, b""
+        if not target.startswith(_AGENT):
+            return None, target, b""
+        end = target.find(b"/", 7)
+        question = target.find(b"?", 7)
+        if end < 0 or 0 <= question < end:
+            end = question if question >= 0 else len(target)
+            return target[7:end], b"/" + target[end:], target[:end]
+        return target[7:end], target[end:], target[:end]
+
+    def _say(self, reply: replies.Reply, request: Request) -> None:
+        close = not self.can_go_on()
+        self.push(replies.encode(reply, new_id(), close=close, head_only=request.method == b"HEAD"))
+        self.finish()
+
+
+def _strip_authority(request: Request) -> bytes:
+    """Return the target without scheme and host; its host must be the one in Host (RFC 9112 3.2.2)."""
+    target = request.target
+    if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    query = b""
+    if not slash and b"?" in authority:
+        authority, _, query = authority.partition(b"?")
+        query = b"?" + query
+    if not mark or scheme.lower() != b"http" or (request.host is not None and authority != request.host):
+        raise Fault(400, "the target is neither a path nor an address of this host")
+    request.target = b"/" + path + query
+    return request.target

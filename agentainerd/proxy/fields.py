@@ -1,5 +1,7 @@
 """Header fields by kind: what is passed on, what is dropped, what the data plane reads itself."""
 
+import re
+
 PASS, DROP, HOST, CONNECTION, LENGTH, CODING, UPGRADE, EXPECT = range(8)
 AUTHORIZATION, KEY, PREFER, ACCEPT, VIA, TRACEPARENT, FORWARDED, COOKIE, KEEP_ALIVE = range(8, 17)
 
@@ -47,6 +49,7 @@ _ANSWER_KINDS = {
 }
 MAX_CACHED_NAMES = 4096
 _OURS = b"x-agentainer-"
+_MARK = re.compile(rb"[^a-z0-9]")
 
 
 class Names(dict[bytes, int]):
@@ -58,9 +61,10 @@ class Names(dict[bytes, int]):
 
     def __missing__(self, name: bytes) -> int:
         lower = name.lower()
-        plain = lower.replace(b"_", b"-").replace(b".", b"-")
+        plain = _MARK.sub(b"-", lower)
         kind = self._kinds.get(lower, PASS)
-        # `X_Agentainer_Replay` and `transfer.encoding` reach some servers as the names that they imitate.
+        # `X_Agentainer_Replay` and `transfer.encoding` reach some servers as the names that they imitate: a variable of
+        # CGI has one sign for all that is no letter or digit.
         if plain.startswith(_OURS) or (plain != lower and plain in self._kinds):
             kind = DROP
         if len(self) < MAX_CACHED_NAMES and len(name) <= 64:

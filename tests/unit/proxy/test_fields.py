@@ -14,6 +14,8 @@ from agentainerd.proxy.fields import ANSWER_NAMES, DROP, HOST, LENGTH, MAX_CACHE
         (b"transfer.encoding", DROP),
         (b"X-Agentainer-Anything", DROP),
         (b"x_AGENTAINER.replay", DROP),
+        (b"x~agentainer!Replay", DROP),
+        (b"Transfer+Encoding", DROP),
         (b"X-Agent", PASS),
         (b"TE", DROP),
         (b"x_custom", PASS),

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.hostile.oracle import frame
+from tests.hostile.oracle import End, Framed
 from tests.hostile.wire import StrictAgent, connect, finish, run_case
 
 HOST = b"Host: a\r\n"
@@ -209,7 +209,7 @@ def expect_refusal(plane, data: bytes, status: int):
                 connection.sendall(before + data + NEXT)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # refused before its end
-            got = finish(connection, frame(b"GET"))
+            got = finish(connection, Framed([], End.ERROR))
 
         assert (got.statuses, got.closed) == (statuses, True)
         assert [message.target for message in plane.agent.messages] == [b"/good"][: len(statuses) - 1]
@@ -233,7 +233,7 @@ def test_a_huge_length_is_not_cut_down_to_a_short_one(strict, length):
     """2^32 + 5 and -5 in 64 bits: the five bytes that come are not the body."""
     with connect(strict.address) as connection:
         connection.sendall(post(b"Content-Length: %b\r\n" % length) + NEXT)
-        got = finish(connection, frame(b""))
+        got = finish(connection, Framed([], End.NOTHING))
 
     assert (got.statuses, strict.agent.messages, strict.agent.violations) == ([], [], [])
 

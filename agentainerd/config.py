@@ -154,6 +154,7 @@ class SecurityConfig:
     default_token: str = _key("", values.text, env=("AGENTAINER_AUTH_TOKEN", "AGENTAINER_TOKEN"), secret=True)
     volume_roots: tuple[str, ...] = _key((), values.texts(values.absolute_folder), reload=True)
     allow_query_token: bool = _key(False, values.boolean)
+    host_ports: tuple[str, ...] = _key((), values.texts(values.host_port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,11 @@ def origin(value: object) -> str:
     return name
 
 
+def host_port(value: object) -> str:
+    """A TCP port, as text, or "*" for all."""
+    return "*" if value == "*" else str(integer(1, 65535)(value))
+
+
 def network(value: object) -> str:
     """A name that the engine takes for a network."""
     name = text(value)

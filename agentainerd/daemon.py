@@ -275,7 +275,7 @@ class Daemon:
         return Gateways(
             engine,
             self._plane.serve,
-            firewall.restrict,
+            partial(firewall.protect, host_ports=self._config.security.host_ports),
             port=port,
             is_covered=any(listener.getsockname()[0] in ("0.0.0.0", "::") for listener in tcp),
             closed_for=closed_for,

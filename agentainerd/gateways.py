@@ -22,25 +22,25 @@ LOOP = "networks"
 INTERVAL_S = 30.0
 
 Serve = Callable[[socket.socket], None]
-Restrict = Callable[[str, int], Enforcement]
+Protect = Callable[[Networks, int], Enforcement]
 
 
 class Gateways:
     """Listens on the networks' gateways at one port. Used by its loop only.
 
     `is_covered`: the daemon listens on all addresses already, so there is nothing to bind. `closed_for`: why agents must
-    not reach it at all; "" for no reason. `enforcement`: whether isolated agents are kept from the rest of this host;
-    None before that was tried.
+    not reach it at all; "" for no reason. `enforcement`: whether agents are kept from the rest of this host; None before that
+    was tried.
     """
 
     def __init__(
-        self, engine: Engine, serve: Serve, restrict: Restrict, *, port: int, is_covered: bool, closed_for: str
+        self, engine: Engine, serve: Serve, protect: Protect, *, port: int, is_covered: bool, closed_for: str
     ) -> None:
         self.addresses: list[str] = []
         self.enforcement: Enforcement | None = None
         self._engine = engine
         self._serve = serve
-        self._restrict = restrict
+        self._protect = protect
         self._port = port
         self._is_covered = is_covered
         self._closed_for = closed_for
@@ -55,15 +55,15 @@ class Gateways:
             Conflict, Failed: a network is not what it should be, or cannot be made.
         """
         networks = self._engine.ensure_networks()
-        self._close_host(networks.isolated_bridge)
+        self._close_host(networks)
         if self._is_covered or self._closed_for:
             return 0
         return sum(self._listen(address) for address in _addresses(networks) if address not in self.addresses)
 
-    def _close_host(self, bridge: str) -> None:
-        before, self.enforcement = self.enforcement, self._restrict(bridge, self._port)
+    def _close_host(self, networks: Networks) -> None:
+        before, self.enforcement = self.enforcement, self._protect(networks, self._port)
         if self.enforcement != before and not self.enforcement.enforced:
-            log.warning("agents without egress can reach services of this host: %s", self.enforcement.why)
+            log.warning("agents can reach services of this host: %s", self.enforcement.why)
 
     def _listen(self, address: str) -> bool:
         try:

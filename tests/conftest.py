@@ -12,6 +12,7 @@ import pytest  # noqa: E402
 
 pytest_plugins = [
     "tests.fakes.docker",
+    "tests.fakes.hosts",
     "tests.fakes.engine",
     "tests.fakes.planes",
     "tests.fakes.redis",

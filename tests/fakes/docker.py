@@ -30,7 +30,9 @@ import docker.errors
 import pytest
 
 from agentainerd import defaults
+from agentainerd.engine import firewall
 from agentainerd.engine.docker_engine import DockerEngine
+from agentainerd.engine.networks import bridge_of
 from agentainerd.errors import NotFound, Unavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,6 +61,7 @@ class Sandbox:
         with _client(self.host) as client:
             for network in client.networks(names=[self.network, self.isolated_network]):
                 if network["Name"] in (self.network, self.isolated_network):
+                    firewall.lift(bridge_of(network))
                     with suppress(docker.errors.NotFound):
                         client.remove_network(network["Id"])
 

@@ -5,45 +5,21 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import docker
 import gevent
-import psutil
 import pytest
 from gevent import socket
-from gevent.server import StreamServer
 
 from agentainerd.engine import firewall
 from agentainerd.engine.docker_engine import DockerEngine
 from agentainerd.errors import Conflict
 from agentainerd.model.containers import Container, ContainerSpec
 from tests.fakes.docker import new_sandbox, run_inside
+from tests.fakes.hosts import addresses_of_this_host, host_server, knock
 
 pytestmark = pytest.mark.docker
-
-KNOCK = """
-import json, socket, sys
-def knock(host, port):
-    try:
-        with socket.create_connection((host, port), 1.0) as connection:
-            connection.settimeout(2.0)
-            return connection.recv(100).decode() or "closed"
-    except OSError as error:
-        return type(error).__name__
-print(json.dumps([knock(host, port) for host, port in TARGETS]))
-"""
-
-
-@contextmanager
-def host_server(address: str, says: bytes) -> Iterator[int]:
-    """Serve on an address of the host; give the port."""
-    server = StreamServer((address, 0), lambda connection, _: connection.sendall(says))
-    server.start()
-    try:
-        yield server.server_port
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -62,11 +38,6 @@ def deploy(docker_engine: DockerEngine, agent_image: str) -> Callable[..., Conta
         return docker_engine.start(docker_engine.create(spec))
 
     return deploy
-
-
-def knock(client: docker.APIClient, box: Container, *targets: tuple[str, int]) -> list[str]:
-    """Return what the container gets from each target: the first bytes, or the error."""
-    return run_inside(client, box.id, KNOCK.replace("TARGETS", repr(list(targets))))
 
 
 def names_of(client: docker.APIClient, box: Container, *names: str) -> list[str]:
@@ -121,44 +92,19 @@ def test_host_docker_internal_is_the_gateway_of_the_agents_own_network(deploy, d
     assert names_of(docker_client, deploy("b", egress=False), "host.docker.internal") == [networks.isolated_gateway]
 
 
-@pytest.fixture
-def outside() -> Iterator[tuple[str, int]]:
-    """A host beyond this one, and its port: a network namespace behind a cable, where a server says "outside"."""
-    if os.geteuid() != 0:
-        pytest.skip("a network namespace needs root")
-    name = f"out{uuid.uuid4().hex[:8]}"
-    block = f"198.18.{os.getpid() % 250}"
-    server = (
-        f"import socket; s = socket.create_server(('{block}.2', 7000)); print(1, flush=True)\n"
-        "while True:\n    c = s.accept()[0]; c.sendall(b'outside'); c.close()"
-    )
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-    try:
-        ip("netns", "add", name)
-        ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("addr", "add", f"{block}.1/24", "dev", name)
-        ip("link", "set", name, "up")
-        for words in (("addr", "add", f"{block}.2/24", "dev", "eth0"), ("link", "set", "eth0", "up")):
-            ip("-n", name, *words)
-        ip("-n", name, "route", "add", "default", "via", f"{block}.1")
-        with subprocess.Popen(
-            ["ip", "netns", "exec", name, sys.executable, "-c", server], stdout=subprocess.PIPE
-        ) as running:
-            assert running.stdout is not None
-            assert running.stdout.readline() == b"1\n"
-            yield f"{block}.2", 7000
-            running.kill()
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
-        subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
-
-
 def test_only_an_agent_with_egress_reaches_the_world(deploy, docker_client, outside):
-    assert knock(docker_client, deploy("a"), outside) == ["outside"]
-    assert knock(docker_client, deploy("b", egress=False), outside) == ["TimeoutError"]
+    place = (outside.address, outside.port)
+
+    assert knock(docker_client, deploy("a").id, place) == ["outside"]
+    assert knock(docker_client, deploy("b", egress=False).id, place) == ["TimeoutError"]
+
+
+@pytest.fixture
+def protected(docker_engine: DockerEngine) -> Iterator[Callable[..., firewall.Enforcement]]:
+    networks = docker_engine.ensure_networks()
+    yield lambda port, **options: firewall.protect(networks, port, **options)
+    firewall.lift(networks.bridge)
+    firewall.lift(networks.isolated_bridge)
 
 
 @pytest.fixture
@@ -189,7 +135,7 @@ def test_an_agent_without_egress_reaches_the_daemons_port_and_nothing_else(
 
         seen = knock(
             docker_client,
-            closed_box,
+            closed_box.id,
             (networks.isolated_gateway, daemon),
             (networks.isolated_gateway, other),
             *((address, everywhere) for address in addresses_of_this_host()),
@@ -197,17 +143,39 @@ def test_an_agent_without_egress_reaches_the_daemons_port_and_nothing_else(
 
         assert seen[0] == "daemon"
         assert set(seen[1:]) == {"TimeoutError"}
-        # With egress, the host is as open as the original's network document says.
-        assert knock(docker_client, open_box, (networks.gateway, everywhere)) == ["secret"]
+        # Another bridge has rules of its own.
+        assert knock(docker_client, open_box.id, (networks.gateway, everywhere)) == ["secret"]
 
 
-def addresses_of_this_host() -> list[str]:
-    return [
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family == socket.AF_INET and not address.address.startswith("127.")
-    ]
+def test_an_agent_with_egress_reaches_the_ports_of_the_host_that_it_may(
+    deploy, docker_client, docker_engine, protected
+):
+    gateway = docker_engine.ensure_networks().gateway
+    box = deploy("a").id
+    with ExitStack() as servers:
+        daemon, database, other = (servers.enter_context(host_server("0.0.0.0", b"here")) for _ in range(3))
+        places = [(gateway, port) for port in (daemon, database, other)]
+
+        needs_root(protected(daemon))
+        assert knock(docker_client, box, *places) == ["here", "TimeoutError", "TimeoutError"]
+
+        protected(daemon, host_ports=(str(database),))
+        assert knock(docker_client, box, *places) == ["here", "here", "TimeoutError"]
+
+        protected(daemon, host_ports=("*",))
+        assert knock(docker_client, box, *places) == ["here", "here", "here"]
+
+
+def test_metadata_services_are_dropped_and_the_rest_of_the_world_is_not(
+    deploy, docker_client, docker_engine, protected, outside
+):
+    box, bridge = deploy("a").id, docker_engine.ensure_networks().bridge
+    places = [(outside.address, outside.port), (outside.metadata, outside.port)]
+    needs_root(protected(8081))
+    assert knock(docker_client, box, *places) == ["outside", "TimeoutError"]
+
+    firewall.lift(bridge)
+    assert knock(docker_client, box, *places) == ["outside", "outside"]  # it is the rule that does it
 
 
 def test_the_host_still_reaches_agents_behind_the_rules(deploy, eventually, restricted):
@@ -233,6 +201,25 @@ def test_the_rules_are_set_once_replaced_and_lifted(docker_engine, restricted):
     firewall.lift(bridge)
 
     assert not [line for line in firewall_rules() if bridge in line and "AGENTAINER" in line]
+
+
+def test_the_capability_is_enough_to_set_the_rules(docker_engine, restricted):
+    networks = docker_engine.ensure_networks()
+    needs_root(restricted(8081))
+    program = (
+        "import os, sys\nfrom agentainerd.engine import firewall\nfrom agentainerd.model.containers import Networks\n"
+        f"print(os.geteuid(), firewall.protect(Networks('', '', {networks.bridge!r}, {networks.isolated_bridge!r}), 8083))"
+    )
+
+    done = subprocess.run(
+        [
+            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin,+net_raw",
+            "--ambient-caps=+net_admin,+net_raw", sys.executable, "-c", program,
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.stdout == "65534 Enforcement(enforced=True, why='')\n", done.stderr
 
 
 def firewall_rules() -> list[str]:

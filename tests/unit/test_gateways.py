@@ -41,15 +41,15 @@ class Firewall:
         self.rules = []
         self._answers = list(answers)
 
-    def restrict(self, bridge: str, port: int) -> Enforcement:
-        self.rules.append((bridge, port))
+    def protect(self, networks: Networks, port: int) -> Enforcement:
+        self.rules.append((networks.bridge, networks.isolated_bridge, port))
         return self._answers.pop(0) if self._answers else Enforcement(True)
 
 
 def gateways_of(engine, served, port, firewall=None, **changes):
     firewall = firewall or Firewall()
     made = Gateways(
-        engine, served.append, firewall.restrict,
+        engine, served.append, firewall.protect,
         port=port, is_covered=False, closed_for="", **changes,
     )  # fmt: skip
     return made, firewall.rules
@@ -63,7 +63,7 @@ def test_both_gateways_are_served_once(served, port):
 
     assert [listener.getsockname() for listener in served] == [("127.0.0.2", port), ("127.0.0.3", port)]
     assert made.addresses == ["127.0.0.2", "127.0.0.3"]
-    assert rules == [("agentainer1", port)] * 2
+    assert rules == [("agentainer0", "agentainer1", port)] * 2
     assert made.enforcement == Enforcement(True)
 
 
@@ -75,7 +75,7 @@ def test_a_new_address_is_served_too(served, port):
     engine.networks = Networks("127.0.0.4", "127.0.0.3", bridge="br-1", isolated_bridge="br-2")
 
     assert made.run_once(1) == 1
-    assert rules == [("agentainer1", port), ("br-2", port)]
+    assert rules == [("agentainer0", "agentainer1", port), ("br-1", "br-2", port)]
 
 
 def test_an_address_that_is_not_up_yet_is_tried_again(served, port):
@@ -118,12 +118,12 @@ def test_an_engine_that_is_away_is_the_loops_matter(served, port):
 )
 def test_nothing_is_bound_where_it_is_covered_or_closed_but_the_firewall_is_set(served, port, changes, caplog):
     firewall = Firewall()
-    made = Gateways(TwoNetworks(), served.append, firewall.restrict, port=port, **changes)
+    made = Gateways(TwoNetworks(), served.append, firewall.protect, port=port, **changes)
 
     assert made.run_once(0) == 0
 
     assert served == []
-    assert firewall.rules == [("agentainer1", port)]
+    assert firewall.rules == [("agentainer0", "agentainer1", port)]
     assert ("agents cannot reach the daemon: why" in caplog.text) is bool(changes["closed_for"])
 
 
@@ -133,9 +133,9 @@ def test_a_firewall_that_cannot_be_set_is_said_once(served, port, caplog):
 
     made.run_once(0)
     made.run_once(1)
-    assert caplog.text.count("agents without egress can reach services of this host: there is no iptables") == 1
+    assert caplog.text.count("agents can reach services of this host: there is no iptables") == 1
     assert made.enforcement == no
 
     made.run_once(2)
     made.run_once(3)
-    assert caplog.text.count("agents without egress") == 2
+    assert caplog.text.count("agents can reach services") == 2

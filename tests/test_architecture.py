@@ -18,7 +18,7 @@ ALLOWED = {
     "agentainerd.engine": {
         "agentainerd.engine", "agentainerd.model", "docker", "requests", "urllib3", "psutil", "gevent", *EDGE,
     },
-    "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", *EDGE},
+    "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", "msgspec", *EDGE},
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",

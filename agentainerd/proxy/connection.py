@@ -10,6 +10,8 @@ import socket as stdlib_socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import gevent
+
 from agentainerd import defaults
 from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery, new_id
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 _AGENT = b"/agent/"
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
+_HALF_CLOSED_S = 1.0
+"""Who closes its side may still read: an answer that comes so soon is sent. Nobody can tell that from having left."""
 
 
 class Connection(Watched):
@@ -39,8 +43,8 @@ class Connection(Watched):
     """
 
     __slots__ = (
-        "_ahead", "_body_began", "_closing", "_delivery", "_forwarded", "_in_greenlet", "_plane", "_proceeding", "_reader",
-        "_request", "_stream", "cause", "is_pumping", "peer",
+        "_ahead", "_body_began", "_closing", "_delivery", "_ended", "_forwarded", "_in_greenlet", "_plane", "_proceeding",
+        "_reader", "_request", "_stream", "cause", "is_pumping", "peer",
     )  # fmt: skip
 
     def __init__(self, plane: "DataPlane", stream: Stream, peer: str) -> None:
@@ -50,7 +54,7 @@ class Connection(Watched):
         self._reader = RequestReader()
         self._request: Request | None = None
         self._delivery: Delivery | None = None
-        self._closing = self._proceeding = self._in_greenlet = False
+        self._closing = self._ended = self._proceeding = self._in_greenlet = False
         self._ahead = 0
         self._body_began = 0.0
         self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nVia: 1.1 agentainer\r\n" % peer.encode()
@@ -107,7 +111,8 @@ class Connection(Watched):
 
     def listen(self) -> None:
         """Notice what the client does while its request is under way."""
-        self._stream.listen(self._readable)
+        if not self._ended:
+            self._stream.listen(self._readable)
 
     def run(self, function: Callable[..., None], *arguments: object) -> None:
         """Go on in a greenlet, with a function that may block; the client is not listened to meanwhile."""
@@ -257,10 +262,11 @@ class Connection(Watched):
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            self._left()
+            return
         try:
             if not data:
-                self._left()
+                self._end()
                 return
             self._reader.feed(data)
             if self._request is None:
@@ -272,6 +278,19 @@ class Connection(Watched):
         except Exception:
             log.exception("connection failed", extra={"client": self.peer})
             self._close(reset=True)
+
+    def _end(self) -> None:
+        """The client closed its side."""
+        self._ended = True
+        self._stream.pause()
+        if self._request is None:
+            self._close()
+        else:
+            gevent.spawn_later(_HALF_CLOSED_S, self._give_up_on, self._request)
+
+    def _give_up_on(self, request: Request) -> None:
+        if self._request is request and not self._closing:
+            self._left()
 
     def _left(self) -> None:
         if self._delivery is not None:
@@ -321,7 +340,7 @@ class Connection(Watched):
         """There is no whole head: wait for one, unless there will be none."""
         if self._reader.broken:
             self.reject(self._reader.broken)
-        elif self._plane.draining:
+        elif self._plane.draining or self._ended:
             self._close()
         elif self._reader.idle:
             self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)

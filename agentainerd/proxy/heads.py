@@ -4,7 +4,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from agentainerd.proxy.http1 import Request
-from agentainerd.proxy.replies import PHRASES
 from agentainerd.proxy.response import Answer
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ class Framing(Enum):
     LENGTH = 1
     CHUNKED = 2
     CLOSE = 3
-
-
-_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in PHRASES.items()}
 
 
 def request_head(request: Request, path: bytes, *, prefix: bytes, connection: "Connection", request_id: str) -> bytes:
@@ -49,8 +45,7 @@ def answer_head(
 
     `prefix` confines cookies to the agent's path. `missed`: the journal is away, and the answer says so.
     """
-    lines = [_status_line(answer)]
-    lines += answer.lines
+    lines = [answer.line, *answer.lines]
     for cookie in answer.cookies:
         lines += (b"Set-Cookie: ", confined(cookie, prefix) if prefix else cookie, b"\r\n")
     framing = Framing.NONE
@@ -77,7 +72,7 @@ def answer_head(
 def stored_head(answer: Answer) -> bytes:
     """Return the answer's head as the journal keeps it: no framing, no empty line."""
     cookies = [b"Set-Cookie: %b\r\n" % cookie for cookie in answer.cookies]
-    return b"".join([_status_line(answer), *answer.lines, *cookies])
+    return b"".join([answer.line, *answer.lines, *cookies])
 
 
 def confined(cookie: bytes, prefix: bytes) -> bytes:
@@ -93,13 +88,6 @@ def confined(cookie: bytes, prefix: bytes) -> bytes:
             kept.append(part)
     kept.append(b"Path=" + prefix + (path or b"/"))
     return b"; ".join(kept)
-
-
-def _status_line(answer: Answer) -> bytes:
-    line = _STATUS_LINES.get(answer.status)
-    if line is None or answer.phrase != PHRASES[answer.status]:
-        return b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.phrase)
-    return line
 
 
 def framed(head: bytes, body: bytes, framing: Framing) -> bytes:

@@ -1,12 +1,16 @@
-"""Requests in HTTP/1.1: what httptools (llhttp, strict) parses, plus the checks that it leaves out. No sockets, no clock.
+"""Requests in HTTP/1.1. No sockets, no clock.
 
 A reader gets bytes as they come (`feed`) and keeps messages; it never looks back and never raises: what is wrong with
-a message is in its `fault`. Heads are rebuilt from the parsed fields, never copied, so nothing ambiguous is passed on.
+a message is in its `fault`. A head that is here whole and plain is taken line by line (fields.py: `Lines`); everything else
+goes to httptools (llhttp, strict), with the checks that it leaves out. Heads are rebuilt from fields, never copied, so
+nothing ambiguous is passed on.
 """
 
+import re
 from collections import deque
 
 import httptools
+import msgspec
 
 from agentainerd import defaults
 from agentainerd.proxy.fields import (
@@ -18,16 +22,19 @@ from agentainerd.proxy.fields import (
     EXPECT,
     FORWARDED,
     HOST,
-    KEEP_ALIVE,
     KEY,
     LENGTH,
     MAX_CACHED_NAMES,
+    ORIGIN,
     PASS,
     PREFER,
     REQUEST_NAMES,
     TRACEPARENT,
     UPGRADE,
     VIA,
+    Field,
+    Lines,
+    field,
 )
 
 _CHUNK_FRAME = 24
@@ -43,47 +50,36 @@ class Fault(Exception):
         self.reason = reason
 
 
-class Request:
+class Request(msgspec.Struct, gc=False, eq=False):
     """One request as it arrives. The head is whole and checked once `head_done`; the body once `done`.
 
-    `lines` are the end-to-end fields for the agent, as a flat list of pieces. `length` is Content-Length, -1 where there
-    is none. `pieces` holds the body that was read and not yet taken.
+    `lines` are the end-to-end fields for the agent, each whole with its CRLF. `length` is Content-Length, -1 where there
+    is none. `pieces` holds the body that was read and not yet taken. `headers`: as a parser read them.
     """
 
-    __slots__ = (
-        "accepts_events", "authorization", "chunked", "done", "expects_continue", "fault", "forwarded", "head_done",
-        "headers", "host", "keep_alive", "key", "length", "lines", "method", "minor", "own_vias", "pieces", "prefer",
-        "target", "traced", "upgrade",
-    )  # fmt: skip
-    accepts_events: bool
-    authorization: bytes | None
-    chunked: bool
-    done: bool
-    expects_continue: bool
-    fault: Fault | None
-    forwarded: list[tuple[bytes, bytes]]
-    head_done: bool
-    headers: list[tuple[bytes, bytes]]
-    host: bytes | None
-    keep_alive: bool
-    key: bytes | None
-    length: int
-    lines: list[bytes]
-    method: bytes
-    minor: int
-    own_vias: int
-    pieces: list[bytes]
-    prefer: bytes
-    target: bytes
-    traced: bool
-    upgrade: bytes
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.pieces: list[bytes] = []
-        self.head_done = self.done = False
-        self.fault: Fault | None = None
+    method: bytes = b""
+    target: bytes = b""
+    minor: int = 1
+    lines: list[bytes] = []
+    pieces: list[bytes] = []
+    length: int = -1
+    host: bytes | None = None
+    origin: bytes | None = None
+    authorization: bytes | None = None
+    key: bytes | None = None
+    prefer: bytes = b""
+    upgrade: bytes = b""
+    forwarded: tuple[tuple[bytes, bytes], ...] = ()
+    headers: list[tuple[bytes, bytes]] = []
+    own_vias: int = 0
+    accepts_events: bool = False
+    chunked: bool = False
+    expects_continue: bool = False
+    keep_alive: bool = True
+    traced: bool = False
+    head_done: bool = False
+    done: bool = False
+    fault: Fault | None = None
 
     @property
     def has_body(self) -> bool:
@@ -91,13 +87,29 @@ class Request:
         return self.chunked or self.length > 0
 
 
+_REQUEST_LINE = re.compile(rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
+_lines = Lines(REQUEST_NAMES, max_line_bytes=defaults.MAX_HEADER_LINE_BYTES)
+
+
 class RequestReader:
     """The requests of one connection, in order; `requests` holds those whose head is whole."""
 
-    __slots__ = ("_current", "_overhead", "_parser", "_raw", "_slack", "_trailer_bytes", "broken", "rest", "requests")
+    __slots__ = (
+        "_current",
+        "_left",
+        "_overhead",
+        "_parser",
+        "_raw",
+        "_slack",
+        "_trailer_bytes",
+        "broken",
+        "rest",
+        "requests",
+    )
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = None
+        self._left = 0
         self._current: Request | None = None
         self._raw = b""
         self._slack = self._overhead = self._trailer_bytes = 0
@@ -113,6 +125,61 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection; look at `requests` and `broken` afterwards."""
+        while data:
+            if self._left:
+                data = self._take_body(data)
+                continue
+            rest = self._read_head(data) if self._current is None else None
+            if rest is None:
+                self._parse(data)
+                return
+            data = rest
+
+    def _read_head(self, data: bytes) -> bytes | None:
+        """Take a plain head that `data` begins with; return what follows its request, or None: it is the parser's."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end + 4 > defaults.MAX_HEAD_BYTES or self.broken is not None:
+            return None
+        raw = data[:end].split(b"\r\n")
+        line = _REQUEST_LINE.fullmatch(raw[0])
+        if line is None or len(raw) > defaults.MAX_HEADERS or len(raw[0]) > defaults.MAX_TARGET_BYTES:
+            return None
+        known = _lines
+        fields = [known[each] for each in raw[1:]]
+        if None in fields:
+            return None
+        request = Request(line[1], line[2], head_done=True)
+        try:
+            _read_fields(request, fields)  # type: ignore[arg-type]
+        except Fault as fault:
+            request.fault = fault
+        self.requests.append(request)
+        end += 4
+        if request.length <= 0:
+            request.done = True
+            return data[end:]
+        self._left = request.length
+        self._current = request
+        return self._take_body(data[end:])
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Take of a body of known length what is here; return what follows it."""
+        current, left = self._current, self._left
+        assert current is not None
+        if len(data) < left:
+            self._left = left - len(data)
+            if data:
+                current.pieces.append(data)
+            return b""
+        current.pieces.append(data if len(data) == left else data[:left])
+        current.done = True
+        self._left = 0
+        self._current = None
+        return data[left:]
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         begun = self._current
         held = 0
         if begun is None:
@@ -130,15 +197,18 @@ class RequestReader:
         except httptools.HttpParserError as error:
             self._break(error)
         current = self._current
-        if current is None:
-            return
+        if current is not None:
+            self._measure(current, begun, len(data), held)
+
+    def _measure(self, current: Request, begun: Request | None, size: int, held: int) -> None:
+        """Bound the request that is not whole yet. `begun`: the one that was not whole before the last `size` bytes."""
         if not current.head_done:
             if current is not begun:
-                self._slack = len(data) if begun is not None or self.requests else 0
+                self._slack = size if begun is not None or self.requests else 0
             if len(self._raw) - self._slack > defaults.MAX_HEAD_BYTES:
                 self._refuse(current, Fault(431 if current.headers else 414, "the head of the request is too large"))
         elif current is begun and current.chunked:
-            self._count_overhead(current, len(data), held)
+            self._count_overhead(current, size, held)
 
     def _count_overhead(self, current: Request, size: int, held: int) -> None:
         """Bound what comes beside a chunked body and is dropped: extensions, and trailers that are not whole yet."""
@@ -184,12 +254,14 @@ class RequestReader:
         """Check the head and hand the request over."""
         current = self._current
         assert current is not None
+        assert self._parser is not None
         current.method = self._parser.get_method()
         current.minor = 1 if self._parser.get_http_version() == "1.1" else 0
         current.head_done = True
         try:
             _check_line(current, self._raw)
-            _read_fields(current)
+            current.keep_alive = current.minor == 1
+            _read_fields(current, [_field(name, value) for name, value in current.headers])
             if current.chunked:
                 self._overhead = self._trailer_bytes = 0
         except Fault as fault:
@@ -224,81 +296,78 @@ def _head_size(request: Request) -> int:
     return len(request.method) + len(request.target) + 12 + fields + 2
 
 
-def _read_fields(request: Request) -> None:
-    headers = request.headers
-    if len(headers) > defaults.MAX_HEADERS:
+def _field(name: bytes, value: bytes) -> Field:
+    if len(value) > defaults.MAX_HEADER_LINE_BYTES or len(name) > 256:
+        raise Fault(431, f"a header field is longer than {defaults.MAX_HEADER_LINE_BYTES} bytes")
+    return field(REQUEST_NAMES, name, value)
+
+
+def _read_fields(request: Request, fields: list[Field]) -> None:
+    if len(fields) > defaults.MAX_HEADERS:
         raise Fault(431, f"more than {defaults.MAX_HEADERS} header fields")
-    request.length = -1
-    request.chunked = request.expects_continue = request.accepts_events = request.traced = False
-    request.keep_alive = request.minor == 1
-    request.host = request.authorization = request.key = None
-    request.prefer = request.upgrade = b""
-    request.forwarded = []
-    request.own_vias = 0
-    lines: list[bytes] = []
-    request.lines = lines
+    lines = request.lines
     dropped: tuple[bytes, ...] = ()
-    names = REQUEST_NAMES
-    for name, value in headers:
-        kind = names[name]
+    for kind, line, name, value in fields:
         if kind == PASS:
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(line)
         elif kind == CONNECTION:
             dropped += _read_connection(request, value)
         elif kind != DROP:
             _read_special(request, kind, name, value)
-        if len(value) > defaults.MAX_HEADER_LINE_BYTES or len(name) > 256:
-            raise Fault(431, f"a header field is longer than {defaults.MAX_HEADER_LINE_BYTES} bytes")
+            if kind not in _TAKEN:
+                lines.append(line)
     if request.host is None and request.minor == 1:
         raise Fault(400, "no Host")
     if dropped:
         drop_fields(lines, dropped)
 
 
-def _read_special(request: Request, kind: int, name: bytes, value: bytes) -> None:  # noqa: C901, PLR0912 - one case a field
+_TAKEN = frozenset((LENGTH, CODING, EXPECT, UPGRADE, FORWARDED))  # not passed on, or made anew
+
+
+def _read_special(request: Request, kind: int, name: bytes, value: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a field
     if kind == HOST:
         if request.host is not None:
             raise Fault(400, "more than one Host")
-        request.host = value = value.strip()
         if not _is_host(value):
             raise Fault(400, "Host is not a host")
+        request.host = value
     elif kind == LENGTH:
+        if request.length >= 0:
+            raise Fault(400, "more than one Content-Length")
         request.length = int(value)
-        return
     elif kind == CODING:
-        if value.strip().lower() != b"chunked" or request.minor == 0:
+        if value.lower() != b"chunked" or request.minor == 0:
             raise Fault(400, "Transfer-Encoding must be chunked, and HTTP/1.1")
         request.chunked = True
-        return
     elif kind == EXPECT:
-        if value.strip().lower() != b"100-continue":
+        if value.lower() != b"100-continue":
             raise Fault(417, "the only expectation that is met is 100-continue")
         request.expects_continue = request.minor == 1
-        return
     elif kind == UPGRADE:
-        request.upgrade = value.strip()
-        return
+        request.upgrade = value
     elif kind == AUTHORIZATION:
         if request.authorization is not None:
             raise Fault(400, "more than one Authorization")
-        request.authorization = value.strip()
+        request.authorization = value
     elif kind == KEY:
         if request.key is not None:
             raise Fault(400, "more than one Idempotency-Key")
-        request.key = value.strip()
+        request.key = value
+    elif kind == ORIGIN:
+        if request.origin is not None:
+            raise Fault(400, "more than one Origin")
+        request.origin = value
     elif kind == PREFER:
         request.prefer += b"," + value
     elif kind == ACCEPT:
-        request.accepts_events = b"text/event-stream" in value.lower()
+        request.accepts_events = request.accepts_events or b"text/event-stream" in value.lower()
     elif kind == VIA:
         request.own_vias += value.count(b"agentainer")
     elif kind == TRACEPARENT:
         request.traced = True
-    elif kind in (FORWARDED, KEEP_ALIVE):
-        if kind == FORWARDED:
-            request.forwarded.append((name.lower(), value))
-        return
-    request.lines += (name, b": ", value, b"\r\n")
+    elif kind == FORWARDED:
+        request.forwarded += ((name.lower(), value),)
 
 
 def _read_connection(request: Request, value: bytes) -> tuple[bytes, ...]:
@@ -319,12 +388,8 @@ def _read_connection(request: Request, value: bytes) -> tuple[bytes, ...]:
 
 
 def drop_fields(lines: list[bytes], names: tuple[bytes, ...]) -> None:
-    """Take the fields of these names (lower case) out of a flat list of pieces."""
-    kept: list[bytes] = []
-    for at in range(0, len(lines), 4):
-        if lines[at].lower() not in names:
-            kept += lines[at : at + 4]
-    lines[:] = kept
+    """Take the fields of these names (lower case) out of a list of lines."""
+    lines[:] = [line for line in lines if line[: line.index(b":")].lower() not in names]
 
 
 _HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%!$&'()*+,;=")

@@ -237,14 +237,14 @@ def _replay_fields(record: Record) -> bytes:
 
 def _retry_after(answer: Answer) -> float | None:
     """Read Retry-After (RFC 9110 10.2.3): seconds or a date. Bounded by MAX_RETRY_AFTER_S; nonsense is none."""
-    for name, value in answer.headers:
-        if name.lower() == b"retry-after":
-            text = value.decode("latin-1").strip()
-            if text.isdigit():
-                return min(float(text[:9]), defaults.MAX_RETRY_AFTER_S)
-            try:
-                seconds = parsedate_to_datetime(text).timestamp() - time.time()
-            except (ValueError, TypeError):
-                return None
-            return min(max(seconds, 0.0), defaults.MAX_RETRY_AFTER_S)
-    return None
+    value = answer.value(b"retry-after")
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    if text.isdigit():
+        return min(float(text[:9]), defaults.MAX_RETRY_AFTER_S)
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return None
+    return min(max(seconds, 0.0), defaults.MAX_RETRY_AFTER_S)

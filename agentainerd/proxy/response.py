@@ -1,39 +1,70 @@
 """Answers of agents in HTTP/1.1, read as strictly as requests: a hostile agent must not reach the next client."""
 
+import re
+
 import httptools
 
 from agentainerd import defaults
-from agentainerd.proxy.fields import ANSWER_NAMES, CODING, CONNECTION, COOKIE, LENGTH, PASS
+from agentainerd.proxy.fields import (
+    ANSWER_NAMES,
+    CODING,
+    CONNECTION,
+    COOKIE,
+    LENGTH,
+    MAX_KNOWN_LINES,
+    PASS,
+    Field,
+    Lines,
+    field,
+)
 from agentainerd.proxy.http1 import Fault
 from agentainerd.proxy.wire import PIECE
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e\x80-\xff]{0,128}")
+_lines = Lines(ANSWER_NAMES, max_line_bytes=defaults.MAX_HEADER_LINE_BYTES)
+_statuses: dict[bytes, tuple[int, bytes]] = {}
+
+
+def _status(line: bytes) -> tuple[int, bytes] | None:
+    """Return the status that a status line says, and the line as it is passed on; None: it is the parser's."""
+    known = _statuses.get(line)
+    if known is None:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            return None
+        known = int(found[1]), line + b"\r\n"
+        if len(_statuses) < MAX_KNOWN_LINES:
+            _statuses[line] = known
+    return known
 
 
 class Answer:
     """The answers of one connection to an agent, one after the other; also the parser's protocol.
 
-    `reset` makes it ready for the next one. `head_done`: what follows here is known. `lines` are the end-to-end fields.
+    `reset` makes it ready for the next one. `head_done`: what follows here is known. `line` and `lines` are the status line
+    and the end-to-end fields, each whole with its CRLF; `fields` are all of them.
     `length` -1: none; then it is chunked, or ends with the connection. `pieces`: of the body, not yet taken. `done`: the
     answer is whole. `overrun`: there were bytes behind its end. `interim`: heads of 1xx answers, as they are to be
     passed on. `switched`: the agent changed the protocol, and `rest` is the beginning of what it says in it.
     """
 
     __slots__ = (
-        "_head_bytes", "_interims", "_may_switch", "_over", "_parser", "_raw_left", "_whole", "chunked", "cookies", "done",
-        "head_done", "headers", "interim", "keep_alive", "length", "lines", "no_body", "overrun", "phrase", "pieces", "rest",
-        "status", "switched",
+        "_fresh", "_head_bytes", "_headers", "_interims", "_may_switch", "_over", "_parser", "_phrase", "_raw_left", "_whole",
+        "chunked", "cookies", "done", "fields", "head_done", "interim", "keep_alive", "length", "line", "lines", "no_body",
+        "overrun", "pieces", "rest", "status", "switched",
     )  # fmt: skip
     chunked: bool
     cookies: list[bytes]
     done: bool
+    fields: list[Field]
     head_done: bool
-    headers: list[tuple[bytes, bytes]]
     interim: list[bytes]
     keep_alive: bool
     length: int
+    line: bytes
     lines: list[bytes]
     no_body: bool
     overrun: bool
-    phrase: bytes
     pieces: list[bytes]
     rest: bytes
     status: int
@@ -41,23 +72,26 @@ class Answer:
 
     def __init__(self) -> None:
         self._parser: httptools.HttpResponseParser | None = None
-        self._whole = False
+        self._whole = True
         self.pieces = []
         self.interim = []
 
     def reset(self, *, head_only: bool = False, may_switch: bool = False) -> None:
         """Get ready for the next answer. A parser that saw the last one to its end reads on, else there is a new one."""
-        if not self._whole or self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
-        self._whole = self._over = False
+        if not self._whole:
+            self._parser = None
+            self._whole = True
+        self._fresh = True
+        self._over = False
         self._may_switch = may_switch
         self._raw_left = self._head_bytes = self._interims = 0
         self.head_done = self.done = self.overrun = self.switched = self.chunked = False
         self.no_body = head_only
         self.status = 0
         self.length = -1
-        self.phrase = self.rest = b""
-        self.headers = []
+        self.rest = b""
+        self.lines = []
+        self.cookies = []
         if self.pieces:
             self.pieces.clear()
         if self.interim:
@@ -85,9 +119,55 @@ class Answer:
         """
         if self._raw_left:
             self._take_raw(data)
-            return
+        elif not self._fresh or not self._read_whole_head(data):
+            self._fresh = False
+            self._parse(data)
+
+    def _read_whole_head(self, data: bytes) -> bool:
+        """Take a plain head that is here whole, with what follows it; False: it is the parser's."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        raw = data[:end].split(b"\r\n")
+        status = _status(raw[0])
+        if status is None or len(raw) > defaults.MAX_HEADERS:
+            return False
+        known = _lines
+        fields = [known[each] for each in raw[1:]]
+        if None in fields or not self._is_framed(status[0], fields):  # type: ignore[arg-type]
+            return False
+        self._fresh = False
+        self.status, self.line = status
+        self.keep_alive = True
+        self._take_fields(fields)  # type: ignore[arg-type]
+        self.head_done = True
+        body = data[end + 4 :]
+        if self.no_body or self.length == 0:
+            self._over = self.done = True
+            self.overrun = body != b""
+        else:
+            self._raw_left = self.length
+            if body:
+                self._take_raw(body)
+        return True
+
+    def _is_framed(self, status: int, fields: list[Field]) -> bool:
+        """One Content-Length, or no body: what there is no need to parse."""
+        lengths = 0
+        for each in fields:
+            if each[0] == LENGTH:
+                lengths += 1
+        return lengths == 1 or (lengths == 0 and (self.no_body or status in (204, 304)))
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        if self._whole:
+            self._whole = False
+            self.line = self._phrase = b""
+            self._headers: list[tuple[bytes, bytes]] = []
         try:
-            self._parser.feed_data(data)  # type: ignore[union-attr]
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self.rest = data[upgrade.args[0] :]
             self.switched = self.status == 101 and self._may_switch
@@ -100,12 +180,16 @@ class Answer:
             if not self.status:
                 self._check_size(data)
                 return
-            self._read_fields()
+            self._read_head()
             self.head_done = True
             if self.no_body:
                 self._over = self.done = True
             elif self.length > PIECE and not self.done:
                 self._raw_left = self.length - sum(map(len, self.pieces))
+
+    def value(self, name: bytes) -> bytes | None:
+        """Return the value of the first field of this name (lower case), or None."""
+        return next((value for _, _, each, value in self.fields if each.lower() == name), None)
 
     def take(self) -> bytes:
         """Return the body's bytes that have come since."""
@@ -128,7 +212,7 @@ class Answer:
         self._interims += len(self.interim)
         if (
             self._interims > defaults.MAX_INTERIM_RESPONSES
-            or len(self.headers) > defaults.MAX_HEADERS
+            or len(self._headers) > defaults.MAX_HEADERS
             or self._head_bytes > defaults.MAX_HEAD_BYTES
         ):
             raise Fault(502, "the head of the agent's answer is too large")
@@ -143,12 +227,12 @@ class Answer:
     def on_status(self, phrase: bytes) -> None:
         """Collect the reason phrase."""
         if not self._over:
-            self.phrase += phrase
+            self._phrase += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; trailers are not kept."""
         if not self.status:
-            self.headers.append((name, value))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole, unless it is of an interim answer."""
@@ -167,45 +251,45 @@ class Answer:
         if self._over:
             return
         if 100 <= self.status < 200 and self.status != 101:
-            lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self.phrase)]
-            lines += [b"%b: %b\r\n" % field for field in self.headers if ANSWER_NAMES[field[0]] == PASS]
+            lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self._phrase)]
+            lines += [b"%b: %b\r\n" % each for each in self._headers if ANSWER_NAMES[each[0]] == PASS]
             self.interim.append(b"".join(lines) + b"\r\n")
-            self.status, self.phrase, self.headers = 0, b"", []
+            self.status, self._phrase, self._headers = 0, b"", []
             return
         self._over = self._whole = self.done = True
 
-    def _read_fields(self) -> None:
-        """Check and sort the fields of the head.
+    def _read_head(self) -> None:
+        """Take the head that the parser read.
 
         Raises:
             Fault: its framing can't be passed on.
         """
-        headers = self.headers
-        if len(headers) > defaults.MAX_HEADERS:
+        if len(self._headers) > defaults.MAX_HEADERS:
             raise Fault(502, f"the agent's answer has more than {defaults.MAX_HEADERS} fields")
+        self.line = b"HTTP/1.1 %d %b\r\n" % (self.status, self._phrase)
         self.keep_alive = self._parser.get_http_version() == "1.1"  # type: ignore[union-attr]
-        self.cookies = []
-        lines: list[bytes] = []
-        self.lines = lines
-        names = ANSWER_NAMES
-        for name, value in headers:
-            kind = names[name]
-            if kind == PASS:
-                lines += (name, b": ", value, b"\r\n")
-            else:
-                self._read_special(kind, value)
+        self._take_fields([field(ANSWER_NAMES, name, value) for name, value in self._headers])
         if self.status == 101 and not self.switched:
             raise Fault(502, "the agent switched protocols, and nobody asked it to")
+
+    def _take_fields(self, fields: list[Field]) -> None:
+        self.fields = fields
+        lines = self.lines
+        for kind, line, _, value in fields:
+            if kind == PASS:
+                lines.append(line)
+            elif kind == LENGTH:
+                self.length = int(value)
+            else:
+                self._read_special(kind, value)
         if self.status in (204, 304):
             self.no_body = True
 
     def _read_special(self, kind: int, value: bytes) -> None:
-        if kind == LENGTH:
-            self.length = int(value)
-        elif kind == CONNECTION:
+        if kind == CONNECTION:
             self._read_connection(value)
         elif kind == CODING:
-            if value.strip().lower() != b"chunked":
+            if value.lower() != b"chunked":
                 raise Fault(502, "the agent's answer has a Transfer-Encoding other than chunked")
             self.chunked = True
         elif kind == COOKIE:

@@ -81,7 +81,9 @@ class Tunnel(Delivery):
         client, early = connection.detach()
         connection.deadline = NEVER
         lines = [b"HTTP/1.1 101 Switching Protocols\r\n", *answer.lines, b"Connection: Upgrade\r\n"]
-        lines += [b"%b: %b\r\n" % field for field in answer.headers if field[0].lower() == b"upgrade"]
+        upgrade = answer.value(b"upgrade")
+        if upgrade is not None:
+            lines.append(b"Upgrade: %b\r\n" % upgrade)
         lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % self.id.encode())
         agent = upstream.detach()
         back = None

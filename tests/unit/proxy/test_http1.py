@@ -67,11 +67,11 @@ def test_a_fault_has_its_status_and_reason():
 
 
 def test_fields_are_dropped_by_name_in_any_case():
-    lines = [b"A", b": ", b"1", b"\r\n", b"b", b": ", b"2", b"\r\n"]
+    lines = [b"A: 1\r\n", b"b: 2\r\n"]
 
     drop_fields(lines, (b"a",))
 
-    assert lines == [b"b", b": ", b"2", b"\r\n"]
+    assert lines == [b"b: 2\r\n"]
 
 
 def test_a_request_may_begin_in_the_piece_that_ends_a_body():

@@ -18,9 +18,14 @@ def test_an_answer_is_read_at_every_split():
     data = b"HTTP/1.1 201 Made It\r\nTransfer-Encoding: chunked\r\nSet-Cookie: a\r\nX: y\r\n\r\n3\r\nabc\r\n0\r\nT: t\r\n\r\n"
     for at in range(1, len(data)):
         answer = read(data[:at], data[at:])
-        assert (answer.status, answer.phrase, answer.chunked, answer.done) == (201, b"Made It", True, True)
+        assert (answer.status, answer.line, answer.chunked, answer.done) == (
+            201,
+            b"HTTP/1.1 201 Made It\r\n",
+            True,
+            True,
+        )
         assert (b"".join(answer.pieces), answer.cookies) == (b"abc", [b"a"])
-        assert answer.lines == [b"X", b": ", b"y", b"\r\n"]
+        assert answer.lines == [b"X: y\r\n"]
         assert answer.keep_alive
         assert not answer.overrun
 
@@ -77,7 +82,7 @@ def test_the_next_answer_of_a_connection_starts_anew():
     for _ in range(2):
         answer.reset()
         answer.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
-        assert (answer.status, answer.phrase, answer.length, answer.take()) == (200, b"OK", -1, b"ok")
+        assert (answer.status, answer.line, answer.length, answer.take()) == (200, b"HTTP/1.1 200 OK\r\n", -1, b"ok")
         assert (answer.cookies, answer.overrun, answer.done) == ([], False, True)
 
 

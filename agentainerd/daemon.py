@@ -4,6 +4,7 @@ docs/operations.md has the order as a table. Whatever was started registers how 
 way and a stop leave the same nothing behind; agents run on in both cases.
 """
 
+import faulthandler
 import gc
 import logging
 import os
@@ -19,7 +20,7 @@ import gevent
 from gevent import socket
 from gevent.event import Event
 
-from agentainerd import defaults, folders, gateways, listeners, logs, sdnotify
+from agentainerd import defaults, folders, gateways, listeners, logs, sdnotify, watchdog
 from agentainerd.api.access import AccessOptions, Door
 from agentainerd.api.app import App
 from agentainerd.config import Config, ConfigError, Loaded, reloaded
@@ -45,6 +46,7 @@ from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
 from agentainerd.supervisor import Supervisor
 from agentainerd.version import VERSION
+from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Daemon:
         self._notifier = sdnotify.from_environment(os.environ)
         self._main = gevent.getcurrent()
         self._is_serving = False
+        self._redis_server: RedisServer | None = None
         self._exit_code = EXIT_STOPPED
         self._stop_wanted = Event()
         self._hurry = Event()
@@ -112,7 +115,8 @@ class Daemon:
     def _start(self) -> None:
         for warning in self._warnings:
             log.warning(warning)
-        _raise_file_limit()
+        faulthandler.enable()  # a watchdog's SIGABRT tells where it stood: files, lines and functions, no values
+        _set_limits()
         self._take_folders()
         control, tcp = self._bind()
         gateway = self._unix(self._config.paths.gateway_socket, 0o600)
@@ -129,7 +133,7 @@ class Daemon:
         for listener in tcp:
             self._plane.serve(listener)
         self._gateways = self._open_gateways(engine, tcp, port)
-        self._start_loops()
+        self._start_loops(tcp)
         self._is_serving = True
         self._places = [listeners.place(*listener.getsockname()[:2]) for listener in tcp]
         log.info(
@@ -195,7 +199,7 @@ class Daemon:
     def _embedded_redis(self) -> RedisClient:
         config = self._config
         binary = find_binary(config.redis.server_binary)
-        server = RedisServer(
+        self._redis_server = server = RedisServer(
             binary.path,
             state_dir=Path(config.paths.state_dir),
             runtime_dir=Path(config.paths.runtime_dir),
@@ -237,7 +241,7 @@ class Daemon:
 
     def _assemble(self, stores: Stores, engine: DockerEngine, port: int) -> None:
         config = self._config
-        self._requests = stores.requests
+        self._requests, self._journal = stores.requests, stores.journal
         self._plane = DataPlane(
             self._routes,
             stores.journal if config.features.request_persistence else NullJournal(),
@@ -281,13 +285,21 @@ class Daemon:
             closed_for=closed_for,
         )
 
-    def _start_loops(self) -> None:
+    def _signs(self, tcp: list[socket.socket]) -> dict[str, watchdog.Sign]:
+        """What must be there for the watchdog to be fed."""
+        plane, journal, server = self._plane, self._journal, self._redis_server
+        accepts = AcceptSign([listener.getsockname() for listener in tcp], lambda: plane.is_full or plane.draining)
+        commits = CommitSign(lambda: journal.in_flight, journal.probe, (lambda: server.up_s) if server else None)
+        return {"accept loop": accepts, "journal": commits}
+
+    def _start_loops(self, tcp: list[socket.socket]) -> None:
         services, supervisor = self._services, self._supervisor
         for loop in LOOPS:
             supervisor.loop(loop.NAME, partial(loop.run_once, services), loop.INTERVAL_S)
         supervisor.loop(gateways.LOOP, self._gateways.run_once, gateways.INTERVAL_S)
-        if interval_s := self._notifier.watchdog_interval_s:
-            supervisor.loop("watchdog", self._notifier.alive, interval_s)
+        if timeout_s := self._notifier.watchdog_timeout_s:
+            dog = Watchdog(timeout_s, self._notifier.alive, self._notifier.status, self._signs(tcp))
+            supervisor.loop(watchdog.LOOP, dog.run_once, dog.interval_s)
         services.state_sync.watch()
 
     def _facts(self) -> dict[str, object]:
@@ -401,12 +413,15 @@ def _names(config: Config) -> Names:
     return Names(server.domain, own, server.allowed_hosts, server.allowed_origins)
 
 
-def _raise_file_limit() -> None:
-    """Two descriptors a connection: take as many as we are allowed to."""
+def _set_limits() -> None:
+    """Two descriptors a connection: take as many as we are allowed to. No core dumps: they would hold secrets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft != 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _close_journal(journal: RedisJournal) -> None:

@@ -21,9 +21,9 @@ class Notifier:
         self._watchdog_us = watchdog_us
 
     @property
-    def watchdog_interval_s(self) -> float:
-        """How often `alive` is wanted: half of what the manager allows; 0.0: not at all."""
-        return self._watchdog_us / 2 / 1_000_000
+    def watchdog_timeout_s(self) -> float:
+        """How long the manager waits for `alive` before it starts us anew; 0.0: it does not wait."""
+        return self._watchdog_us / 1_000_000
 
     def ready(self, status: str) -> None:
         """It serves."""
@@ -41,10 +41,9 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={status}")
 
-    def alive(self, now: float) -> int:
-        """The hub turns: it is the body of a loop."""
+    def alive(self) -> None:
+        """It does its work."""
         self._send("WATCHDOG=1")
-        return 1
 
     def _send(self, message: str) -> None:
         if not self._address:

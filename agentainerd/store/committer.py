@@ -154,6 +154,11 @@ class Committer:
         """Redis answers and has room."""
         return self._up and (not self._full_until or time.monotonic() >= self._full_until)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of the batch that was sent, or waits for Redis, and has no answer yet; 0 where there is none."""
+        return self._sending.number if self._sending is not None else 0
+
     def append(self, op: bytes, *, keep: bool = True) -> Batch | None:
         """Add an operation without an answer; return the batch that it is in.
 

@@ -91,6 +91,15 @@ class RedisJournal:
         """Redis answers and there is room: a hint for the hot path, not a guarantee."""
         return self._committer is not None and self._committer.available
 
+    @property
+    def in_flight(self) -> int:
+        """The number of the batch that Redis has not answered yet; 0 where there is none. Each batch has another."""
+        return self._committer.in_flight if self._committer else 0
+
+    def probe(self) -> None:
+        """Send a batch with nothing in it, to see whether batches are answered. Never blocks."""
+        self._call(operations.NOTHING)
+
     def begin(self, record: Record) -> Batch:
         """Start to record a live request; see Journal. Never blocks."""
         if not record.seq:

@@ -96,6 +96,7 @@ class RedisServer:
         self._client = RedisClient(self.url)
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
+        self._ready_at = 0.0
         self._stopping = False
 
     @property
@@ -103,6 +104,11 @@ class RedisServer:
         """Process id of the server that runs now."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def up_s(self) -> float:
+        """For how long the server that runs now has been ready, in seconds; 0.0 where none is."""
+        return time.monotonic() - self._ready_at if self.pid is not None and self._ready_at else 0.0
 
     def start(self, timeout_s: float = defaults.REDIS_START_TIMEOUT_S) -> None:
         """Start the server and return when it has read its journal and answers; from now on it is kept running.
@@ -160,6 +166,7 @@ class RedisServer:
     def _launch(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         self._process = None
+        self._ready_at = 0.0
         lock = self._take_folder(deadline)
         try:
             aof.repair(self._folder, self._state_dir / "journal.damaged")
@@ -179,6 +186,7 @@ class RedisServer:
             os.close(lock)
         self._started_at = time.monotonic()
         self._wait_until_ready(self._process, deadline)
+        self._ready_at = time.monotonic()
 
     def _prepare(self) -> None:
         Path(self.socket_path).unlink(missing_ok=True)

@@ -113,6 +113,17 @@ class DaemonProcess:
                 pytest.fail(f"the daemon ended with {self.process.returncode} before it said {what}:\n{self.tail()}")
         pytest.fail(f"the daemon did not say {what} within {limit_s:g} s:\n{self.tail()}")
 
+    def is_fed(self, timeout_s: float) -> bool:
+        """Wait for the next WATCHDOG=1, as systemd does; False: it did not come in time."""
+        end = time.monotonic() + timeout_s
+        while (left_s := end - time.monotonic()) > 0:
+            self._notifications.settimeout(left_s)
+            with suppress(TimeoutError):
+                self.told.append(self._notifications.recv(65536).decode())
+                if "WATCHDOG=1" in self.told[-1].splitlines():
+                    return True
+        return False
+
     def wait_exit(self, limit_s: float = 30.0) -> int:
         """Wait for its end and return the exit code."""
         assert self.process is not None

@@ -19,7 +19,7 @@ def test_each_message_is_one_datagram(manager):
 
     notifier.ready("serving on 127.0.0.1:8081")
     notifier.status("engine away")
-    notifier.alive(0.0)
+    notifier.alive()
     notifier.stopping("draining")
 
     assert manager.recv(4096).decode() == f"READY=1\nSTATUS=serving on 127.0.0.1:8081\nMAINPID={os.getpid()}"
@@ -42,7 +42,7 @@ def test_an_abstract_socket_is_understood():
         channel.bind(f"\0agentainer-test-{os.getpid()}")
         channel.settimeout(5)
 
-        Notifier(f"@agentainer-test-{os.getpid()}").alive(0.0)
+        Notifier(f"@agentainer-test-{os.getpid()}").alive()
 
         assert channel.recv(4096) == b"WATCHDOG=1"
 
@@ -57,10 +57,10 @@ def test_the_environment_is_read_once_and_not_handed_on():
 
     notifier = from_environment(environment)
 
-    assert notifier.watchdog_interval_s == 10.0
+    assert notifier.watchdog_timeout_s == 20.0
     assert environment == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize("variables", [{}, {"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}])
 def test_a_watchdog_that_is_not_ours_is_not_fed(variables):
-    assert from_environment(dict(variables)).watchdog_interval_s == 0.0
+    assert from_environment(dict(variables)).watchdog_timeout_s == 0.0

@@ -1,6 +1,6 @@
 """Durable requests: states, reasons, the rules about methods, and the record that data plane and journal share.
 
-Nothing here does I/O. `Record` is mutable and slotted, because it is made once per proxied request.
+Nothing here does I/O. `Record` is mutable and a struct, because one is made for every proxied request.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class IdempotencyKey:
     fingerprint: str
 
 
-class Record:
+class Record(msgspec.Struct, gc=False, eq=False):
     """One request that the journal keeps.
 
     Attributes:
@@ -87,55 +87,26 @@ class Record:
             full record by this number, which every word about it must carry.
     """
 
-    __slots__ = (
-        "agent_id", "attempt", "body", "body_bytes", "client", "durable_live", "expires_at", "head", "id", "key", "lease",
-        "max_pending", "max_pending_bytes", "maybe_duplicate", "method", "policy", "received_at", "seq", "spool", "target",
-    )  # fmt: skip
-
-    def __init__(  # noqa: PLR0913 - one field each
-        self,
-        id: str,  # noqa: A002 - the field's name in the API
-        agent_id: str,
-        *,
-        head: bytes,
-        method: bytes,
-        target: bytes,
-        received_at: float,
-        expires_at: float,
-        body: bytes = b"",
-        spool: str = "",
-        body_bytes: int = 0,
-        client: str = "",
-        policy: ReplayPolicy = ReplayPolicy.AUTO,
-        key: IdempotencyKey | None = None,
-        durable_live: bool = False,
-        attempt: int = 1,
-        maybe_duplicate: bool = False,
-        max_pending: int = defaults.MAX_PENDING,
-        max_pending_bytes: int = defaults.MAX_PENDING_BYTES,
-        seq: int = 0,
-        lease: int = 0,
-    ) -> None:
-        self.id = id
-        self.agent_id = agent_id
-        self.head = head
-        self.method = method
-        self.target = target
-        self.received_at = received_at
-        self.expires_at = expires_at
-        self.body = body
-        self.spool = spool
-        self.body_bytes = body_bytes
-        self.client = client
-        self.policy = policy
-        self.key = key
-        self.durable_live = durable_live
-        self.attempt = attempt
-        self.maybe_duplicate = maybe_duplicate
-        self.max_pending = max_pending
-        self.max_pending_bytes = max_pending_bytes
-        self.seq = seq
-        self.lease = lease
+    id: str
+    agent_id: str
+    head: bytes
+    method: bytes
+    target: bytes
+    received_at: float
+    expires_at: float
+    body: bytes = b""
+    spool: str = ""
+    body_bytes: int = 0
+    client: str = ""
+    policy: ReplayPolicy = ReplayPolicy.AUTO
+    key: IdempotencyKey | None = None
+    durable_live: bool = False
+    attempt: int = 1
+    maybe_duplicate: bool = False
+    max_pending: int = defaults.MAX_PENDING
+    max_pending_bytes: int = defaults.MAX_PENDING_BYTES
+    seq: int = 0
+    lease: int = 0
 
     @property
     def is_repeatable(self) -> bool:

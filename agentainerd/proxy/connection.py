@@ -40,17 +40,21 @@ class Connection(Watched):
         peer: the client's address.
         cause: why it was ended from outside.
         is_pumping: a greenlet reads the body of the request under way.
+        push: Stream.push of the client.
     """
 
     __slots__ = (
         "_ahead", "_body_began", "_closing", "_delivery", "_ended", "_forwarded", "_in_greenlet", "_plane", "_proceeding",
-        "_reader", "_request", "_stream", "cause", "is_pumping", "peer",
+        "_reader", "_request", "_stream", "_host", "_ref", "cause", "is_pumping", "peer", "push",
     )  # fmt: skip
 
     def __init__(self, plane: "DataPlane", stream: Stream, peer: str) -> None:
         super().__init__()
         self._plane = plane
         self._stream = stream
+        self.push = stream.push
+        self._host: bytes | None = None
+        self._ref: bytes | None = None
         self._reader = RequestReader()
         self._request: Request | None = None
         self._delivery: Delivery | None = None
@@ -100,10 +104,6 @@ class Connection(Watched):
         """Give what is waited for now so long."""
         self.deadline = self._plane.sweeper.now + timeout_s
         self.overdue = cause
-
-    def push(self, data: bytes) -> bool:
-        """Write without blocking; False: not all of it went yet. Raises OSError: the client is gone."""
-        return self._stream.push(data)
 
     def when_drained(self, callback: Callable[[], None]) -> None:
         """Call once, when all is written after a `push` that returned False, or can't be (`is_broken`)."""
@@ -177,7 +177,11 @@ class Connection(Watched):
         self._request = self._delivery = None
         if not go_on:
             self._linger()
-        elif not self._proceeding and not self._in_greenlet:
+        elif self._proceeding or self._in_greenlet:
+            return
+        elif self._reader.idle and not self._ended and not self._ahead:
+            self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+        else:
             self._proceed()
 
     def close_after(self) -> None:
@@ -395,12 +399,11 @@ class Connection(Watched):
 
     def _locate(self, request: Request, target: bytes) -> tuple[bytes | None, bytes, bytes]:
         """Return (agent, path at the agent, prefix), (None, ...) for the control API. Raw bytes; nothing is decoded."""
-        host = request.host
-        if host is not None:
-            name = host.rpartition(b":")[0] if host[-1:].isdigit() and b":" in host else host
-            suffix = self._plane.suffix
-            if name.endswith(suffix):
-                return name[: -len(suffix)].lower(), target, b""
+        if request.host != self._host:
+            self._host = request.host
+            self._ref = self._ref_of_host()
+        if self._ref is not None:
+            return self._ref, target, b""
         if not target.startswith(_AGENT):
             return None, target, b""
         end = target.find(b"/", 7)
@@ -409,6 +412,15 @@ class Connection(Watched):
             end = question if question >= 0 else len(target)
             return target[7:end], b"/" + target[end:], target[:end]
         return target[7:end], target[end:], target[:end]
+
+    def _ref_of_host(self) -> bytes | None:
+        """Return the agent that the host `<ref>.<domain>` names, or None."""
+        host = self._host
+        if host is None:
+            return None
+        name = host.rpartition(b":")[0] if host[-1:].isdigit() and b":" in host else host
+        suffix = self._plane.suffix
+        return name[: -len(suffix)].lower() if name.endswith(suffix) else None
 
     def _say(self, reply: replies.Reply, request: Request) -> None:
         close = not self.can_go_on()

@@ -40,7 +40,7 @@ class Delivery:
     __slots__ = ("_connection", "_framing", "_plane", "_prefix", "_request", "_status", "_timeout_s", "_upstream", "id")
 
     def __init__(
-        self, plane: "DataPlane", connection: "Connection", request: Request, *, prefix: bytes, timeout_s: float
+        self, plane: "DataPlane", connection: "Connection", request: Request, prefix: bytes, timeout_s: float
     ) -> None:
         self.id = new_id()
         self._plane = plane
@@ -123,7 +123,8 @@ class Delivery:
         upstream = self._upstream
         assert upstream is not None
         answer = upstream.answer
-        self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+        if not answer.done:
+            self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
         try:
             if answer.interim:
                 self._pass_interim(answer)

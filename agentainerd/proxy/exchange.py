@@ -19,7 +19,7 @@ from agentainerd.proxy import heads, keys, replies
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.http1 import Fault, Request, drop_fields
-from agentainerd.proxy.journal import Journal, KeyAnswer, KeyVerdict, NullJournal
+from agentainerd.proxy.journal import KeyAnswer, KeyVerdict, NullJournal
 from agentainerd.proxy.recording import Recording
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
@@ -51,28 +51,31 @@ class Exchange(Delivery):
         path: bytes,
         prefix: bytes,
     ) -> None:
-        super().__init__(plane, connection, request, prefix=prefix, timeout_s=route.request_timeout_s)
+        super().__init__(plane, connection, request, prefix, route.request_timeout_s)
         self._route = route
         self._again = self._awaited = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
         now = time.time()
-        self._record = record = Record(
+        record = Record(
             self.id,
             route.agent_id,
-            head=heads.request_head(request, path, prefix=prefix, connection=connection, request_id=self.id),
-            method=request.method,
-            target=request.target,
-            received_at=now,
-            expires_at=now + plane.options.max_age_s,
+            heads.request_head(request, path, prefix=prefix, connection=connection, request_id=self.id),
+            request.method,
+            request.target,
+            now,
+            now + plane.options.max_age_s,
             client=connection.peer,
             policy=route.policy,
             max_pending=route.max_pending,
             max_pending_bytes=route.max_pending_bytes,
         )
-        journal: Journal = plane.journal if route.persistence else _NULL
-        body = Body(request, connection.read_more, plane.journal.spool if route.persistence else None, self.id)
-        self._recording = Recording(journal, record, body)
+        self._record = record
+        self._recording = Recording(plane.journal if route.persistence else _NULL, record, self._make_body)
+
+    def _make_body(self) -> Body:
+        spool = self._plane.journal.spool if self._route.persistence else None
+        return Body(self._request, self._connection.read_more, spool, self.id)
 
     @property
     def head(self) -> bytes:
@@ -101,9 +104,10 @@ class Exchange(Delivery):
             or not request.done
             or request.key is not None
             or request.prefer
+            or request.length > defaults.MAX_INLINE_BODY_BYTES
+            or request.chunked
             or route.policy is ReplayPolicy.AT_LEAST_ONCE
-            or (request.pieces and sum(map(len, request.pieces)) > defaults.MAX_INLINE_BODY_BYTES)
-            or (self._plane.options.reject_without_journal and route.persistence)
+            or self._plane.options.reject_without_journal
         ):
             return None
         target = route.pick()
@@ -281,28 +285,28 @@ class Exchange(Delivery):
 
     def _send(self, upstream: Upstream) -> bool:
         """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""
-        request, body, head = self._request, self._recording.body, self._record.head
+        request, record = self._request, self._record
         self._call(upstream)
-        whole = body.done and body.kept and body.size <= defaults.MAX_INLINE_BODY_BYTES
-        if whole:
-            if body.size or request.length == 0 or request.method in _OPEN_METHODS:
-                data = b"%bContent-Length: %d\r\n\r\n%b" % (head, body.size, body.inline)
-            else:
-                data = head + b"\r\n"
-        else:
-            self._continue()
-            length = body.size if body.done else request.length
-            data = head + (
-                b"Content-Length: %d\r\n\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n\r\n"
-            )
+        size = record.body_bytes
         try:
-            upstream.send(data)
+            if size < 0 or record.spool:
+                self._send_pieces(upstream)
+            elif size or request.length == 0 or request.method in _OPEN_METHODS:
+                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (record.head, size, record.body))
+            else:
+                upstream.send(record.head + b"\r\n")
         except OSError:
             self._hang_up()
             return False
-        if not whole:
-            self._pump(upstream, itertools.chain(body.again(), body.pieces()) if body.kept else body.pieces(), length)
         return True
+
+    def _send_pieces(self, upstream: Upstream) -> None:
+        request, body = self._request, self._recording.body
+        self._continue()
+        length = body.size if body.done else request.length
+        framing = b"Content-Length: %d\r\n\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n\r\n"
+        upstream.send(self._record.head + framing)
+        self._pump(upstream, itertools.chain(body.again(), body.pieces()) if body.kept else body.pieces(), length)
 
     def _may_pass(self) -> bool:
         """No byte of the answer leaves before the record is durable."""
@@ -348,7 +352,7 @@ class Exchange(Delivery):
             if not stale and not self._survives_silence(target, timed_out):
                 return
             record = self._record
-            kept = self._recording.body.kept
+            kept = self._recording.is_kept
             if self._again or record.maybe_duplicate or not kept or self._route.gate is not Gate.OPEN:
                 record.maybe_duplicate = True
                 self._queue()

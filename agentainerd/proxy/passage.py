@@ -23,7 +23,7 @@ class Passage(Delivery):
     __slots__ = ()
 
     def __init__(self, plane: "DataPlane", connection: "Connection", request: Request) -> None:
-        super().__init__(plane, connection, request, prefix=b"", timeout_s=_TIMEOUT_S)
+        super().__init__(plane, connection, request, b"", _TIMEOUT_S)
 
     def run(self) -> None:
         """Send it there. Blocks its greenlet. Raises OSError: the client is gone."""

@@ -1,6 +1,7 @@
 """The record of one live exchange: what is written of it, when, and what is kept for it."""
 
 import time
+from collections.abc import Callable
 
 from agentainerd import defaults
 from agentainerd.errors import Unavailable
@@ -14,22 +15,34 @@ class Recording:
     """One record on its way through the journal: begun at most once, ended exactly once if it was begun.
 
     Attributes:
-        record, body: what it is about.
+        record: what it is about.
         write: the record on its way to disk, or None where nothing is on its way.
         answer_bytes: of the answer's body, so far.
     """
 
-    __slots__ = ("_begun", "_ended", "_journal", "_started", "_stored", "answer_bytes", "body", "record", "write")
+    __slots__ = ("_begun", "_body", "_ended", "_journal", "_make_body", "_stored", "answer_bytes", "record", "write")
 
-    def __init__(self, journal: Journal, record: Record, body: Body) -> None:
-        self._journal = journal
-        self._started = record.received_at
+    def __init__(self, journal: Journal, record: Record, make_body: Callable[[], Body]) -> None:
+        self.record = record
         self.write: Write | None = None
+        self.answer_bytes = 0
+        self._journal = journal
+        self._make_body = make_body
+        self._body: Body | None = None
         self._stored: list[bytes] | None = None
         self._begun = self._ended = False
-        self.record = record
-        self.body = body
-        self.answer_bytes = 0
+
+    @property
+    def body(self) -> Body:
+        """The request's body; made when it is first asked for: one that came whole with its head is in the record."""
+        if self._body is None:
+            self._body = self._make_body()
+        return self._body
+
+    @property
+    def is_kept(self) -> bool:
+        """What was read of the body can be sent again."""
+        return self._body is None or self._body.kept
 
     def begin(self, request: Request) -> None:
         """Start the record of a request that goes to the agent now. What is not here whole is recorded without its body.
@@ -37,16 +50,20 @@ class Recording:
         Blocks under the policy at_least_once only: there it is recorded whole before the agent sees any of it; where
         that can't be, it goes on as under the policy auto.
         """
-        record, body = self.record, self.body
         if self._begun:
             return
+        record = self.record
         self._begun = True
-        if request.done and (not request.pieces or sum(map(len, request.pieces)) <= defaults.MAX_INLINE_BODY_BYTES):
-            body.take()
-            record.body = body.inline
-            record.body_bytes = body.size
-        else:
+        pieces = request.pieces
+        if not request.done:
             record.body_bytes = -1
+        elif pieces:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if len(body) <= defaults.MAX_INLINE_BODY_BYTES:
+                record.body = body
+                record.body_bytes = len(body)
+            else:
+                record.body_bytes = -1
         if record.policy is ReplayPolicy.AT_LEAST_ONCE and self._begin_whole():
             return
         self.write = self._journal.begin(record)
@@ -119,15 +136,19 @@ class Recording:
         if self._begun and not self._ended:
             self._settle(RequestState.FAILED, reason, status, error, None)
         elif not self._ended:
-            self.body.discard()
+            self._discard()
 
     def _settle(
         self, state: RequestState, reason: Reason, status: int, error: str, response: StoredResponse | None
     ) -> None:
         self._ended = True
-        duration_s = time.time() - self._started
+        duration_s = time.time() - self.record.received_at
         self._journal.settle(
             self.record, Outcome(state, reason, status, self.answer_bytes, duration_s, error, response)
         )
         if state is RequestState.COMPLETED or not self.record.spool:
-            self.body.discard()
+            self._discard()
+
+    def _discard(self) -> None:
+        if self._body is not None:
+            self._body.discard()

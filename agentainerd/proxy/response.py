@@ -109,7 +109,8 @@ class Answer:
     @property
     def can_be_followed(self) -> bool:
         """It ended cleanly, and the connection is good for another one."""
-        return self.done and self.keep_alive and not self.overrun and not self.ends_with_connection
+        framed = self.length >= 0 or self.chunked or self.no_body
+        return self.done and self.keep_alive and framed and not self.overrun
 
     def feed(self, data: bytes) -> None:
         """Take bytes.

@@ -33,7 +33,7 @@ class Tunnel(Delivery):
         path: bytes,
         prefix: bytes,
     ) -> None:
-        super().__init__(plane, connection, request, prefix=prefix, timeout_s=route.request_timeout_s)
+        super().__init__(plane, connection, request, prefix, route.request_timeout_s)
         self._route = route
         self._exchange = Exchange(plane, connection, request, route, path=path, prefix=prefix)
         self.id = self._exchange.id

@@ -25,7 +25,7 @@ def request_():
 @pytest.fixture
 def recording(journal, request_):
     record = Record("id", "agent-1", head=b"", method=b"GET", target=b"/", received_at=0, expires_at=1)
-    return Recording(journal, record, Body(request_, lambda: None, None))
+    return Recording(journal, record, lambda: Body(request_, lambda: None, None))
 
 
 def test_what_was_never_begun_leaves_no_record(recording, journal):

@@ -6,13 +6,17 @@ missing or taken, 4 the journal is lost, damaged or taken over (a person must lo
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
-from agentainerd.config import ConfigError, Loaded, describe, load
+from agentainerd import folders
+from agentainerd.config import Config, ConfigError, Loaded, describe, load
 from agentainerd.config_sources import Given
 from agentainerd.daemon import Daemon
 from agentainerd.errors import AgentainerError, InvalidParameter
+from agentainerd.store import losses
+from agentainerd.store.redis_binary import find_binary
 from agentainerd.version import VERSION
 
 EXIT_BUG = 1
@@ -32,6 +36,7 @@ Examples:
   agentainerd                                      as root: a server for the whole machine
   agentainerd --state-dir ~/agents --listen 127.0.0.1:9000
   agentainerd --config agentainer.yaml --check-config
+  agentainerd --accept-journal-loss                after exit code 4, once: what is missing may be missing
 """
 
 
@@ -44,9 +49,14 @@ Examples:
 @click.option("--docker-host", metavar="URL", help="Address of the Docker Engine.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error  [default: info]")
 @click.option("--check-config", is_flag=True, help="Check the configuration and start nothing.")
+@click.option(
+    "--accept-journal-loss", is_flag=True, help="After exit code 4: give up what the journal lost, and start nothing."
+)
 @click.option("--print-config", is_flag=True, help="Print every value and where it comes from, and start nothing.")
 @click.version_option(VERSION, prog_name="agentainerd", message="%(prog)s %(version)s")
-def agentainerd(file: str | None, *, check_config: bool, print_config: bool, **flags: str | None) -> None:
+def agentainerd(
+    file: str | None, *, check_config: bool, accept_journal_loss: bool, print_config: bool, **flags: str | None
+) -> None:
     """Run LLM agents as containers, and deliver every request that was accepted."""
 
     def read() -> Loaded:
@@ -60,7 +70,9 @@ def agentainerd(file: str | None, *, check_config: bool, print_config: bool, **f
             click.echo(f"warning: {warning}", err=True)
     if check_config:
         click.echo(f"the configuration is right ({loaded.file or 'no file'})", err=print_config)
-    if not (check_config or print_config):
+    if accept_journal_loss and not check_config:
+        give_up_loss(loaded.config)
+    elif not (check_config or print_config):
         sys.exit(Daemon(loaded, read).run())
 
 
@@ -78,6 +90,22 @@ def main() -> None:
         if exc.hint:
             click.echo(f"hint: {exc.hint}", err=True)
         sys.exit(exit_code(exc))
+
+
+def give_up_loss(config: Config) -> None:
+    """Make the journal one that the next start takes, and say what that cost.
+
+    Raises:
+        AgentainerError: a daemon runs on this state folder, or it can't be changed.
+    """
+    state_dir = config.paths.state_dir
+    folders.prepare_state(state_dir)
+    lock = folders.FolderLock(state_dir, "state")
+    try:
+        for line in losses.accept(Path(state_dir), lambda: find_binary(config.redis.server_binary).path):
+            click.echo(line)
+    finally:
+        lock.release()
 
 
 def exit_code(error: AgentainerError) -> int:

@@ -8,13 +8,14 @@ from agentainerd.store import keys, scripts
 from agentainerd.store.connection import RedisClient
 
 _decoder = msgspec.json.Decoder(Agent)
-_CREATE = scripts.load("create_agent")
-_PUT = scripts.load("put_agent", flags="allow-oom")
-_REMOVE = scripts.load("remove_agent", flags="allow-oom")
+_CREATE = scripts.load("create_agent", is_fenced=True)
+_PUT = scripts.load("put_agent", flags="allow-oom", is_fenced=True)
+_REMOVE = scripts.load("remove_agent", flags="allow-oom", is_fenced=True)
 
 
 class AgentStore:
-    """What the daemon knows of its agents. Every method blocks its greenlet only, and raises Unavailable where Redis is away.
+    """What the daemon knows of its agents. Every method blocks its greenlet only, and raises Unavailable where Redis is away, or,
+    where it would change something, another daemon has taken the journal over (code JOURNAL_FENCED).
 
     Who reads, changes and puts an agent holds its lock meanwhile (services); the store itself has none.
     """

@@ -136,6 +136,7 @@ class Committer:
         self._free = scripts.load("batch", flags="allow-oom")
         self._on_end = on_end
         self._batches = 0
+        self._durable = 0
         self._sending: Batch | None = None
         self._open = Batch()
         self._queue: deque[Batch] = deque([self._open])
@@ -158,6 +159,16 @@ class Committer:
     def in_flight(self) -> int:
         """The number of the batch that was sent, or waits for Redis, and has no answer yet; 0 where there is none."""
         return self._sending.number if self._sending is not None else 0
+
+    @property
+    def durable(self) -> int:
+        """The number of the last batch that Redis has applied; 0: none yet."""
+        return self._durable
+
+    @property
+    def is_fenced(self) -> bool:
+        """Another process has taken the journal over, or Redis lost it."""
+        return self._ended in ("JOURNAL_FENCED", "JOURNAL_LOST")
 
     def append(self, op: bytes, *, keep: bool = True) -> Batch | None:
         """Add an operation without an answer; return the batch that it is in.
@@ -298,6 +309,7 @@ class Committer:
         return answers
 
     def _decided(self, batch: Batch, answers: list[object], *, durable: bool) -> None:
+        self._durable = batch.number
         if durable:
             self._full_until = 0.0
             batch.release()

@@ -58,10 +58,13 @@ class RedisClient:
     Answers are plain: bytes, int, None and lists of them; what Redis calls a map is a flat list (`pairs`).
     All of them raise Unavailable, code REDIS_UNAVAILABLE (does not answer: what was sent may have been done) or REDIS_FULL
     (refused: nothing was done).
+
+    `epoch` is the one of this process; whoever opens the journal sets it. A fenced script runs under no other.
     """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url
+        self.epoch = 0
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
@@ -90,7 +93,14 @@ class RedisClient:
             return list(pipeline.execute())
 
     def run(self, script: Script, *arguments: Argument) -> Any:
-        """Return the answer of a script, which Redis is given where it does not know it yet."""
+        """Return the answer of a script, which Redis is given where it does not know it yet.
+
+        Raises:
+            Unavailable: also where the script is fenced and another process has taken the journal over (code
+                JOURNAL_FENCED).
+        """
+        if script.is_fenced:
+            arguments = (*arguments, self.epoch)
         with redis_errors("run a script"):
             try:
                 return self._redis.execute_command("EVALSHA", script.sha, 0, *arguments)
@@ -136,6 +146,10 @@ def redis_errors(what: str) -> Iterator[None]:
             retry_after_s=30,
         ) from exc
     except ResponseError as exc:
+        if _word(exc) == "FENCED":
+            raise Unavailable(
+                f"cannot {what}: another agentainerd has taken over the request journal", code="JOURNAL_FENCED"
+            ) from exc
         if not is_transient(exc):
             raise
         raise _unavailable(what, exc) from exc
@@ -147,7 +161,7 @@ def is_transient(error: RedisError) -> bool:
     """The error says that Redis is away or can't write now, not that the command was wrong."""
     if isinstance(error, (ConnectionError, TimeoutError, NoScriptError)):
         return True
-    return (error.status_code or str(error).split(" ", 1)[0]) in _TRANSIENT
+    return _word(error) in _TRANSIENT
 
 
 def check_version(client: RedisClient) -> str:
@@ -184,6 +198,11 @@ def check_durability(client: RedisClient) -> list[str]:
         if actual != value:
             warnings.append(f"redis {setting} is {actual!r}, not {value!r}: {consequence}")
     return warnings
+
+
+def _word(error: RedisError) -> str:
+    """Return the first word of an answer that is an error: its kind."""
+    return error.status_code or str(error).split(" ", 1)[0]
 
 
 def _unavailable(what: str, exc: Exception) -> Unavailable:

@@ -1,4 +1,4 @@
-"""Free space of the folders where requests are kept."""
+"""The disk under the folders where requests are kept: free space, and what it takes to be durable."""
 
 import os
 import time
@@ -43,6 +43,15 @@ def no_space(why: str) -> Unavailable:
         hint="free space on the file system of the state folder",
         retry_after_s=30,
     )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Blocks the whole process. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _free_bytes(folder: Path) -> int:

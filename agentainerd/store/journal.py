@@ -7,16 +7,21 @@ A request that a client waits for is one field of a hash; one that must outlive 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from agentainerd import defaults
-from agentainerd.errors import NotFound, TooManyRequests, Unavailable
+from gevent.event import Event
+
+from agentainerd import defaults, offload
+from agentainerd.errors import AgentainerError, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.requests import KeyAnswer, KeyVerdict, Outcome, Reason, Record, RequestState
-from agentainerd.store import keys, operations, packing, recovery
+from agentainerd.store import keys, marks, operations, packing, recovery
 from agentainerd.store.committer import Batch, Call, Committer, Spawn, refusal
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.disk import FreeSpace
+from agentainerd.store.marks import Mark
 from agentainerd.store.recovery import Recovered
 from agentainerd.store.spool import Spool, SpoolFile
 
@@ -25,6 +30,7 @@ log = logging.getLogger(__name__)
 SEQ_PER_EPOCH = 2**32
 """Orders of arrival within one epoch. A sorted set tells 2^53 apart: that is two million epochs."""
 
+MARK_INTERVAL_S = 10.0
 _LIVE, _OVER = -1, -2  # Record.lease
 _QUEUE_FULL_RETRY_S = 10
 
@@ -58,6 +64,9 @@ class RedisJournal:
         self._response_ttl_s = response_ttl_s
         self._free_space = FreeSpace((spool.folder, state_dir), min_free_bytes)
         self._epoch = 0
+        self._mark = Mark("")
+        self._mark_trouble = ""
+        self._closed = Event()
         self._last_seq = 0
         self._committer: Committer | None = None
         self._nowhere = Batch("JOURNAL_UNAVAILABLE")
@@ -66,10 +75,11 @@ class RedisJournal:
         """Take the journal over, settle what an earlier daemon left, and be ready. Blocks until that is durable.
 
         Raises:
-            Failed: Redis does not hold this journal (code JOURNAL_LOST).
-            Unavailable: Redis does not answer; `open` may be called again.
+            Failed: Redis does not hold this journal, or an old copy of it (code JOURNAL_LOST).
+            Unavailable: Redis does not answer, or the state folder can't be written; `open` may be called again.
         """
-        self._epoch = recovery.begin_epoch(self._client, self._state_dir)
+        self._mark = recovery.begin_epoch(self._client, self._state_dir)
+        self._epoch = self._client.epoch = self._mark.epoch
         self._last_seq = self._epoch * SEQ_PER_EPOCH
         committer = Committer(self._client, self._epoch, spawn=self._spawn, on_end=self._on_fenced)
         try:
@@ -78,11 +88,18 @@ class RedisJournal:
             committer.close(0.0)
             raise
         self._committer = committer
+        self._spawn("journal mark", self._keep_mark, committer)
         return recovered
 
     def close(self, timeout_s: float = defaults.JOURNAL_WAIT_S) -> bool:
         """Write what is still in memory, at most `timeout_s`, and end; return whether all of it is durable."""
-        return self._committer is None or self._committer.close(timeout_s)
+        self._closed.set()
+        if self._committer is None:
+            return True
+        flushed = self._committer.close(timeout_s)
+        if not self._committer.is_fenced:
+            self._write_mark(self._committer.durable)
+        return flushed
 
     # ---- the data plane's side
 
@@ -238,6 +255,35 @@ class RedisJournal:
             self._append(operations.renew(record, self._epoch, until))
 
     # ----
+
+    def _keep_mark(self, committer: Committer) -> None:
+        """Every MARK_INTERVAL_S: find out whether the journal is still ours, and note how far it was written.
+
+        What is noted was durable an interval ago: so an external server that fsyncs once a second is not taken for an old
+        copy after a crash.
+        """
+        durable = 0
+        while not self._closed.wait(MARK_INTERVAL_S):
+            with suppress(Unavailable):
+                if self._client.call("GET", keys.EPOCH) != b"%d" % self._epoch:
+                    committer.append(operations.NOTHING)  # is refused, and ends this process
+            if durable > self._mark.batch:
+                offload.run(self._write_mark, durable)
+            durable = committer.durable
+
+    def _write_mark(self, batch: int) -> None:
+        """Note it, unless a later start has noted something meanwhile."""
+        mark = replace(self._mark, batch=batch)
+        try:
+            there = marks.read(self._state_dir)
+            if there is None or there.epoch <= mark.epoch:
+                marks.write(self._state_dir, mark)
+        except AgentainerError as exc:
+            if exc.message != self._mark_trouble:
+                log.warning("how far the journal was written could not be noted: %s", exc.message)
+            self._mark_trouble = exc.message
+        else:
+            self._mark, self._mark_trouble = mark, ""
 
     def _number(self, record: Record) -> None:
         if not record.seq:

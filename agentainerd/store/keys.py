@@ -39,6 +39,7 @@ EPOCH = PREFIX + "epoch"
 AGENTS = PREFIX + "agents"
 NAMES = PREFIX + "names"
 KNOWN = PREFIX + "known"
+DEADLINES = PREFIX + "x"
 
 
 def record(request_id: str) -> str:

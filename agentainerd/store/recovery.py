@@ -5,22 +5,20 @@ break), its replays are sent again and marked, except where the agent's policy f
 """
 
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentainerd.errors import Failed
 from agentainerd.model.requests import IdempotencyKey, Outcome, Reason, Record, ReplayPolicy, RequestState
-from agentainerd.store import keys, operations, packing, scripts
+from agentainerd.store import keys, marks, operations, packing, scripts
 from agentainerd.store.committer import Committer, refusal
 from agentainerd.store.connection import RedisClient, pairs
+from agentainerd.store.marks import Mark
 
 log = logging.getLogger(__name__)
 
-ID_FILE = "journal.id"
 _OPEN = scripts.load("open", flags="allow-oom")
 _PAGE = 100
 RECOVERY_TIMEOUT_S = 30.0
@@ -38,29 +36,33 @@ class Recovered:
     retried: int = 0
 
 
-def begin_epoch(client: RedisClient, state_dir: Path) -> int:
-    """Check that Redis holds the journal that <state>/journal.id names, start a new epoch of it and return its number.
+def begin_epoch(client: RedisClient, state_dir: Path) -> Mark:
+    """Check that Redis holds the journal of this state folder as far as its mark says, start a new epoch of it, write the
+    mark of that and return it.
 
-    The first start makes both the journal and the file. From now on every older epoch is refused.
+    The first start makes the journal. From now on every older epoch is refused.
 
     Raises:
-        Failed: Redis holds another journal, or none (code JOURNAL_LOST).
-        Unavailable: Redis does not answer.
+        Failed: Redis holds another journal, none, or an old copy (code JOURNAL_LOST); the mark can't be read
+            (JOURNAL_DAMAGED). Nothing was changed.
+        Unavailable: Redis does not answer, or the mark can't be written.
     """
-    file = state_dir / ID_FILE
-    wanted = file.read_text().strip() if file.exists() else ""
-    answer = client.run(_OPEN, wanted, uuid.uuid4().hex)
+    wanted = marks.read(state_dir) or Mark("")
+    answer = client.run(_OPEN, wanted.journal, uuid.uuid4().hex, wanted.epoch, wanted.batch)
     found = answer[0].decode()
+    place = client.url.rpartition("@")[2]
     if len(answer) == 1:
         held = f"another one ({found})" if found else "an empty one"
-        raise Failed(
-            f"the request journal {wanted} is lost: Redis at {client.url.rpartition('@')[2]} holds {held}",
-            code="JOURNAL_LOST",
-            hint=f"restore the journal's folder from a backup; or, to start anew without its requests, remove {file}",
+        raise marks.lost(state_dir, f"Redis at {place} holds {held}, not {wanted.journal}")
+    if len(answer) == 3:
+        raise marks.lost(
+            state_dir,
+            f"Redis at {place} holds an old copy of it: it ends with batch {answer[2]} of start {answer[1]}, and was written "
+            f"up to batch {wanted.batch} of start {wanted.epoch} at least",
         )
-    if not wanted:
-        _write(file, found)
-    return int(answer[1])
+    mark = Mark(found, int(answer[1]))
+    marks.write(state_dir, mark)
+    return mark
 
 
 def recover(client: RedisClient, committer: Committer, epoch: int) -> Recovered:
@@ -155,18 +157,3 @@ def _held(request_id: str, fields: list[bytes]) -> tuple[Record, int, Reason]:
         lease=int(lease),
     )
     return record, int(owner), Reason(reason.decode())
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a small file durably: all of it is there, or nothing."""
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("w") as out:
-        out.write(text + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,7 @@ import psutil
 
 from agentainerd import defaults
 from agentainerd.errors import AgentainerError, Failed
-from agentainerd.store import aof
+from agentainerd.store import aof, disk, marks
 from agentainerd.store.committer import Spawn
 from agentainerd.store.connection import RedisClient, socket_url
 
@@ -38,6 +39,11 @@ _PING_S = 0.01
 _LOCK_S = 0.1
 _LOG_LINES = 20
 _PR_SET_PDEATHSIG = 1
+_COMPLAINT = re.compile(
+    r"^(?!.* \* ).*(append[ -]only|append log|AOF|RDB|loading (the )?DB|end of file)", re.IGNORECASE
+)
+"""A line of its log that is more than a notice (marked by *), and is about the files."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CONFIGURATION = """\
@@ -57,7 +63,7 @@ appendonly yes
 appendfsync always
 no-appendfsync-on-rewrite no
 auto-aof-rewrite-percentage 0
-aof-load-truncated yes
+aof-load-truncated no
 aof-use-rdb-preamble yes
 maxmemory {maxmemory}
 maxmemory-policy noeviction
@@ -89,6 +95,7 @@ class RedisServer:
         self._binary = binary
         self._state_dir = state_dir
         self._folder = state_dir / "journal"
+        self._aside = state_dir / aof.ASIDE
         self._log = state_dir / "redis.log"
         self._configuration = runtime_dir / "redis.conf"
         self._maxmemory_bytes = maxmemory_bytes
@@ -114,11 +121,15 @@ class RedisServer:
         """Start the server and return when it has read its journal and answers; from now on it is kept running.
 
         Raises:
-            Failed: the journal can't be read (code JOURNAL_DAMAGED: exit 4), or the server doesn't start
-                (REDIS_START_FAILED); nothing runs then. `details["log"]` has the last lines of its log.
+            Failed: the journal is not there any more or can't be read (codes JOURNAL_LOST and JOURNAL_DAMAGED: exit 4), or
+                the server doesn't start (REDIS_START_FAILED); nothing runs then. `details["log"]` has the last lines of its
+                log.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if marks.read(self._state_dir) and not aof.has_files(self._folder):
+            raise marks.lost(self._state_dir, f"there are no files in {aof.folder(self._folder)}")
         self._launch(timeout_s)
+        disk.sync_folder(self._folder)
         self._spawn("redis", self._supervise)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -154,7 +165,7 @@ class RedisServer:
             return
         try:
             self._launch(defaults.REDIS_START_TIMEOUT_S)
-        except AgentainerError as exc:
+        except (AgentainerError, OSError) as exc:
             log.error("redis was not started: %s", exc)
             return
         if self._stopping:
@@ -169,24 +180,54 @@ class RedisServer:
         self._ready_at = 0.0
         lock = self._take_folder(deadline)
         try:
-            aof.repair(self._folder, self._state_dir / "journal.damaged")
+            self._require_list()
             self._prepare()
-            with self._log.open("ab") as out:
-                self._process = subprocess.Popen(
-                    [self._binary, str(self._configuration)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=self._folder,
-                    pass_fds=(lock,),
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent,
-                )
+            try:
+                self._run(lock, deadline)
+            except Failed as error:
+                if error.code != "JOURNAL_DAMAGED" or not self._cut_torn_tail():
+                    raise
+                self._run(lock, deadline)
         finally:
             os.close(lock)
+
+    def _require_list(self) -> None:
+        """Without the list of its files the server would start empty. Before the first journal there is nothing to lose."""
+        if not aof.has_files(self._folder) or aof.manifest(self._folder).exists():
+            return
+        if marks.read(self._state_dir):
+            raise marks.damaged(self._state_dir, f"{aof.manifest(self._folder)}, the list of its files, is missing")
+        aside = aof.set_aside(self._folder, self._aside)
+        log.warning("the first start of the journal was cut off; its files are in %s", aside)
+
+    def _run(self, lock: int, deadline: float) -> None:
+        """Start the program, and return when it answers."""
+        begin = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [self._binary, str(self._configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self._folder,
+                pass_fds=(lock,),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         self._started_at = time.monotonic()
-        self._wait_until_ready(self._process, deadline)
+        self._wait_until_ready(self._process, deadline, begin)
         self._ready_at = time.monotonic()
+
+    def _cut_torn_tail(self) -> bool:
+        """Repair what a loss of power leaves at the end of the last file; False: that is not what is wrong."""
+        try:
+            tail = aof.examine(self._folder, self._binary)
+            if tail is None or not tail.is_torn:
+                return False
+            return aof.cut(tail, self._binary, self._aside) > 0
+        except (OSError, subprocess.SubprocessError) as exc:
+            log.error("the end of the journal could not be repaired: %s", exc)
+            return False
 
     def _prepare(self) -> None:
         Path(self.socket_path).unlink(missing_ok=True)
@@ -236,7 +277,7 @@ class RedisServer:
                 continue
         return found
 
-    def _wait_until_ready(self, process: "subprocess.Popen[bytes]", deadline: float) -> None:
+    def _wait_until_ready(self, process: "subprocess.Popen[bytes]", deadline: float, log_from: int) -> None:
         while not self._answers():
             code = process.poll()
             if code is None and time.monotonic() < deadline:
@@ -244,7 +285,7 @@ class RedisServer:
                 continue
             what = f"ended with {_how(code)}" if code is not None else "did not answer in time"
             self._end(0.0)
-            raise self._start_error(what)
+            raise self._start_error(what, log_from)
 
     def _answers(self) -> bool:
         try:
@@ -252,18 +293,17 @@ class RedisServer:
         except AgentainerError:
             return False
 
-    def _start_error(self, what: str) -> Failed:
-        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if self._log.exists() else []
-        damaged = any(
-            "Bad file format" in line or "AOF file" in line or "appendonly.aof" in line for line in lines[-5:]
-        )
-        index = aof.manifest(self._folder)
-        return Failed(
-            f"redis {what}: {lines[-1] if lines else 'it said nothing'}",
-            code="JOURNAL_DAMAGED" if damaged else "REDIS_START_FAILED",
-            hint=f"copy {self._folder} aside, then: redis-check-aof --fix {index}" if damaged else f"see {self._log}",
-            details={"log": lines},
-        )
+    def _start_error(self, what: str, log_from: int) -> Failed:
+        with self._log.open("rb") as file:
+            file.seek(log_from)
+            lines = file.read().decode("utf-8", "replace").splitlines()[-_LOG_LINES:]
+        said = lines[-1] if lines else "it said nothing"
+        if any(_COMPLAINT.search(line) for line in lines[-5:]):
+            error = marks.damaged(self._state_dir, f"redis {what}: {said}")
+        else:
+            error = Failed(f"redis {what}: {said}", code="REDIS_START_FAILED", hint=f"see {self._log}")
+        error.details["log"] = lines
+        return error
 
     def _end(self, timeout_s: float) -> None:
         process = self._process

@@ -1,7 +1,7 @@
 """Requests as people and background duties see them: lists, one whole, cancel, deliver again, purge, retention.
 
-Everything here is one script or one read, atomic and bounded; longer work is done in steps. Nothing here is fenced by the
-journal's epoch: what a person asks for is right whoever the daemon is.
+Everything here is one script or one read, atomic and bounded; longer work is done in steps. What changes something is
+refused, as the journal's own writes are, once another daemon has taken the journal over.
 """
 
 import time
@@ -17,16 +17,16 @@ from agentainerd.store.connection import RedisClient, pairs
 from agentainerd.store.listing import Listing
 from agentainerd.store.spool import Spool
 
-_CANCEL = scripts.load("cancel", flags="allow-oom")
+_CANCEL = scripts.load("cancel", flags="allow-oom", is_fenced=True)
 _COUNTS = scripts.load("counts", flags="no-writes")
-_DISCARD = scripts.load("discard", flags="allow-oom")
+_DISCARD = scripts.load("discard", flags="allow-oom", is_fenced=True)
 _DUE = scripts.load("due", flags="no-writes")
 _FIND = scripts.load("find", flags="no-writes")
 _FIND_PAST = scripts.load("find_past", flags="no-writes")
-_FORGET = scripts.load("forget", flags="allow-oom")
-_PURGE = scripts.load("purge", flags="allow-oom")
-_REQUEUE = scripts.load("requeue")
-_SWEEP = scripts.load("sweep", flags="allow-oom")
+_FORGET = scripts.load("forget", flags="allow-oom", is_fenced=True)
+_PURGE = scripts.load("purge", flags="allow-oom", is_fenced=True)
+_REQUEUE = scripts.load("requeue", is_fenced=True)
+_SWEEP = scripts.load("sweep", flags="allow-oom", is_fenced=True)
 _UNREFERENCED = scripts.load("unreferenced", flags="no-writes")
 
 _STEP = 500
@@ -52,7 +52,9 @@ class Counts:
 
 
 class RequestStore:
-    """All methods block their greenlet only; they raise Unavailable where Redis does not answer."""
+    """All methods block their greenlet only; they raise Unavailable where Redis does not answer, and those that change
+    something also where another daemon has taken the journal over (code JOURNAL_FENCED).
+    """
 
     def __init__(
         self,

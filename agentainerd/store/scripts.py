@@ -1,4 +1,6 @@
-"""The Lua scripts of store/lua, as Redis gets them: header, limits, records.lua, and the script itself."""
+"""The Lua scripts of store/lua, as Redis gets them: header, limits, records.lua, fence.lua where it changes
+something for a daemon, and the script itself.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,14 +13,15 @@ _LIMITS = ("HISTORY_LENGTH", "MAX_FAILED", "MAX_FAILED_BYTES", "MAX_COMPLETED", 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's text and the name by which Redis finds it."""
+    """A script's text and the name by which Redis finds it. `is_fenced`: its last argument is the epoch of who runs it."""
 
     source: bytes
     sha: str
+    is_fenced: bool = False
 
 
-def load(name: str, *, flags: str = "") -> Script:
-    """Return the script of store/lua/`name`.lua.
+def load(name: str, *, flags: str = "", is_fenced: bool = False) -> Script:
+    """Return the script of store/lua/`name`.lua. `is_fenced`: it is refused where another epoch has begun.
 
     `flags` is "" for what Redis refuses, before anything is written, where it is out of memory; "allow-oom" for what
     frees memory; "no-writes" for what only reads.
@@ -26,6 +29,7 @@ def load(name: str, *, flags: str = "") -> Script:
     folder = files("agentainerd.store") / "lua"
     header = f"#!lua flags={flags}\n" if flags else "#!lua\n"
     limits = "".join(f"local {limit} = {getattr(defaults, limit)}\n" for limit in _LIMITS)
-    text = header + limits + (folder / "records.lua").read_text() + (folder / f"{name}.lua").read_text()
+    fence = (folder / "fence.lua").read_text() if is_fenced else ""
+    text = header + limits + (folder / "records.lua").read_text() + fence + (folder / f"{name}.lua").read_text()
     source = text.encode()
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest(), is_fenced)

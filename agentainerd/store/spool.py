@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from agentainerd import offload
 from agentainerd.errors import NotFound, Unavailable
-from agentainerd.store.disk import no_space
+from agentainerd.store.disk import no_space, sync_folder
 
 _PIECE_BYTES = 256 * 1024
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,64}\.body")
@@ -164,11 +164,7 @@ def _disk_errors() -> Iterator[None]:
 def _make_durable(fd: int, temporary: Path, path: Path) -> None:
     os.fdatasync(fd)
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:

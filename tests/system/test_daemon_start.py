@@ -209,7 +209,7 @@ def test_a_redis_that_cannot_be_reached_says_where_it_was_asked_for(start_daemon
     assert "Traceback" not in daemon.log
 
 
-def test_a_journal_that_is_not_there_any_more_ends_with_4(start_daemon):
+def test_a_journal_that_is_not_there_any_more_ends_with_4_until_the_loss_is_accepted(start_daemon):
     daemon = start_daemon(engine=False)
     assert daemon.stop() == 0
     journal = daemon.state_dir / "journal"
@@ -218,8 +218,43 @@ def test_a_journal_that_is_not_there_any_more_ends_with_4(start_daemon):
     again = start_daemon(engine=False, like=daemon, wait=False)
 
     assert again.wait_exit() == 4
-    assert "is lost" in again.log
-    assert "\nhint: " in again.log
+    [error, hint] = [line for line in again.log.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert "the request journal is lost" in error
+    command = f"agentainerd --state-dir {daemon.state_dir} --accept-journal-loss"
+    assert hint.endswith(command)
+    assert "Traceback" not in again.log
+
+    accepted = run(*command.split()[1:])
+    assert accepted.returncode == 0, accepted.stderr
+    assert "journal.damaged" in accepted.stdout
+    assert start_daemon(engine=False, like=daemon).stop() == 0
+
+
+def test_a_damaged_journal_ends_with_4_and_a_torn_one_does_not(start_daemon):
+    daemon = start_daemon(engine=False)
+    assert daemon.stop() == 0
+    last = next((daemon.state_dir / "journal/appendonlydir").glob("*.incr.aof"))
+    whole = last.read_bytes()
+    last.write_bytes(whole[:80] + b"?" * 20 + whole[100:])
+
+    damaged = start_daemon(engine=False, like=daemon, wait=False)
+    assert damaged.wait_exit() == 4
+    assert "the request journal is damaged" in damaged.log
+
+    last.write_bytes(whole + b"*3\r\n$3\r\nSE" + bytes(4096))
+    torn = start_daemon(engine=False, like=daemon)
+    assert f"cut 4106 bytes off the end of {last}" in torn.log
+    assert torn.stop() == 0
+
+
+def test_loss_is_not_accepted_while_a_daemon_runs(start_daemon):
+    daemon = start_daemon(engine=False)
+
+    refused = run("--state-dir", str(daemon.state_dir), "--accept-journal-loss")
+
+    assert refused.returncode == 3
+    assert "is in use by" in refused.stderr
+    assert (daemon.state_dir / "journal.id").exists()
 
 
 def test_stale_sockets_and_a_dead_lock_are_no_obstacle(start_daemon, eventually):

@@ -331,7 +331,7 @@ def test_journal_that_is_not_ours_any_more_is_not_opened(store):
         store.open()
 
     assert error.value.code == "JOURNAL_LOST"
-    assert str(store.folder / "journal.id") in error.value.hint
+    assert f"agentainerd --state-dir {store.folder} --accept-journal-loss" in error.value.hint
     assert store.client.call("KEYS", "*") == []
 
 

@@ -3,6 +3,8 @@ import time
 import pytest
 
 from agentainerd.model.requests import KeyVerdict, Reason, ReplayPolicy, RequestState
+from agentainerd.store import marks
+from agentainerd.store.marks import Mark
 from tests.fakes.stores import AGENT, ANSWERED
 
 pytestmark = pytest.mark.redis
@@ -10,13 +12,13 @@ pytestmark = pytest.mark.redis
 
 def test_first_start_makes_the_journal_and_its_id(store):
     assert store.recovered.epoch == 1
-    name = (store.folder / "journal.id").read_text().strip()
-    assert store.client.call("GET", "agentainer:install_id").decode() == name
+    first = marks.read(store.folder)
+    assert first == Mark(store.client.call("GET", "agentainer:install_id").decode(), 1, 0)
 
     store.restart()
 
     assert store.recovered.epoch == 2
-    assert (store.folder / "journal.id").read_text().strip() == name
+    assert marks.read(store.folder) == Mark(first.journal, 2, 0)
 
 
 def test_live_requests_of_a_dead_daemon_are_interrupted(store):

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from agentainerd.errors import AgentainerError, Failed
-from agentainerd.store import aof, redis_server
+from agentainerd.store import aof, marks, redis_server
 from agentainerd.store.connection import RedisClient
+from agentainerd.store.marks import Mark
 from agentainerd.store.redis_server import RedisServer
 from agentainerd.supervisor import Supervisor
 from tests.fakes.redis import find_server
@@ -157,7 +158,7 @@ def test_zero_bytes_at_the_end_are_repaired(home):
     assert len(list((home.state / "journal.damaged").iterdir())) == 1
 
 
-def test_command_that_was_cut_off_is_dropped(home):
+def test_command_that_was_cut_off_is_set_aside_and_dropped(home, caplog):
     server = home.started()
     ask(server, "SET", "a", "b")
     ask(server, "SET", "c", "d" * 100)
@@ -168,6 +169,22 @@ def test_command_that_was_cut_off_is_dropped(home):
     again = home.started()
 
     assert (ask(again, "GET", "a"), ask(again, "GET", "c")) == (b"b", None)
+    [kept] = (home.state / "journal.damaged").iterdir()
+    assert kept.read_bytes().startswith(b"*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$100\r\nddd")
+    assert f"cut {kept.stat().st_size} bytes off the end of {home.last_file}" in caplog.text
+
+
+def test_server_that_dies_with_a_torn_tail_comes_back_by_itself(home, eventually):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    os.kill(server.pid, signal.SIGSTOP)
+    with home.last_file.open("ab") as file:
+        file.write(b"*3\r\n$3\r\nSET\r\n$1\r\nc" + bytes(3000))
+    os.kill(server.pid, signal.SIGKILL)
+
+    eventually(lambda: home.restarts, what="the restart")
+
+    assert (ask(server, "GET", "a"), ask(server, "GET", "c")) == (b"b", None)
 
 
 def test_garbage_in_the_journal_stops_the_start_and_says_what_to_do(home):
@@ -181,21 +198,79 @@ def test_garbage_in_the_journal_stops_the_start_and_says_what_to_do(home):
         home.started()
 
     assert error.value.code == "JOURNAL_DAMAGED"
-    assert f"redis-check-aof --fix {aof.manifest(home.state / 'journal')}" in error.value.hint
+    assert f"agentainerd --state-dir {home.state} --accept-journal-loss" in error.value.hint
     assert error.value.details["log"]
     assert home.servers[-1].pid is None
+    assert home.last_file.read_bytes().endswith(b"garbage that is no command\r\n"), "nothing was changed"
+    assert not (home.state / "journal.damaged").exists()
+
+
+def had_a_journal(home):
+    marks.write(home.state, Mark("0123456789abcdef" * 2, 1, 0))
+
+
+def damage_of(home):
+    with pytest.raises(Failed) as error:
+        home.started()
+    assert home.servers[-1].pid is None
+    return error.value.code
 
 
 def test_lost_list_of_files_stops_the_start(home):
+    ask(home.started(), "SET", "a", "b")
+    home.servers[-1].stop()
+    had_a_journal(home)
+    aof.manifest(home.state / "journal").unlink()
+    before = sorted(aof.folder(home.state / "journal").iterdir())
+
+    assert damage_of(home) == "JOURNAL_DAMAGED"
+
+    assert sorted(aof.folder(home.state / "journal").iterdir()) == before
+
+
+def test_lost_files_stop_the_start_and_no_new_ones_are_made(home):
+    home.started().stop()
+    had_a_journal(home)
+    shutil.rmtree(aof.folder(home.state / "journal"))
+
+    assert damage_of(home) == "JOURNAL_LOST"
+
+    assert not aof.folder(home.state / "journal").exists()
+
+
+@pytest.mark.parametrize("pattern", ["*.incr.aof", "*.base.rdb"])
+def test_one_lost_file_stops_the_start(home, pattern):
     server = home.started()
     ask(server, "SET", "a", "b")
     server.stop()
-    aof.manifest(home.state / "journal").unlink()
+    next(aof.folder(home.state / "journal").glob(pattern)).unlink()
 
-    with pytest.raises(Failed) as error:
-        home.started()
+    assert damage_of(home) == "JOURNAL_DAMAGED"
 
-    assert error.value.code == "JOURNAL_DAMAGED"
+
+@pytest.mark.parametrize("pattern", ["*.incr.aof", "*.base.rdb", "*.manifest"])
+def test_damage_in_the_middle_stops_the_start(home, pattern):
+    server = home.started()
+    for number in range(20):
+        ask(server, "SET", f"n{number}", "x" * 50)
+    server.stop()
+    file = next(aof.folder(home.state / "journal").glob(pattern))
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + b"\0\xffdamage\0" + data[len(data) // 2 + 9 :])
+
+    assert damage_of(home) == "JOURNAL_DAMAGED"
+
+
+def test_first_start_that_was_cut_off_is_begun_again(home, caplog):
+    files = aof.folder(home.state / "journal")
+    files.mkdir(parents=True)
+    (files / "appendonly.aof.1.base.rdb").write_bytes(b"REDIS")
+
+    assert ask(home.started(), "PING") == b"PONG"
+
+    [aside] = (home.state / "journal.damaged").iterdir()
+    assert (aside / "appendonly.aof.1.base.rdb").read_bytes() == b"REDIS"
+    assert str(aside) in caplog.text
 
 
 def test_program_that_does_not_start_is_told_with_its_words(home):
@@ -224,6 +299,7 @@ from gevent import monkey
 monkey.patch_all()
 import sys, gevent
 from pathlib import Path
+from agentainerd.store.marks import Mark
 from agentainerd.store.redis_server import RedisServer
 from agentainerd.supervisor import Supervisor
 server = RedisServer(sys.argv[1], state_dir=Path(sys.argv[2]), runtime_dir=Path(sys.argv[3]), maxmemory_bytes=2**26,
@@ -280,6 +356,7 @@ def test_long_journal_is_rewritten(home, monkeypatch, eventually):
 def test_server_that_can_not_be_started_again_is_tried_again(home, eventually, caplog):
     server = home.started()
     ask(server, "SET", "a", "b")
+    had_a_journal(home)
     index = aof.manifest(home.state / "journal")
     away = index.with_suffix(".away")
     index.rename(away)
@@ -292,8 +369,24 @@ def test_server_that_can_not_be_started_again_is_tried_again(home, eventually, c
     assert ask(server, "GET", "a") == b"b"
 
 
+def test_restart_that_the_disk_prevents_is_tried_again(home, eventually, caplog):
+    server = home.started()
+    ask(server, "SET", "a", "b")
+    configuration = home.runtime / "redis.conf"
+    configuration.unlink()
+    configuration.mkdir()
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: "was not started" in caplog.text, what="a failed start")
+
+    configuration.rmdir()
+    eventually(lambda: home.restarts, what="the restart")
+
+    assert ask(server, "GET", "a") == b"b"
+
+
 def test_stop_during_a_failing_restart_ends_the_supervision(home, eventually, caplog):
     server = home.started()
+    had_a_journal(home)
     aof.manifest(home.state / "journal").unlink()
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: "was not started" in caplog.text, what="a failed start")

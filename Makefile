@@ -56,7 +56,8 @@ type: venv ## mypy --strict
 bench: venv ## measure the proxy (docs/performance.md has the numbers and how they were taken)
 	@scripts/bench
 soak: ## kill the daemon SOAK_KILLS times (100) under load, and compare both ledgers
-	@SOAK_KILLS=$${SOAK_KILLS:-100} scripts/test tests/system/test_promise.py --timeout 0 $(PYTEST_ARGS)
+	@SOAK_KILLS=$${SOAK_KILLS:-100} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} scripts/test \
+		tests/system/test_promise.py tests/system/test_activation.py --timeout 0 $(PYTEST_ARGS)
 
 ##@ Packaging
 build: wheel image ## the wheel, and the image of the example agent

@@ -13,6 +13,7 @@ A test that fails shows the last lines of the log of each daemon it started.
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -211,6 +212,16 @@ def _ask(
         return response.status, json.loads(response.read() or b"{}")
     finally:
         connection.close()
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program that scripts/setup testing installs; fail without it, and skip where there is no apt."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is None and shutil.which("apt-get") is None:
+        pytest.skip(f"there is no {name} on this machine, and no apt to install it")
+    if found is None:
+        pytest.fail(f"this test needs {name}: scripts/setup testing")
+    return found
 
 
 def free_port() -> int:

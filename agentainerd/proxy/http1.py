@@ -37,7 +37,7 @@ from agentainerd.proxy.fields import (
     field,
 )
 
-_CHUNK_FRAME = 24
+CHUNK_FRAME = 24
 """Bytes around a piece of a chunked body that are no extension: its size (zeros before it included) and two CRLF."""
 
 
@@ -214,7 +214,7 @@ class RequestReader:
         """Bound what comes beside a chunked body and is dropped: extensions, and trailers that are not whole yet."""
         extra = self._overhead + size
         for piece in current.pieces[held:]:
-            extra -= len(piece) + _CHUNK_FRAME
+            extra -= len(piece) + CHUNK_FRAME
         self._overhead = extra if extra > 0 else 0
         if extra > defaults.MAX_CHUNK_EXTENSION_BYTES + defaults.MAX_TRAILER_BYTES:
             self._refuse(current, Fault(431, "chunk extensions and trailers are too large"))
@@ -256,9 +256,12 @@ class RequestReader:
         assert current is not None
         assert self._parser is not None
         current.method = self._parser.get_method()
-        current.minor = 1 if self._parser.get_http_version() == "1.1" else 0
+        version = self._parser.get_http_version()
+        current.minor = 1 if version == "1.1" else 0
         current.head_done = True
         try:
+            if version not in ("1.1", "1.0"):
+                raise Fault(400, "the version is not one of HTTP/1")  # 0.9: a line without one is a request, to llhttp
             _check_line(current, self._raw)
             current.keep_alive = current.minor == 1
             _read_fields(current, [_field(name, value) for name, value in current.headers])

@@ -17,12 +17,14 @@ from agentainerd.proxy.fields import (
     Lines,
     field,
 )
-from agentainerd.proxy.http1 import Fault
+from agentainerd.proxy.http1 import CHUNK_FRAME, Fault, drop_fields
 from agentainerd.proxy.wire import PIECE
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e\x80-\xff]{0,128}")
 _lines = Lines(ANSWER_NAMES, max_line_bytes=defaults.MAX_HEADER_LINE_BYTES)
 _statuses: dict[bytes, tuple[int, bytes]] = {}
+_PHRASE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_OPTIONS = {b"close", b"keep-alive", b"upgrade", b""}
 
 
 def _status(line: bytes) -> tuple[int, bytes] | None:
@@ -49,9 +51,9 @@ class Answer:
     """
 
     __slots__ = (
-        "_fresh", "_head_bytes", "_headers", "_interims", "_may_switch", "_over", "_parser", "_phrase", "_raw_left", "_whole",
-        "chunked", "cookies", "done", "fields", "head_done", "interim", "keep_alive", "length", "line", "lines", "no_body",
-        "overrun", "pieces", "rest", "status", "switched",
+        "_fresh", "_head_bytes", "_headers", "_interims", "_may_switch", "_over", "_overhead", "_parser", "_phrase",
+        "_raw_left", "_whole", "chunked", "cookies", "done", "fields", "head_done", "interim", "keep_alive", "length",
+        "line", "lines", "no_body", "overrun", "pieces", "rest", "status", "switched",
     )  # fmt: skip
     chunked: bool
     cookies: list[bytes]
@@ -84,7 +86,7 @@ class Answer:
         self._fresh = True
         self._over = False
         self._may_switch = may_switch
-        self._raw_left = self._head_bytes = self._interims = 0
+        self._raw_left = self._head_bytes = self._interims = self._overhead = 0
         self.head_done = self.done = self.overrun = self.switched = self.chunked = False
         self.no_body = head_only
         self.status = 0
@@ -167,6 +169,7 @@ class Answer:
             self._whole = False
             self.line = self._phrase = b""
             self._headers: list[tuple[bytes, bytes]] = []
+        held = len(self.pieces)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -177,16 +180,13 @@ class Answer:
                 text = error.args[0] if error.args else error
                 raise Fault(502, f"the agent's answer is not HTTP: {text}") from error
             self.overrun = True
-        if not self.head_done:
-            if not self.status:
-                self._check_size(data)
-                return
+        if self.head_done:
+            if self.chunked and not self.done:
+                self._count_overhead(len(data), held)
+        elif self.status:
             self._read_head()
-            self.head_done = True
-            if self.no_body:
-                self._over = self.done = True
-            elif self.length > PIECE and not self.done:
-                self._raw_left = self.length - sum(map(len, self.pieces))
+        else:
+            self._check_size(data)
 
     def value(self, name: bytes) -> bytes | None:
         """Return the value of the first field of this name (lower case), or None."""
@@ -208,9 +208,20 @@ class Answer:
         if not self._raw_left:
             self._over = self.done = True
 
+    def _count_overhead(self, size: int, held: int) -> None:
+        """Bound what comes beside a chunked body and is dropped: extensions, and trailers that are not whole yet."""
+        extra = self._overhead + size
+        for piece in self.pieces[held:]:
+            extra -= len(piece) + CHUNK_FRAME
+        self._overhead = extra if extra > 0 else 0
+        if extra > defaults.MAX_CHUNK_EXTENSION_BYTES + defaults.MAX_TRAILER_BYTES:
+            raise Fault(502, "the agent's chunk extensions and trailers are too large")
+
     def _check_size(self, data: bytes) -> None:
+        """Bound a head that is not whole yet."""
+        if self._over:
+            raise Fault(502, "the status of the agent's answer is none of HTTP's")
         self._head_bytes += len(data)
-        self._interims += len(self.interim)
         if (
             self._interims > defaults.MAX_INTERIM_RESPONSES
             or len(self._headers) > defaults.MAX_HEADERS
@@ -255,6 +266,7 @@ class Answer:
             lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self._phrase)]
             lines += [b"%b: %b\r\n" % each for each in self._headers if ANSWER_NAMES[each[0]] == PASS]
             self.interim.append(b"".join(lines) + b"\r\n")
+            self._interims += 1
             self.status, self._phrase, self._headers = 0, b"", []
             return
         self._over = self._whole = self.done = True
@@ -267,38 +279,55 @@ class Answer:
         """
         if len(self._headers) > defaults.MAX_HEADERS:
             raise Fault(502, f"the agent's answer has more than {defaults.MAX_HEADERS} fields")
+        if self._interims > defaults.MAX_INTERIM_RESPONSES:
+            raise Fault(502, f"the agent gave more than {defaults.MAX_INTERIM_RESPONSES} interim answers")
+        version = self._parser.get_http_version()  # type: ignore[union-attr]
+        if version not in ("1.1", "1.0") or self.status < 100 or not _PHRASE.fullmatch(self._phrase):
+            raise Fault(502, "the agent's answer has a malformed status line")
         self.line = b"HTTP/1.1 %d %b\r\n" % (self.status, self._phrase)
-        self.keep_alive = self._parser.get_http_version() == "1.1"  # type: ignore[union-attr]
+        self.keep_alive = version == "1.1"
         self._take_fields([field(ANSWER_NAMES, name, value) for name, value in self._headers])
+        if self.chunked and version == "1.0":
+            raise Fault(502, "the agent's answer is chunked, in HTTP/1.0")
         if self.status == 101 and not self.switched:
             raise Fault(502, "the agent switched protocols, and nobody asked it to")
+        self.head_done = True
+        if self.no_body:
+            self._over = self.done = True
+        elif self.length > PIECE and not self.done:
+            self._raw_left = self.length - sum(map(len, self.pieces))
 
     def _take_fields(self, fields: list[Field]) -> None:
         self.fields = fields
         lines = self.lines
+        dropped: tuple[bytes, ...] = ()
         for kind, line, _, value in fields:
             if kind == PASS:
                 lines.append(line)
             elif kind == LENGTH:
                 self.length = int(value)
+            elif kind == CONNECTION:
+                dropped += self._read_connection(value)
             else:
                 self._read_special(kind, value)
+        if dropped:
+            drop_fields(lines, dropped)
         if self.status in (204, 304):
             self.no_body = True
 
     def _read_special(self, kind: int, value: bytes) -> None:
-        if kind == CONNECTION:
-            self._read_connection(value)
-        elif kind == CODING:
-            if value.lower() != b"chunked":
+        if kind == CODING:
+            if self.chunked or value.lower() != b"chunked":
                 raise Fault(502, "the agent's answer has a Transfer-Encoding other than chunked")
             self.chunked = True
         elif kind == COOKIE:
             self.cookies.append(value)
 
-    def _read_connection(self, value: bytes) -> None:
-        lower = value.lower()
-        if b"close" in lower:
+    def _read_connection(self, value: bytes) -> tuple[bytes, ...]:
+        """Take `Connection`; return the names in it of fields that are not to be passed on (RFC 9110 7.6.1)."""
+        tokens = {token.strip() for token in value.lower().split(b",")}
+        if b"close" in tokens:
             self.keep_alive = False
-        elif b"keep-alive" in lower:
+        elif b"keep-alive" in tokens:
             self.keep_alive = True
+        return tuple(tokens - _OPTIONS)

@@ -112,6 +112,7 @@ REFUSED: dict[str, bytes] = {
     "space behind the version": get(b"GET /agent/web/x HTTP/1.1 "),
     "lower-case method": get(b"get /agent/web/x HTTP/1.1"),
     "unknown method": get(b"SMUGGLE /agent/web/x HTTP/1.1"),
+    "no version, and a whole request behind it": b"GET /agent/web/x\r\n\r\n" + get(),
     "no version": b"GET /agent/web/x\r\n" + HOST + b"\r\n",
     **{
         f"version {version.decode()}": get(b"GET /agent/web/x " + version)

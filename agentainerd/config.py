@@ -75,6 +75,11 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = _key((), values.texts(values.ip_network))
     allowed_hosts: tuple[str, ...] = _key((), values.texts(values.host_pattern), reload=True)
     allowed_origins: tuple[str, ...] = _key((), values.texts(values.origin), reload=True)
+    max_connections: int = _key(defaults.MAX_CONNECTIONS, values.integer(1, 1_000_000), reload=True)
+    max_connections_per_source: int = _key(
+        defaults.MAX_CONNECTIONS_PER_SOURCE, values.integer(1, 1_000_000), reload=True
+    )
+    max_in_flight: int = _key(defaults.MAX_IN_FLIGHT, values.integer(1, 1_000_000), reload=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from agentainerd.gateways import Gateways
 from agentainerd.loops import replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
+from agentainerd.proxy.peers import Peers
 from agentainerd.proxy.replay import Replayer
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.proxy.server import DataPlane, ProxyOptions
@@ -51,6 +52,8 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 log = logging.getLogger(__name__)
 
 LOOPS = (state_sync, replay, retention)
+GC_THRESHOLDS = (20_000, 20, 20)
+"""A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain
 MAX_OPEN_FILES = 65536
 EXIT_STOPPED = 0
@@ -142,6 +145,7 @@ class Daemon:
         )  # fmt: skip
         gc.collect()
         gc.freeze()  # what was made for good is not looked through again while requests are served
+        gc.set_threshold(*GC_THRESHOLDS)
         self._notifier.ready(f"serving on {', '.join(self._places)}")
 
     def _take_folders(self) -> None:
@@ -245,7 +249,7 @@ class Daemon:
         self._plane = DataPlane(
             self._routes,
             stores.journal if config.features.request_persistence else NullJournal(),
-            _proxy_options(config),
+            _proxy_options(config, self._origins),
             gateway_socket=config.paths.gateway_socket,
             ticket=lambda request_id: self._services.tokens.ticket(request_id),
         )
@@ -363,7 +367,7 @@ class Daemon:
         """Hand out the keys that may change while the daemon runs."""
         config = self._config
         logs.configure(self._log_handler, config.log.level, config.log.format)
-        self._plane.options = _proxy_options(config)
+        self._plane.options = _proxy_options(config, self._origins)
         self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
@@ -398,10 +402,14 @@ class Daemon:
         return int(task.value or 0)
 
 
-def _proxy_options(config: Config) -> ProxyOptions:
+def _proxy_options(config: Config, origins: Origins) -> ProxyOptions:
     return ProxyOptions(
         domain=config.server.domain,
-        trusted_proxies=frozenset(config.server.trusted_proxies),
+        judge=origins.judge,
+        trusted_proxies=Peers(config.server.trusted_proxies),
+        max_connections=config.server.max_connections,
+        max_connections_per_source=config.server.max_connections_per_source,
+        max_in_flight=config.server.max_in_flight,
         reject_without_journal=config.requests.on_journal_down == "reject",
         max_age_s=config.requests.max_age_s,
     )

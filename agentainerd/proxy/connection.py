@@ -17,6 +17,7 @@ from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery, new_id
 from agentainerd.proxy.exchange import Exchange
 from agentainerd.proxy.http1 import Fault, Request, RequestReader
+from agentainerd.proxy.origins import Verdict
 from agentainerd.proxy.passage import Passage
 from agentainerd.proxy.upgrade import Tunnel
 from agentainerd.proxy.watch import NEVER, Cause, Watched
@@ -44,8 +45,8 @@ class Connection(Watched):
     """
 
     __slots__ = (
-        "_ahead", "_body_began", "_closing", "_delivery", "_ended", "_forwarded", "_in_greenlet", "_plane", "_proceeding",
-        "_reader", "_request", "_stream", "_host", "_ref", "cause", "is_pumping", "peer", "push",
+        "_ahead", "_body_left_s", "_body_until", "_closing", "_delivery", "_ended", "_forwarded", "_host", "_in_greenlet",
+        "_plane", "_proceeding", "_reader", "_ref", "_request", "_stream", "cause", "is_pumping", "peer", "push",
     )  # fmt: skip
 
     def __init__(self, plane: "DataPlane", stream: Stream, peer: str) -> None:
@@ -60,7 +61,7 @@ class Connection(Watched):
         self._delivery: Delivery | None = None
         self._closing = self._ended = self._proceeding = self._in_greenlet = False
         self._ahead = 0
-        self._body_began = 0.0
+        self._body_left_s = self._body_until = 0.0
         self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nVia: 1.1 agentainer\r\n" % peer.encode()
         self.peer = peer
         self.cause = Cause.NONE
@@ -129,12 +130,12 @@ class Connection(Watched):
             OSError: the client went away.
             Fault: it sends nothing for too long, or what is no HTTP.
         """
-        now = self._plane.sweeper.now
-        if not self._body_began:
-            self._body_began = now
-        self.wait_for(Cause.SLOW_BODY, defaults.BODY_IDLE_TIMEOUT_S)
+        sweeper = self._plane.sweeper
+        began = sweeper.now
+        self._await_body()
         data = self._stream.read()
         self.deadline = NEVER
+        self._body_left_s += len(data) / defaults.MIN_BODY_RATE - (sweeper.now - began)
         if not data:
             if self.cause is Cause.SLOW_BODY:
                 raise Fault(408, "the body came too slowly")
@@ -142,6 +143,10 @@ class Connection(Watched):
         self._reader.feed(data)
         if self._reader.broken:
             raise self._reader.broken
+
+    def _await_body(self) -> None:
+        """Give the client so long for a further piece of its body."""
+        self.wait_for(Cause.SLOW_BODY, min(defaults.BODY_IDLE_TIMEOUT_S, self._body_left_s))
 
     def has_left(self) -> bool:
         """The client closed its side, as far as can be seen: it may have sent more before."""
@@ -326,11 +331,15 @@ class Connection(Watched):
             self.reject(fault)
             return False
         if not request.done and 0 < request.length <= defaults.MAX_INLINE_BODY_BYTES and not request.expects_continue:
-            self.wait_for(Cause.SLOW_BODY, defaults.BODY_IDLE_TIMEOUT_S)
+            if self.overdue is not Cause.SLOW_BODY:
+                self._body_left_s = defaults.BODY_GRACE_S + request.length / defaults.MIN_BODY_RATE
+                self._body_until = self._plane.sweeper.now + self._body_left_s
+            self._body_left_s = self._body_until - self._plane.sweeper.now
+            self._await_body()
             return False
         reader.requests.popleft()
         self.overdue = Cause.NONE
-        self._body_began = 0.0
+        self._body_left_s = defaults.BODY_GRACE_S
         self._request = request
         try:
             self._dispatch(request)
@@ -389,6 +398,11 @@ class Connection(Watched):
         if route is None:
             unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
             self._say(unknown, request)
+        elif verdict := self._plane.options.judge(request.host, request.origin):
+            strange_host = verdict is Verdict.STRANGE_HOST
+            self._say(replies.HOST_NOT_ALLOWED if strange_host else replies.ORIGIN_NOT_ALLOWED, request)
+        elif route.is_busy(self._plane.options.max_in_flight):
+            self._say(replies.BUSY, request)
         elif request.upgrade and request.upgrade.lower() != b"h2c":
             tunnel = Tunnel(self._plane, self, request, route, path=path, prefix=prefix)
             self._delivery = tunnel

@@ -66,6 +66,13 @@ CONTROL_TOKEN = Reply(
     "A control token was sent to an agent's path; it was not passed on. Take it out, and rotate it if others saw it",
     "http_request_denied",
 )
+BUSY = Reply(
+    503,
+    "AGENT_BUSY",
+    "Agent has as many requests in flight as one may have (server.max_in_flight)",
+    "connection_limit_reached",
+    1,
+)
 LOOP = Reply(508, "LOOP", "The request went through agentainerd too often", "proxy_loop_detected")
 KEY_INVALID = Reply(400, "IDEMPOTENCY_KEY_INVALID", "Idempotency-Key must be 1 to 255 printable characters")
 KEY_MISMATCH = Reply(422, "IDEMPOTENCY_KEY_REUSED", "Idempotency-Key was used with another request")
@@ -126,6 +133,7 @@ def malformed(status: int, reason: str) -> Reply:
         413: "TOO_LARGE",
         414: "TARGET_TOO_LONG",
         417: "EXPECTATION_FAILED",
+        429: "TOO_MANY_CONNECTIONS",
         431: "HEAD_TOO_LARGE",
     }
     return Reply(status, codes.get(status, "MALFORMED_REQUEST"), reason, "http_request_error")

@@ -58,6 +58,12 @@ class Route:
         """Exchanges under way on all its targets."""
         return sum(target.in_flight for target in self.targets)
 
+    def is_busy(self, limit: int) -> bool:
+        """Whether so many exchanges are under way already."""
+        for target in self.targets:
+            limit -= target.in_flight
+        return limit <= 0
+
     def open(self) -> None:
         """Let requests through, the waiting ones first."""
         self._set(Gate.OPEN)

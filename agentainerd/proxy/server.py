@@ -5,8 +5,9 @@ deadline that the sweeper keeps (watch.py).
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 
 import gevent
 from gevent import socket
@@ -15,13 +16,16 @@ from gevent.pool import Group
 
 from agentainerd import defaults
 from agentainerd.proxy.connection import Connection
+from agentainerd.proxy.http1 import Fault
 from agentainerd.proxy.journal import Journal
+from agentainerd.proxy.origins import Origins, Verdict
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.watch import Cause, Sweeper
 from agentainerd.proxy.wire import Listener, Stream
 
 log = logging.getLogger(__name__)
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
 _EXHAUSTED_PAUSE_S = 0.1
 _EXHAUSTED_LOG_S = 60.0
 
@@ -30,15 +34,20 @@ _EXHAUSTED_LOG_S = 60.0
 class ProxyOptions:
     """What the data plane is told; `domain`: `<ref>.<domain>` is an agent at its root.
 
-    `trusted_proxies`: addresses whose X-Forwarded-* are believed. `reject_without_journal`: refuse instead of going on
-    with `X-Agentainer-Journal: unavailable`. `max_age_s`: how long a queued request may wait.
+    `judge`: what Host and Origin of a request to an agent say. `trusted_proxies`: addresses whose X-Forwarded-* are
+    believed. `reject_without_journal`: refuse instead of going on with `X-Agentainer-Journal: unavailable`. `max_age_s`:
+    how long a queued request may wait. `max_connections`: of all clients, and per address (neither loopback nor a trusted
+    proxy, which stand for many). `max_in_flight`: requests of one agent.
     """
 
     domain: str = "localhost"
-    trusted_proxies: frozenset[str] = frozenset()
+    judge: Callable[[bytes | None, bytes | None], Verdict] = field(default_factory=lambda: Origins().judge)
+    trusted_proxies: Container[str] = ()
     reject_without_journal: bool = False
     max_age_s: float = defaults.MAX_AGE_S
     max_connections: int = defaults.MAX_CONNECTIONS
+    max_connections_per_source: int = defaults.MAX_CONNECTIONS_PER_SOURCE
+    max_in_flight: int = defaults.MAX_IN_FLIGHT
 
 
 class DataPlane:
@@ -71,6 +80,7 @@ class DataPlane:
         self.draining = False
         self.control = Target(gateway_socket)
         self._connections: set[Connection] = set()
+        self._sources: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._paused = False
         self._empty = Event()
@@ -133,8 +143,14 @@ class DataPlane:
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""
+        if connection not in self._connections:
+            return
         self.sweeper.remove(connection)
         self._connections.discard(connection)
+        if connection.peer in self._sources:
+            self._sources[connection.peer] -= 1
+            if not self._sources[connection.peer]:
+                del self._sources[connection.peer]
         if not self._connections:
             self._empty.set()
         if self._paused and not self.is_full:
@@ -148,13 +164,23 @@ class DataPlane:
         """Serve a client that connected; False: nobody else for now."""
         connection = Connection(self, stream, peer)
         self._connections.add(connection)
-        connection.start()
+        if self._may_connect(peer):
+            connection.start()
+        else:
+            connection.reject(Fault(429, f"too many connections from {peer}"))
         if not self.is_full:
             return True
         self._paused = True
         for listener in self._listeners:
             listener.pause()
         return False
+
+    def _may_connect(self, peer: str) -> bool:
+        """Count a source's connections; whether this one is not too many."""
+        if peer.startswith(_LOOPBACK) or peer in self._options.trusted_proxies:
+            return True
+        self._sources[peer] += 1
+        return self._sources[peer] <= self._options.max_connections_per_source
 
     def _exhausted(self, listener: Listener, error: OSError) -> None:
         """There is no room for a further connection: try again in a moment."""

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from agentainerd.proxy.origins import Verdict
 from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.server import DataPlane, ProxyOptions
 from agentainerd.proxy.target import Target
@@ -14,10 +15,15 @@ from tests.fakes.journals import MemoryJournal
 AGENT_ID = "agent-0123456789abcdef"
 
 
+def anybody(host, origin) -> Verdict:
+    """Takes every Host and Origin, so that a test may write what it likes."""
+    return Verdict.OURS
+
+
 class Plane:
     """`route` is agent "web", ready, at `agent`; `journal` is in memory unless another is given."""
 
-    def __init__(self, gateway_socket: str, journal=None, agent: RawAgent | None = None, **options):
+    def __init__(self, gateway_socket: str, journal=None, agent: RawAgent | None = None, host="127.0.0.1", **options):
         self.routes = RouteTable()
         self.routes.complete = True
         self.journal = journal or MemoryJournal()
@@ -29,11 +35,11 @@ class Plane:
         self.data_plane = DataPlane(
             self.routes,
             self.journal,
-            ProxyOptions(**options),
+            ProxyOptions(**{"judge": anybody} | options),
             gateway_socket=gateway_socket,
             ticket=lambda request_id: "ticket-" + request_id[:4],
         )
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server((host, 0))
         listener.setblocking(False)
         self.address = listener.getsockname()
         self.data_plane.serve(listener)

@@ -1,5 +1,9 @@
 """Framing and limits at the front: what is refused never reaches an agent, and the connection closes behind it."""
 
+import contextlib
+import os
+import resource
+import socket
 import threading
 
 import gevent
@@ -7,6 +11,7 @@ import pytest
 
 from agentainerd import defaults
 from agentainerd.proxy import watch
+from agentainerd.proxy.origins import Names, Origins
 from tests.fakes.agents import RawAgent, answer, receive_all
 from tests.fakes.planes import Answered
 
@@ -143,6 +148,44 @@ def test_a_slow_body_is_408(make_plane, monkeypatch):
     assert not plane.journal.pending
 
 
+def test_a_body_that_trickles_is_408_though_it_never_stops(make_plane, monkeypatch):
+    monkeypatch.setattr(watch, "SWEEP_S", 0.02)
+    monkeypatch.setattr(defaults, "BODY_GRACE_S", 0.3)
+    monkeypatch.setattr(defaults, "MIN_BODY_RATE", 1000)
+    plane = make_plane()
+    for length in (100, 1_000_000):  # one that is waited for whole, and one that is passed on as it comes
+        with plane.connect() as connection:
+            connection.sendall(b"POST /agent/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length)
+            trickle = gevent.spawn(drip, connection)
+            assert Answered(receive_all(connection)).status == 408
+            trickle.kill()
+
+
+def drip(connection):
+    """A byte every 50 ms, for as long as somebody takes them."""
+    try:
+        while True:
+            connection.sendall(b"x")
+            gevent.sleep(0.05)
+    except OSError:
+        pass
+
+
+def test_a_body_at_a_fair_rate_may_take_longer_than_the_grace(make_plane, monkeypatch):
+    monkeypatch.setattr(watch, "SWEEP_S", 0.02)
+    monkeypatch.setattr(defaults, "BODY_GRACE_S", 0.1)
+    monkeypatch.setattr(defaults, "MIN_BODY_RATE", 1000)
+    plane = make_plane()
+    with plane.connect() as connection:
+        connection.sendall(
+            b"POST /agent/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\nConnection: close\r\n\r\n"
+        )
+        for _ in range(10):
+            connection.sendall(b"x" * 5000)
+            gevent.sleep(0.03)
+        assert Answered(receive_all(connection)).status == 200
+
+
 def test_an_idle_connection_is_closed(make_plane, monkeypatch):
     monkeypatch.setattr(watch, "SWEEP_S", 0.02)
     monkeypatch.setattr(defaults, "KEEPALIVE_TIMEOUT_S", 0.1)
@@ -203,3 +246,120 @@ def test_many_connections_are_served_side_by_side(plane):
         thread.join()
 
     assert got == [200] * 100
+
+
+def address_of_this_host() -> str:
+    """An address of this machine that is not loopback, as a client of another machine has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return probe.getsockname()[0]
+
+
+def test_one_address_can_not_take_all_connections(make_plane, eventually):
+    host = address_of_this_host()
+    plane = make_plane(host=host, max_connections_per_source=3)
+    open_ = [plane.connect() for _ in range(3)]
+    eventually(lambda: plane.data_plane.connections == 3)
+
+    with plane.connect() as fourth:
+        refused = Answered(receive_all(fourth))
+    assert (refused.status, refused.json["code"]) == (429, "TOO_MANY_CONNECTIONS")
+
+    open_.pop().close()
+    eventually(lambda: plane.data_plane.connections == 2)
+    assert plane.ask().status == 200
+    for connection in open_:
+        connection.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_addresses_that_stand_for_many_have_no_such_limit(make_plane, trusted):
+    host = address_of_this_host() if trusted else "127.0.0.1"
+    plane = make_plane(host=host, max_connections_per_source=1, trusted_proxies=(host,) if trusted else ())
+    connections = [plane.connect() for _ in range(5)]
+
+    assert plane.ask().status == 200
+    for connection in connections:
+        connection.close()
+
+
+def test_connections_beyond_the_bound_wait_until_one_ends(make_plane, eventually):
+    plane = make_plane(max_connections=2)
+    first, second = plane.connect(), plane.connect()
+    eventually(lambda: plane.data_plane.connections == 2)
+    waiting = gevent.spawn(plane.ask)
+    gevent.sleep(0.05)
+    assert plane.data_plane.connections == 2
+
+    first.close()
+
+    assert waiting.get(timeout=5).status == 200
+    second.close()
+
+
+def test_an_agent_has_only_so_many_requests_at_once(make_plane, eventually):
+    go_on = gevent.event.Event()
+    plane = make_plane(agent=RawAgent(lambda c, r: (go_on.wait(5), c.sendall(answer()))), max_in_flight=2)
+    running = [gevent.spawn(plane.ask) for _ in range(2)]
+    eventually(lambda: len(plane.agent.requests) == 2)
+
+    refused = plane.ask()
+    go_on.set()
+
+    assert (refused.status, refused.json["code"], refused.fields["retry-after"]) == (503, "AGENT_BUSY", "1")
+    assert refused.fields["proxy-status"] == "agentainer; error=connection_limit_reached"
+    assert [each.get(timeout=5).status for each in running] == [200, 200]
+    assert plane.ask().status == 200
+
+
+@contextlib.contextmanager
+def no_more_descriptors():
+    """This process has as many open files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filler = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filler[0] + 50, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                filler.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filler:
+            os.close(descriptor)
+
+
+def test_without_a_file_descriptor_clients_wait_and_others_are_served(make_plane, eventually, caplog):
+    plane = make_plane()
+    kept = plane.connect()
+    eventually(lambda: plane.data_plane.connections == 1)
+    late = socket.socket()
+    with no_more_descriptors():
+        late.connect(plane.address)
+        eventually(lambda: "no connection can be accepted now" in caplog.text)
+        kept.sendall(b"GET /agent/nobody/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert kept.recv(65536).startswith(b"HTTP/1.1 404")
+
+    late.sendall(b"GET /agent/web/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert Answered(receive_all(late)).status == 200
+    late.close()
+    kept.close()
+
+
+def test_strangers_are_told_by_host_and_origin(make_plane):
+    plane = make_plane(judge=Origins(Names(hosts=("agents.example.com",))).judge)
+
+    def code(**fields):
+        raw = plane.send(
+            "\r\n".join(
+                ["GET /agent/web/ HTTP/1.1", "Connection: close", *(f"{k}: {v}" for k, v in fields.items()), "", ""]
+            ).encode()
+        )
+        got = Answered(raw)
+        return got.status if got.status == 200 else (got.status, got.json["code"])
+
+    assert code(Host="localhost:8081") == 200
+    assert code(Host="agents.example.com", Origin="https://agents.example.com") == 200
+    assert code(Host="rebound.example.org") == (403, "HOST_NOT_ALLOWED")
+    assert code(Host="127.0.0.1:8081", Origin="https://evil.example") == (403, "ORIGIN_NOT_ALLOWED")
+    assert len(plane.agent.requests) == 2

@@ -43,7 +43,9 @@ NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
 class DaemonProcess:
-    """One agentainerd. `folder` has its state, its log and its configuration; `runtime_dir` its sockets."""
+    """One agentainerd. `folder` has its state, its log and its configuration; `runtime_dir` its sockets. `wrapper` is put
+    before its command.
+    """
 
     def __init__(self, folder: Path, runtime_dir: Path, port: int) -> None:
         self.folder = folder
@@ -53,6 +55,7 @@ class DaemonProcess:
         self.control_socket = runtime_dir / "agentainer.sock"
         self.port = port
         self.command: list[str] = []
+        self.wrapper: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(runtime_dir / f"notify-{time.monotonic_ns()}"))
@@ -84,7 +87,7 @@ class DaemonProcess:
         """Start the process; `activated_by` are the sockets that it inherits, as from systemd."""
         passed = [str(listener.fileno()) for listener in activated_by]
         self.command = [
-            sys.executable, *(["-c", ACTIVATE, ",".join(passed)] if passed else ["-m", "agentainerd"]),
+            *self.wrapper, sys.executable, *(["-c", ACTIVATE, ",".join(passed)] if passed else ["-m", "agentainerd"]),
             "--state-dir", str(self.state_dir), "--runtime-dir", str(self.runtime_dir),
             "--listen", f"127.0.0.1:{self.port}", *flags,
         ]  # fmt: skip

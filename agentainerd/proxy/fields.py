@@ -55,7 +55,7 @@ _ANSWER_KINDS = {
 MAX_CACHED_NAMES = 4096
 MAX_KNOWN_LINES = 4096
 MAX_KNOWN_LINE_BYTES = 512
-_OURS = b"x-agentainer-"
+_OURS = (b"x-agentainer-", b"x-forwarded-", b"x-real-ip")
 _MARK = re.compile(rb"[^a-z0-9]")
 
 
@@ -70,9 +70,9 @@ class Names(dict[bytes, int]):
         lower = name.lower()
         plain = _MARK.sub(b"-", lower)
         kind = self._kinds.get(lower, PASS)
-        # `X_Agentainer_Replay` and `transfer.encoding` reach some servers as the names that they imitate: a variable of
-        # CGI has one sign for all that is no letter or digit.
-        if plain.startswith(_OURS) or (plain != lower and plain in self._kinds):
+        # Who asked, and how, is ours to say. `X_Agentainer_Replay` and `transfer.encoding` reach some servers as the names
+        # that they imitate: a variable of CGI has one sign for all that is no letter or digit.
+        if kind == PASS and (plain.startswith(_OURS) or plain in self._kinds):
             kind = DROP
         if len(self) < MAX_CACHED_NAMES and len(name) <= 64:
             self[name] = kind

@@ -47,7 +47,7 @@ def answer_head(
     """
     lines = [answer.line, *answer.lines]
     for cookie in answer.cookies:
-        lines += (b"Set-Cookie: ", confined(cookie, prefix) if prefix else cookie, b"\r\n")
+        lines += (b"Set-Cookie: ", confined(cookie, prefix), b"\r\n")
     framing = Framing.NONE
     if not answer.no_body:
         if answer.length >= 0:
@@ -76,17 +76,21 @@ def stored_head(answer: Answer) -> bytes:
 
 
 def confined(cookie: bytes, prefix: bytes) -> bytes:
-    """Return a Set-Cookie value that holds for the agent's path only: all agents and the API share one origin."""
+    """Return a Set-Cookie value that holds for the agent only, whose path or, without `prefix`, host it came by.
+
+    All agents and the API share one origin, and the hosts of agents a domain.
+    """
     parts = [part.strip() for part in cookie.split(b";")]
     kept, path = [parts[0]], b""
     for part in parts[1:]:
         name, _, value = part.partition(b"=")
         lower = name.strip().lower()
-        if lower == b"path" and value.startswith(b"/"):
-            path = value
-        elif lower not in (b"path", b"domain"):
+        if prefix and lower == b"path":
+            path = value if value.startswith(b"/") else path
+        elif lower != b"domain":
             kept.append(part)
-    kept.append(b"Path=" + prefix + (path or b"/"))
+    if prefix:
+        kept.append(b"Path=" + prefix + (path or b"/"))
     return b"; ".join(kept)
 
 

@@ -267,6 +267,8 @@ class RequestReader:
             _read_fields(current, [_field(name, value) for name, value in current.headers])
             if current.chunked:
                 self._overhead = self._trailer_bytes = 0
+            if current.upgrade and not (version == "1.1" and self._parser.should_upgrade()):
+                current.upgrade = b""  # RFC 9110 7.8: it counts where Connection names it
         except Fault as fault:
             current.fault = fault
         self.requests.append(current)
@@ -323,8 +325,10 @@ def _read_fields(request: Request, fields: list[Field]) -> None:
         raise Fault(400, "no Host")
     if dropped:
         drop_fields(lines, dropped)
+        request.traced = request.traced and b"traceparent" not in dropped
 
 
+_CREDENTIALS = re.compile(rb"[^\t ]+(?: +[^\t ].*)?")  # RFC 9110 11.4: scheme, spaces, the rest
 _TAKEN = frozenset((LENGTH, CODING, EXPECT, UPGRADE, FORWARDED))  # not passed on, or made anew
 
 
@@ -348,10 +352,13 @@ def _read_special(request: Request, kind: int, name: bytes, value: bytes) -> Non
             raise Fault(417, "the only expectation that is met is 100-continue")
         request.expects_continue = request.minor == 1
     elif kind == UPGRADE:
-        request.upgrade = value
+        protocols = [each.strip() for each in value.split(b",")]
+        request.upgrade = b", ".join(each for each in protocols if not each.lower().startswith((b"h2", b"http")))
     elif kind == AUTHORIZATION:
         if request.authorization is not None:
             raise Fault(400, "more than one Authorization")
+        if b"\t" in value and not _CREDENTIALS.fullmatch(value):
+            raise Fault(400, "Authorization has a tab where there must be a space")
         request.authorization = value
     elif kind == KEY:
         if request.key is not None:

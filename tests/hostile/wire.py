@@ -47,7 +47,7 @@ class StrictAgent:
     def is_for(self, message: Message) -> bool:
         """The data plane has to bring a client's request here."""
         path = origin_form(message.target)
-        return path.startswith(self.prefix) and path[len(self.prefix) :][:1] in (b"", b"/", b"?", b"*")
+        return not self.prefix or (path.startswith(self.prefix) and path[len(self.prefix) :][:1] in (b"", b"/", b"?"))
 
     def sees(self, message: Message) -> tuple[bytes, bytes, bytes]:
         """Return method, target and body of a client's request as they arrive here."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from agentainerd import defaults
 from agentainerd.errors import AgentainerError
-from agentainerd.proxy.http1 import Request
 from agentainerd.proxy.journal import SpoolWriter
+from agentainerd.proxy.request import Request
 
 
 class Body:
@@ -20,7 +20,7 @@ class Body:
         lost: why it is not kept, or None: too large, or the error of the spool.
     """
 
-    __slots__ = ("_inline", "_read_more", "_request", "_request_id", "_spool", "_writer", "kept", "lost", "size")
+    __slots__ = ("_kept", "_read_more", "_request", "_request_id", "_spool", "_writer", "kept", "lost", "size")
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Body:
         self._spool = spool
         self._request_id = request_id
         self._writer: SpoolWriter | None = None
-        self._inline: list[bytes] = []
+        self._kept: list[bytes] = []
         self.size = 0
         self.kept = True
         self.lost: AgentainerError | None = None
@@ -47,7 +47,7 @@ class Body:
     @property
     def inline(self) -> bytes:
         """The whole body, where it is kept in memory; b"" where it is in a file."""
-        return b"" if self._writer else b"".join(self._inline)
+        return b"" if self._writer else b"".join(self._kept)
 
     def take(self) -> bytes:
         """Return what has arrived and was not taken yet, and keep it."""
@@ -87,8 +87,8 @@ class Body:
         """Return what was kept, from its beginning."""
         if self._writer:
             yield from self._writer.pieces()
-        elif self._inline:
-            yield b"".join(self._inline)
+        elif self._kept:
+            yield b"".join(self._kept)
 
     def seal(self) -> str:
         """Make the spool file durable and return its name; "" where the body is in memory.
@@ -101,7 +101,7 @@ class Body:
     def discard(self) -> None:
         """Drop what is kept."""
         self.kept = False
-        self._inline.clear()
+        self._kept.clear()
         if self._writer:
             self._writer.discard()
             self._writer = None
@@ -112,14 +112,14 @@ class Body:
             self.discard()
             return
         if self._writer is None and self.size <= defaults.MAX_INLINE_BODY_BYTES:
-            self._inline.append(data)
+            self._kept.append(data)
             return
         try:
             if self._writer is None:
                 assert self._spool is not None
                 self._writer = self._spool(self._request_id)
-                self._writer.write(b"".join(self._inline))
-                self._inline.clear()
+                self._writer.write(b"".join(self._kept))
+                self._kept.clear()
             self._writer.write(data)
         except AgentainerError as error:
             self.lost = error

@@ -16,9 +16,10 @@ from agentainerd import defaults
 from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery, new_id
 from agentainerd.proxy.exchange import Exchange
-from agentainerd.proxy.http1 import Fault, Request, RequestReader
+from agentainerd.proxy.http1 import RequestReader
 from agentainerd.proxy.origins import Verdict
 from agentainerd.proxy.passage import Passage
+from agentainerd.proxy.request import Fault, Request
 from agentainerd.proxy.upgrade import Tunnel
 from agentainerd.proxy.watch import NEVER, Cause, Watched
 from agentainerd.proxy.wire import PIECE, Stream

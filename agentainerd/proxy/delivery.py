@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agentainerd import defaults
 from agentainerd.proxy import heads, replies
 from agentainerd.proxy.heads import Framing
-from agentainerd.proxy.http1 import Fault, Request
+from agentainerd.proxy.request import Fault, Request
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.upstream import Failure, Upstream

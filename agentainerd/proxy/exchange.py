@@ -18,9 +18,10 @@ from agentainerd.model.requests import Reason, Record, ReplayPolicy
 from agentainerd.proxy import heads, keys, replies
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.delivery import Delivery
-from agentainerd.proxy.http1 import Fault, Request, drop_fields
+from agentainerd.proxy.http1 import drop_fields
 from agentainerd.proxy.journal import KeyAnswer, KeyVerdict, NullJournal
 from agentainerd.proxy.recording import Recording
+from agentainerd.proxy.request import Fault, Request
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target

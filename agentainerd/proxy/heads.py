@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from agentainerd.proxy.http1 import Request
+from agentainerd.proxy.request import Request
 from agentainerd.proxy.response import Answer
 
 if TYPE_CHECKING:

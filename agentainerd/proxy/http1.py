@@ -10,7 +10,6 @@ import re
 from collections import deque
 
 import httptools
-import msgspec
 
 from agentainerd import defaults
 from agentainerd.proxy.fields import (
@@ -36,55 +35,10 @@ from agentainerd.proxy.fields import (
     Lines,
     field,
 )
+from agentainerd.proxy.request import Fault, Request
 
 CHUNK_FRAME = 24
 """Bytes around a piece of a chunked body that are no extension: its size (zeros before it included) and two CRLF."""
-
-
-class Fault(Exception):
-    """Why a message can't be taken: the status to answer with, and a sentence."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-class Request(msgspec.Struct, gc=False, eq=False):
-    """One request as it arrives. The head is whole and checked once `head_done`; the body once `done`.
-
-    `lines` are the end-to-end fields for the agent, each whole with its CRLF. `length` is Content-Length, -1 where there
-    is none. `pieces` holds the body that was read and not yet taken. `headers`: as a parser read them.
-    """
-
-    method: bytes = b""
-    target: bytes = b""
-    minor: int = 1
-    lines: list[bytes] = []
-    pieces: list[bytes] = []
-    length: int = -1
-    host: bytes | None = None
-    origin: bytes | None = None
-    authorization: bytes | None = None
-    key: bytes | None = None
-    prefer: bytes = b""
-    upgrade: bytes = b""
-    forwarded: tuple[tuple[bytes, bytes], ...] = ()
-    headers: list[tuple[bytes, bytes]] = []
-    own_vias: int = 0
-    accepts_events: bool = False
-    chunked: bool = False
-    expects_continue: bool = False
-    keep_alive: bool = True
-    traced: bool = False
-    head_done: bool = False
-    done: bool = False
-    fault: Fault | None = None
-
-    @property
-    def has_body(self) -> bool:
-        """Framing announces a body, which may be empty."""
-        return self.chunked or self.length > 0
 
 
 _REQUEST_LINE = re.compile(rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from agentainerd.proxy import heads, replies
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.delivery import Delivery
-from agentainerd.proxy.http1 import Request
+from agentainerd.proxy.request import Request
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.upstream import Failure
 

@@ -7,8 +7,8 @@ from agentainerd import defaults
 from agentainerd.errors import Unavailable
 from agentainerd.model.requests import Outcome, Reason, Record, ReplayPolicy, RequestState, StoredResponse
 from agentainerd.proxy.body import Body
-from agentainerd.proxy.http1 import Request
 from agentainerd.proxy.journal import Journal, KeyAnswer, Write
+from agentainerd.proxy.request import Request
 
 
 class Recording:

@@ -15,7 +15,7 @@ from gevent.pool import Group
 from agentainerd import defaults
 from agentainerd.model.requests import Record, StoredResponse
 from agentainerd.proxy import heads
-from agentainerd.proxy.http1 import Fault
+from agentainerd.proxy.request import Fault
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target

@@ -17,7 +17,8 @@ from agentainerd.proxy.fields import (
     Lines,
     field,
 )
-from agentainerd.proxy.http1 import CHUNK_FRAME, Fault, drop_fields
+from agentainerd.proxy.http1 import CHUNK_FRAME, drop_fields
+from agentainerd.proxy.request import Fault
 from agentainerd.proxy.wire import PIECE
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e\x80-\xff]{0,128}")

@@ -16,9 +16,9 @@ from gevent.pool import Group
 
 from agentainerd import defaults
 from agentainerd.proxy.connection import Connection
-from agentainerd.proxy.http1 import Fault
 from agentainerd.proxy.journal import Journal
 from agentainerd.proxy.origins import Origins, Verdict
+from agentainerd.proxy.request import Fault
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.watch import Cause, Sweeper

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.exchange import Exchange
-from agentainerd.proxy.http1 import Request
+from agentainerd.proxy.request import Request
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.upstream import Failure

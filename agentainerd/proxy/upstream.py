@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gevent.pool import Group
 
-from agentainerd.proxy.http1 import Fault
+from agentainerd.proxy.request import Fault
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.wire import PIECE, Stream
 

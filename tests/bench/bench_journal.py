@@ -24,7 +24,7 @@ import psutil  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agentainerd.model.requests import Outcome, Reason, Record, RequestState  # noqa: E402
-from agentainerd.proxy.exchange import new_id  # noqa: E402
+from agentainerd.proxy.delivery import new_id  # noqa: E402
 from agentainerd.proxy.journal import NullJournal  # noqa: E402
 from agentainerd.store.connection import RedisClient  # noqa: E402
 from agentainerd.store.journal import RedisJournal  # noqa: E402

@@ -3,7 +3,7 @@
 from agentainerd import defaults
 from agentainerd.errors import Unavailable
 from agentainerd.proxy.body import Body
-from agentainerd.proxy.http1 import Request
+from agentainerd.proxy.request import Request
 from tests.fakes.journals import MemorySpool
 
 

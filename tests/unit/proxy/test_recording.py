@@ -5,8 +5,8 @@ import pytest
 from agentainerd.errors import Unavailable
 from agentainerd.model.requests import Reason, Record
 from agentainerd.proxy.body import Body
-from agentainerd.proxy.http1 import Request
 from agentainerd.proxy.recording import Recording
+from agentainerd.proxy.request import Request
 from tests.fakes.journals import MemoryJournal
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentainerd.proxy.http1 import Fault
+from agentainerd.proxy.request import Fault
 from agentainerd.proxy.response import Answer
 
 

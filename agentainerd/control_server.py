@@ -133,6 +133,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ[PEER] = self._peer
+        environ["RAW_URI"] = self.path  # as it came: PATH_INFO has lost which slashes were encoded
         plain = self.wsgi_input
         self.wsgi_input = _Input(plain.rfile, plain.content_length, plain.socket, plain.chunked_input)
         if environ["wsgi.input"] is plain:

@@ -6,6 +6,7 @@ services, one file a noun, each with its ROUTES.
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoRoute
@@ -24,6 +25,7 @@ PUBLIC = frozenset((system.health, system.livez, system.readyz, requests.state, 
 PROBES = frozenset((system.health, system.livez, system.readyz))
 LOCAL = frozenset((tokens.show, tokens.rotate))
 """Handlers that only the control socket reaches."""
+_IMAGES = "/images/"
 
 
 class App:
@@ -66,6 +68,7 @@ class App:
     def _find(self, request: ApiRequest) -> tuple[Callable[..., Response], Mapping[str, Any]]:
         """Return the handler and the variables of the path. Nothing that only administrators may know is in that."""
         try:
+            check_path(request.environ.get("RAW_URI", request.path).partition("?")[0])
             return self._map.bind("localhost").match(request.path, request.method)
         except (NoRoute, RequestRedirect):
             raise NotFound("route", f"{request.method} {request.path[:256]}") from None
@@ -79,6 +82,23 @@ class App:
             is_public=handler in PUBLIC,
             is_probe=handler in PROBES,
         )
+
+
+def check_path(raw: str) -> None:
+    """Refuse a path that somebody could read as another one: what is encoded in a segment stays in that segment.
+
+    No name of ours has a slash, a dot segment, a percent sign, a parameter (;) or a control character in it; images have
+    slashes.
+
+    Raises:
+        NoRoute: there is one, or it is not UTF-8.
+    """
+    closed = "\\%;" if raw.startswith(_IMAGES) else "/\\%;"
+    for encoded in raw.split("/"):
+        segment = unquote(encoded, errors="replace")
+        dots = any(part in (".", "..") for part in segment.split("/"))
+        if dots or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment):
+            raise NoRoute
 
 
 def _refuse(error: AgentainerError) -> Response:

@@ -93,8 +93,9 @@ class Events:
 
     def _back_off(self, why: str) -> None:
         """Wait before the next attempt: longer after each that failed or broke at once."""
-        if time.monotonic() - self._connected_at > MAX_BACKOFF_S:
+        if self._connected_at and time.monotonic() - self._connected_at > MAX_BACKOFF_S:
             self._failures = 0
+        self._connected_at = 0.0
         if self._closed.is_set():
             return
         if self._failures == 0:

@@ -396,12 +396,12 @@ class Connection(Watched):
             self.run(passage.run)
             return
         route = self._plane.routes.find(ref)
-        if route is None:
-            unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
-            self._say(unknown, request)
-        elif verdict := self._plane.options.judge(request.host, request.origin):
+        if verdict := self._plane.options.judge(request.host, request.origin):
             strange_host = verdict is Verdict.STRANGE_HOST
             self._say(replies.HOST_NOT_ALLOWED if strange_host else replies.ORIGIN_NOT_ALLOWED, request)
+        elif route is None:
+            unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
+            self._say(unknown, request)
         elif route.is_busy(self._plane.options.max_in_flight):
             self._say(replies.BUSY, request)
         elif request.upgrade and request.upgrade.lower() != b"h2c":

@@ -45,7 +45,8 @@ class Passage(Delivery):
             if request.length >= 0:
                 framing = b"Content-Length: %d\r\n\r\n" % request.length
         try:
-            upstream.send(head + framing)
+            # An idle connection would hold one of the few places that the API has for those who ask.
+            upstream.send(head + b"Connection: close\r\n" + framing)
         except OSError:
             self._hang_up()
             self.say(replies.NO_CONTROL_API)

@@ -1,0 +1,133 @@
+"""Who is let in by which door."""
+
+import pytest
+from werkzeug.test import EnvironBuilder
+
+from agentainerd.api import access
+from agentainerd.api.access import AccessOptions, Door, admit
+from agentainerd.api.exchange import ApiRequest
+from agentainerd.errors import Forbidden, TooManyRequests, Unauthorized
+from agentainerd.proxy.origins import Origins
+from agentainerd.services.tokens import MAX_FAILURES
+
+OPTIONS = AccessOptions(Origins().judge)
+
+
+def asked(path="/agents", *, peer=None, **headers) -> ApiRequest:
+    fields = {
+        "Host": "localhost",
+        "X-Forwarded-For": "192.0.2.7",
+        **{name.replace("_", "-"): v for name, v in headers.items()},
+    }
+    environ = EnvironBuilder(path=path, headers=fields).get_environ()
+    if peer:
+        environ[access.PEER] = peer
+    return ApiRequest(environ)
+
+
+def enter(request, world, door=Door.GATEWAY, options=OPTIONS, *, is_public=False, is_probe=False) -> ApiRequest:
+    admit(request, door, world.services.tokens, options, is_public=is_public, is_probe=is_probe)
+    return request
+
+
+@pytest.fixture
+def bearer(world):
+    return "Bearer " + (world.state_dir / "token").read_text().strip()
+
+
+def test_whoever_opens_the_control_socket_is_an_administrator_by_name(world):
+    request = enter(asked(peer=(4242, 0, 0)), world, Door.CONTROL)
+
+    assert (request.is_admin, request.is_local) == (True, True)
+    assert (request.actor.name, request.actor.source) == ("unix:0(root)/pid 4242", "unix")
+
+
+def test_a_user_without_a_name_is_told_by_number(world):
+    assert enter(asked(peer=(1, 54321, 0)), world, Door.CONTROL).actor.name == "unix:54321(?)/pid 1"
+
+
+def test_on_the_control_socket_neither_host_nor_origin_matter(world):
+    enter(asked(peer=(1, 0, 0), Host="evil.example", Origin="http://evil.example"), world, Door.CONTROL)
+
+
+def test_a_token_makes_an_administrator_who_is_not_local(world, bearer):
+    request = enter(asked(Authorization=bearer), world)
+
+    assert (request.is_admin, request.is_local, request.actor.name, request.actor.source) == (
+        True,
+        False,
+        "token",
+        "192.0.2.7",
+    )
+
+
+@pytest.mark.parametrize("door", [Door.GATEWAY])
+def test_without_a_token_only_what_is_public_is_served_and_to_nobody(world, door):
+    with pytest.raises(Unauthorized):
+        enter(asked(), world, door)
+
+    request = enter(asked(), world, door, is_public=True)
+    assert (request.is_admin, request.actor.name) == (False, "anonymous")
+
+
+def test_a_wrong_token_on_a_public_path_is_no_obstacle_and_makes_no_administrator(world):
+    assert not enter(asked(Authorization="Bearer wrong"), world, is_public=True).is_admin
+
+
+def test_a_right_token_on_a_public_path_makes_an_administrator(world, bearer):
+    assert enter(asked(Authorization=bearer), world, is_public=True).is_admin
+
+
+def test_a_strange_name_is_refused_before_the_token_is_looked_at(world):
+    for _ in range(3 * MAX_FAILURES):
+        with pytest.raises(Forbidden) as failure:
+            enter(asked(Host="evil.example", Authorization="Bearer wrong"), world)
+        assert failure.value.code == "HOST_NOT_ALLOWED"
+        assert "server.allowed_hosts" in (failure.value.hint or "")
+
+    with pytest.raises(Unauthorized):  # and not TooManyRequests: nothing was guessed
+        enter(asked(Authorization="Bearer wrong"), world)
+
+
+def test_probes_are_asked_under_any_name(world):
+    enter(asked("/livez", Host="10.0.0.1.nip.io"), world, is_public=True, is_probe=True)
+
+
+def test_until_it_is_told_otherwise_no_name_is_ours(world, bearer):
+    with pytest.raises(Forbidden):
+        enter(asked(Authorization=bearer), world, options=AccessOptions())
+
+
+def test_one_source_that_is_wrong_too_often_is_slowed_down_and_the_right_token_is_not(world, bearer):
+    refusals = []
+    for number in range(2 * MAX_FAILURES):
+        with pytest.raises((Unauthorized, TooManyRequests)) as failure:
+            enter(asked(Authorization=f"Bearer wrong-{number}"), world)
+        refusals.append(type(failure.value))
+        assert enter(asked(Authorization=bearer), world).is_admin  # from the same source
+
+    assert refusals[: MAX_FAILURES - 1] == [Unauthorized] * (MAX_FAILURES - 1)
+    assert set(refusals[MAX_FAILURES:]) == {TooManyRequests}
+    with pytest.raises(Unauthorized):
+        enter(asked(Authorization="Bearer wrong", X_Forwarded_For="192.0.2.8"), world)
+
+
+@pytest.mark.parametrize(
+    ("chain", "source"),
+    [
+        ("198.51.100.9", "198.51.100.9"),
+        ("198.51.100.9, 127.0.0.1", "198.51.100.9"),  # 127.0.0.1 is a proxy that is trusted
+        ("6.6.6.6, 198.51.100.9, 127.0.0.1", "198.51.100.9"),  # what the client says of itself is not believed
+        ("", "unknown"),
+    ],
+)
+def test_the_source_is_the_last_that_somebody_trusted_saw(world, bearer, chain, source):
+    assert enter(asked(Authorization=bearer, X_Forwarded_For=chain), world).actor.source == source
+
+
+def test_a_token_in_the_query_is_taken_only_where_that_is_allowed(world, bearer):
+    path = "/agents?token=" + bearer.removeprefix("Bearer ")
+    with pytest.raises(Unauthorized):
+        enter(asked(path), world)
+
+    assert enter(asked(path), world, options=AccessOptions(Origins().judge, allow_query_token=True)).is_admin

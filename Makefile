@@ -5,7 +5,7 @@ PREFIX ?= $(HOME)/.local
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart quickstart-clean setup verify install-user build wheel image test test-all test-unit \
+.PHONY: help venv quickstart quickstart-clean setup verify install-user build wheel image test test-all test-compiled test-unit \
 	test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
 
 help: ## list the targets
@@ -35,6 +35,8 @@ install-systemd: ## install the programs into /opt/agentainer and the systemd un
 test: ## every test, against a real Docker Engine and a real Redis
 	@scripts/test $(PYTEST_ARGS)
 test-all: test ## the same as test
+test-compiled: ## compile the hot path as an installation does, and test data plane and journal on it
+	@scripts/test-compiled $(PYTEST_ARGS)
 test-unit: venv ## tests that need neither engine nor Redis
 	@$(VENV)/python -m pytest -m "not docker and not redis and not system" $(PYTEST_ARGS)
 test-network: ## networks of agents: isolation, names, the way to the daemon
@@ -61,10 +63,10 @@ soak: ## kill the daemon SOAK_KILLS times (100) under load, and compare both led
 
 ##@ Packaging
 build: wheel image ## the wheel, and the image of the example agent
-wheel: venv ## build dist/*.whl
-	@$(VENV)/python -m pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist . && ls dist/*.whl
+wheel: ## build dist/*.whl, with the hot path compiled where there is a C compiler
+	@scripts/wheel dist
 image: ## build the example agent's image, simple-agent
 	@scripts/setup engine && docker build -q -t simple-agent --build-arg BASE_IMAGE="$$(scripts/base-image)" examples/simple-agent
 clean: ## remove what was built, and caches; .venv too
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .venv .run
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .venv .run .compiled
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

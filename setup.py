@@ -1,5 +1,10 @@
-"""Packaging: the only home of the project's metadata."""
+"""Packaging: the only home of the project's metadata.
 
+With AGENTAINER_COMPILE=1 the hot path is compiled to C by mypyc (in the extra `dev`; a C compiler and Python's headers are
+needed): the same files, at half the CPU. docs/decisions/0006 has why and what follows.
+"""
+
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +12,40 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'VERSION = "(.+)"', (HERE / "agentainerd/version.py").read_text()).group(1)
+
+HOT_PATH = [
+    "agentainerd/proxy/body.py",
+    "agentainerd/proxy/connection.py",
+    "agentainerd/proxy/delivery.py",
+    "agentainerd/proxy/exchange.py",
+    "agentainerd/proxy/fields.py",
+    "agentainerd/proxy/heads.py",
+    "agentainerd/proxy/http1.py",
+    "agentainerd/proxy/keys.py",
+    "agentainerd/proxy/passage.py",
+    "agentainerd/proxy/recording.py",
+    "agentainerd/proxy/replay.py",
+    "agentainerd/proxy/replies.py",
+    "agentainerd/proxy/response.py",
+    "agentainerd/proxy/routing.py",
+    "agentainerd/proxy/target.py",
+    "agentainerd/proxy/upgrade.py",
+    "agentainerd/proxy/upstream.py",
+    "agentainerd/proxy/watch.py",
+    "agentainerd/proxy/wire.py",
+    "agentainerd/store/committer.py",
+    "agentainerd/store/operations.py",
+]
+
+
+def extensions():
+    """The hot path as C extensions, where that is asked for."""
+    if os.environ.get("AGENTAINER_COMPILE") != "1":
+        return []
+    from mypyc.build import mypycify
+
+    return mypycify(["--ignore-missing-imports", "--allow-untyped-calls", *HOT_PATH], opt_level="2", debug_level="0")
+
 
 setup(
     name="agentainer",
@@ -18,6 +57,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["agentainerd*", "agentainerctl*"]),
+    ext_modules=extensions(),
     package_data={
         "agentainerd": ["py.typed", "api/openapi.yaml", "store/lua/*.lua"],
         "agentainerctl": ["py.typed"],
@@ -48,6 +88,8 @@ setup(
             "coverage>=7.17",
             "ruff>=0.17.5",
             "mypy>=2.4",
+            "setuptools>=77",
+            "wheel>=0.45",
             "h11>=0.16",
             "wsproto>=1.3",
             "hypothesis>=6.170",

@@ -35,7 +35,7 @@ from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.peers import Peers
 from agentainerd.proxy.replay import Replayer
 from agentainerd.proxy.routing import RouteTable
-from agentainerd.proxy.server import DataPlane, ProxyOptions
+from agentainerd.proxy.server import COMPILED, DataPlane, ProxyOptions
 from agentainerd.services import services as service_layer
 from agentainerd.services.services import Services, Stores
 from agentainerd.store.agents import AgentStore
@@ -141,7 +141,10 @@ class Daemon:
         self._places = [listeners.place(*listener.getsockname()[:2]) for listener in tcp]
         log.info(
             "agentainerd %s serves on %s and %s", VERSION, ", ".join(self._places), self._config.paths.control_socket,
-            extra={"agents": known, "state_dir": self._config.paths.state_dir},
+            extra={
+                "agents": known, "state_dir": self._config.paths.state_dir,
+                "hot_path": "compiled" if COMPILED else "interpreted",
+            },
         )  # fmt: skip
         gc.collect()
         gc.freeze()  # what was made for good is not looked through again while requests are served
@@ -319,6 +322,7 @@ class Daemon:
             else enforcement.why
             if enforcement
             else "not yet",
+            "hot_path": "compiled" if COMPILED else "interpreted",
             "warnings": self._warnings,
         }
 

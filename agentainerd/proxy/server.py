@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from agentainerd import defaults
+from agentainerd.proxy import wire
 from agentainerd.proxy.connection import Connection
 from agentainerd.proxy.journal import Journal
 from agentainerd.proxy.origins import Origins, Verdict
@@ -25,6 +26,8 @@ from agentainerd.proxy.watch import Cause, Sweeper
 from agentainerd.proxy.wire import Listener, Stream
 
 log = logging.getLogger(__name__)
+COMPILED = not wire.__file__.endswith(".py")
+"""The hot path was compiled to C when this was installed (setup.py)."""
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 _EXHAUSTED_PAUSE_S = 0.1
 _EXHAUSTED_LOG_S = 60.0
@@ -188,7 +191,7 @@ class DataPlane:
         if self.sweeper.now - self._exhausted_at >= _EXHAUSTED_LOG_S:
             self._exhausted_at = self.sweeper.now
             log.error(
-                "no connection can be accepted now: %s; raise LimitNOFILE, or lower proxy.max_connections",
+                "no connection can be accepted now: %s; raise LimitNOFILE, or lower server.max_connections",
                 error.strerror,
             )
         gevent.spawn_later(_EXHAUSTED_PAUSE_S, self._try_again, listener)

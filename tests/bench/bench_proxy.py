@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a request costs in the data plane, beside nginx on the same agent, in one run.
 
-    python tests/bench/bench_proxy.py [--rounds 3] [--seconds 3] [--connections 64] [--post BYTES]
+    python tests/bench/bench_proxy.py [--rounds 3] [--seconds 3] [--connections 64] [--post BYTES] [--compiled FOLDER]
 
 Needs wrk and nginx (apt-get install wrk nginx-light). The agent is an nginx that answers 100 bytes at once, so that it never
 is the bottleneck. Rounds alternate between the proxies; the figure to compare is CPU microseconds per request (median):
@@ -10,6 +10,8 @@ client, agent and proxy share the machine's cores, so throughput alone says litt
     off      the data plane, agent without persistence
     durable  the same with the journal: on disk before the answer leaves; the Redis server's share is given beside
     nginx    one worker, proxy_buffering off, keep-alive to the agent
+
+With --compiled, the folder of an installed wheel whose hot path is compiled, both are measured once more with that.
 """
 
 from gevent import monkey
@@ -17,6 +19,8 @@ from gevent import monkey
 monkey.patch_all()
 
 import argparse  # noqa: E402
+import gc  # noqa: E402
+import os  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import socket  # noqa: E402
@@ -31,7 +35,10 @@ import gevent  # noqa: E402
 import psutil  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if "AGENTAINER_BENCH_CODE" in os.environ:
+    sys.path.insert(0, os.environ["AGENTAINER_BENCH_CODE"])
 
+from agentainerd.daemon import GC_THRESHOLDS  # noqa: E402
 from agentainerd.proxy.journal import NullJournal  # noqa: E402
 from agentainerd.proxy.routing import Route, RouteTable  # noqa: E402
 from agentainerd.proxy.server import DataPlane, ProxyOptions  # noqa: E402
@@ -77,17 +84,18 @@ def serve(port: int, agent: int, redis: str, folder: str) -> None:
         )  # fmt: skip
         journal.open()
     plane = DataPlane(routes, journal, ProxyOptions(), gateway_socket=f"{folder}/none", ticket=str)
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    listener.setblocking(False)
-    plane.serve(listener)
+    plane.serve(socket.create_server(("127.0.0.1", port), backlog=4096))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     gevent.get_hub().join()
     gevent.sleep(10**6)
 
 
 class Process:
-    def __init__(self, name: str, port: int, command: list[str]):
+    def __init__(self, name: str, port: int, command: list[str], **environment: str):
         self.name, self.port = name, port
-        self.child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
         self.rounds: list[dict[str, float]] = []
 
     def cpu_s(self) -> float:
@@ -143,6 +151,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=3)
     arguments.add_argument("--connections", type=int, default=64)
     arguments.add_argument("--post", type=int, default=0, metavar="BYTES")
+    arguments.add_argument("--compiled", metavar="FOLDER")
     args = arguments.parse_args()
     for program in ("wrk", "nginx"):
         if not shutil.which(program):
@@ -162,13 +171,13 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     peers = [Process("nginx", nginx_port, ["nginx", "-c", str(folder / "nginx.conf")])]
     try:
         redis.start()
-        for mode, address in (("off", ""), ("durable", redis.url)):
-            port = free_port()
-            state = folder / mode
-            state.mkdir()
-            peers.append(
-                Process(mode, port, [sys.executable, __file__, "--serve", str(port), str(agent), address, str(state)])
-            )
+        for code in [{}, *([{"AGENTAINER_BENCH_CODE": args.compiled}] if args.compiled else [])]:
+            for mode, address in (("off", ""), ("durable", redis.url)):
+                port, name = free_port(), f"{mode}, compiled" if code else mode
+                state = folder / name
+                state.mkdir()
+                command = [sys.executable, __file__, "--serve", str(port), str(agent), address, str(state)]
+                peers.append(Process(name, port, command, **code))
         for peer in peers:
             wait_for(peer.port)
             wrk(peer.port, args, script)
@@ -184,15 +193,15 @@ def run(args: argparse.Namespace, folder: Path) -> None:
 
 
 def report(peers: list[Process]) -> None:
-    print(f"{'proxy':10} {'cpu us/req':>11} {'x nginx':>8} {'rps':>8} {'p50 ms':>8} {'p99 ms':>8} {'redis us':>9}")
+    print(f"{'proxy':18} {'cpu us/req':>11} {'x nginx':>8} {'rps':>8} {'p50 ms':>8} {'p99 ms':>8} {'redis us':>9}")
     rows = {
         peer.name: {key: statistics.median(r[key] for r in peer.rounds) for key in peer.rounds[0]} for peer in peers
     }
     for name, row in rows.items():
         ratio = row["cpu_us"] / rows["nginx"]["cpu_us"]
-        redis_us = f"{row['redis_us']:9.1f}" if name == "durable" else " " * 9
+        redis_us = f"{row['redis_us']:9.1f}" if name.startswith("durable") else " " * 9
         print(
-            f"{name:10} {row['cpu_us']:11.1f} {ratio:8.2f} {row['rps']:8.0f} {row['p50']:8.2f} {row['p99']:8.2f} {redis_us}"
+            f"{name:18} {row['cpu_us']:11.1f} {ratio:8.2f} {row['rps']:8.0f} {row['p50']:8.2f} {row['p99']:8.2f} {redis_us}"
         )
 
 

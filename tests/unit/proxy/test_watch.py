@@ -1,37 +1,41 @@
 """Deadlines without timers."""
 
-from agentainerd.proxy.watch import NEVER, Cause, Sweeper, Watched
+import socket
+
+import pytest
+
+from agentainerd.proxy.watch import NEVER, Cause, Sweeper
 
 
-class Waiting(Watched):
-    def __init__(self):
-        super().__init__()
-        self.causes = []
-
-    def expire(self, cause):
-        self.causes.append(cause)
-
-
-def test_what_is_overdue_is_told_once_and_why():
-    sweeper, waiting = Sweeper(), Waiting()
-    waiting.deadline, waiting.overdue = sweeper.now - 1, Cause.STALLED
-    sweeper.add(waiting)
-
-    sweeper.sweep()
-    sweeper.sweep()
-
-    assert waiting.causes == [Cause.STALLED]
-    assert waiting.deadline == NEVER
+@pytest.fixture
+def waiting(plane, eventually):
+    """A connection, which is what waits, watched by a sweeper of its own; and the client's side of it."""
+    with socket.create_connection(plane.address) as client:
+        eventually(lambda: plane.data_plane.connections == 1)
+        sweeper = Sweeper()
+        connection = plane.data_plane.sweeper.all()[0]
+        sweeper.add(connection)
+        yield sweeper, connection, client
 
 
-def test_what_is_not_overdue_goes_on():
-    sweeper, waiting = Sweeper(), Waiting()
-    waiting.deadline = sweeper.now + 60
-    sweeper.add(waiting)
+def test_what_is_overdue_is_ended(waiting):
+    sweeper, connection, client = waiting
+    connection.deadline, connection.overdue = sweeper.now - 1, Cause.IDLE
 
     sweeper.sweep()
 
-    assert waiting.causes == []
+    assert connection.cause is Cause.IDLE
+    assert connection.deadline == NEVER
+    assert client.recv(1) == b""
+
+
+def test_what_is_not_overdue_goes_on(waiting):
+    sweeper, connection, _ = waiting
+    connection.deadline = sweeper.now + 60
+
+    sweeper.sweep()
+
+    assert connection.cause is Cause.NONE
     assert len(sweeper) == 1
-    sweeper.remove(waiting)
+    sweeper.remove(connection)
     assert sweeper.all() == []

@@ -70,7 +70,7 @@ class Store:
         self.journal = self.open()
         return self.recovered
 
-    def record(self, agent_id=AGENT, *, body=b"", key=None, **options):
+    def record(self, agent_id=AGENT, *, body=b"", key=None, fingerprint="print", **options):
         now = time.time()
         options.setdefault("method", b"POST")
         options.setdefault("expires_at", now + 3600)
@@ -82,7 +82,7 @@ class Store:
             received_at=now,
             body=body,
             body_bytes=options.pop("body_bytes", len(body)),
-            key=IdempotencyKey(f"scope-{key}", options.pop("fingerprint", "print")) if key else None,
+            key=IdempotencyKey(f"scope-{key}", fingerprint) if key else None,
             **options,
         )
 

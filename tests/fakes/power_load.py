@@ -1,0 +1,71 @@
+"""A daemon's worth of store under load, to be watched by strace: python -m tests.fakes.power_load STATE RUNTIME BINARY SECONDS
+
+Every request that was accepted is told to the file `acks` beside STATE, after the journal said so: its id, or its id and
+".body" where its body is in the spool (its id, repeated to 40 000 bytes).
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import gevent  # noqa: E402
+
+from agentainerd.store import journal  # noqa: E402
+from agentainerd.store.redis_server import RedisServer  # noqa: E402
+from agentainerd.supervisor import Supervisor  # noqa: E402
+from tests.fakes.stores import COMPLETED, Store  # noqa: E402
+
+SPOOLED = 40_000
+
+
+def main():
+    state, runtime, binary, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+    journal.MARK_INTERVAL_S = 0.1
+    supervisor = Supervisor()
+    server = RedisServer(binary, state_dir=state, runtime_dir=runtime, maxmemory_bytes=0, spawn=supervisor.spawn)
+    server.start()
+    store = Store(server, state)
+    acks = os.open(state.parent / "acks", os.O_WRONLY | os.O_CREAT)
+    end = time.monotonic() + seconds
+
+    def accept(number):
+        count = 0
+        while time.monotonic() < end:
+            count += 1
+            if number == 0:
+                word = spooled(store)
+            elif number == 1:
+                store.settle(store.begin(body=b"live" * 50), COMPLETED)
+                continue
+            else:
+                word = store.accept(body=b"x" * (count % 40 * 50)).id
+            os.write(acks, f"{word}\n".encode())
+            gevent.sleep(0.01)
+
+    workers = [gevent.spawn(accept, number) for number in range(6)]
+    for _ in range(3):
+        gevent.sleep(seconds / 4)
+        store.client.call("BGREWRITEAOF")
+    gevent.joinall(workers, raise_error=True)
+    store.close()
+    server.stop()
+    supervisor.stop(1)
+
+
+def spooled(store):
+    record = store.record(body_bytes=SPOOLED)
+    file = store.journal.spool(record.id)
+    for _ in range(4):
+        file.write((record.id.encode() * SPOOLED)[: SPOOLED // 4])
+    record.spool = file.seal()
+    store.journal.accept(record)
+    return record.spool
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ can be cut anywhere, or zero bytes stand where the data was to be. Files only gr
 """
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ _DESCRIPTOR = re.compile(r"^\d+<((?:\\x[0-9a-f]{2})*)>")
 
 def trace(command, folder, log, timeout_s=60):
     """Run a command in `folder` to its end under strace; every word of its log is in hexadecimal."""
+    assert shutil.which("strace"), "this test needs strace: apt-get install strace"
     return subprocess.run(
         ["strace", "-f", "-y", "-xx", "-s", "2000000", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(log), *command],
         cwd=folder, timeout=timeout_s, text=True, check=False, capture_output=True,

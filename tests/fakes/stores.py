@@ -1,6 +1,12 @@
-"""The whole store on a real server, as one daemon has it: client, spool, journal, requests."""
+"""The whole store on a real server, as one daemon has it: client, spool, journal, requests.
 
+Fixtures: `store` (on a server of all tests), `own_store` (on one of its own), `host` (a state folder, with the daemon's own
+server, to be started and stopped by the test).
+"""
+
+import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -8,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agentainerd.errors import Failed
 from agentainerd.model.requests import (
     IdempotencyKey,
     Outcome,
@@ -16,12 +23,14 @@ from agentainerd.model.requests import (
     RequestState,
     StoredResponse,
 )
+from agentainerd.store import losses
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.journal import RedisJournal
+from agentainerd.store.redis_server import RedisServer
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
 from agentainerd.supervisor import Supervisor
-from tests.fakes.redis import check_invariants
+from tests.fakes.redis import check_invariants, find_server
 
 AGENT = "agent-00000000000000aa"
 COMPLETED = Outcome(RequestState.COMPLETED, Reason.ANSWERED, status=200, response_bytes=5, duration_s=0.01)
@@ -124,6 +133,55 @@ class Store:
         self.client.close()
 
 
+class Host:
+    """A state folder, and one daemon's worth of store on it at a time."""
+
+    def __init__(self, folder, kind):
+        self.state, self.runtime = folder / "state", folder / "run"
+        self.state.mkdir()
+        self.runtime.mkdir()
+        self.binary = find_server(kind)
+        self.running = []
+
+    def start(self):
+        supervisor = Supervisor()
+        server = RedisServer(
+            self.binary, state_dir=self.state, runtime_dir=self.runtime, maxmemory_bytes=0, spawn=supervisor.spawn
+        )
+        self.running += [server.stop, lambda: supervisor.stop(1)]
+        server.start()
+        store = Store(server, self.state)
+        self.running.append(store.close)
+        return store
+
+    def kill(self, store):
+        """Daemon and server die at once, without a word."""
+        store.supervisor.stop(1)
+        self.running.pop()
+        self.running.pop()()
+        os.kill(store.server.pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self):
+        while self.running:
+            self.running.pop()()
+
+    def refused(self):
+        """Start, and return the error."""
+        with pytest.raises(Failed) as error:
+            self.start()
+        self.stop()
+        assert f"agentainerd --state-dir {self.state} --accept-journal-loss" in error.value.hint
+        return error.value
+
+    def accept_loss(self):
+        return list(losses.accept(self.state, lambda: self.binary))
+
+    @property
+    def journal_dir(self):
+        return self.state / "journal"
+
+
 @pytest.fixture
 def folder():
     path = Path(tempfile.mkdtemp(prefix="store-"))
@@ -154,3 +212,12 @@ def store(flushed_redis, folder):
 def own_store(any_redis, folder):
     """The store on a server of its own, to be killed, frozen or filled; it must answer again at the end of the test."""
     yield from _opened(any_redis, folder)
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def host(request):
+    folder = Path(tempfile.mkdtemp(prefix="host-"))
+    host = Host(folder, request.param)
+    yield host
+    host.stop()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-from tests.fakes.stores import folder, own_store, store  # noqa: F401 - fixtures
+from tests.fakes.stores import folder, host, own_store, store  # noqa: F401 - fixtures

@@ -1,81 +1,15 @@
 """What the start does with a journal that is not what this state folder had last: really, on the daemon's own server."""
 
-import os
 import shutil
-import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from agentainerd.errors import Failed, Unavailable
+from agentainerd.errors import Unavailable
 from agentainerd.model.requests import RequestState
-from agentainerd.store import aof, journal, losses, marks
+from agentainerd.store import aof, journal, marks
 from agentainerd.store.connection import RedisClient
-from agentainerd.store.redis_server import RedisServer
-from agentainerd.supervisor import Supervisor
-from tests.fakes.redis import find_server
-from tests.fakes.stores import Store
 
 pytestmark = pytest.mark.redis
-
-
-class Host:
-    """A state folder, and one daemon's worth of store on it at a time."""
-
-    def __init__(self, folder, kind):
-        self.state, self.runtime = folder / "state", folder / "run"
-        self.state.mkdir()
-        self.runtime.mkdir()
-        self.binary = find_server(kind)
-        self.running = []
-
-    def start(self):
-        supervisor = Supervisor()
-        server = RedisServer(
-            self.binary, state_dir=self.state, runtime_dir=self.runtime, maxmemory_bytes=0, spawn=supervisor.spawn
-        )
-        self.running += [server.stop, lambda: supervisor.stop(1)]
-        server.start()
-        store = Store(server, self.state)
-        self.running.append(store.close)
-        return store
-
-    def kill(self, store):
-        """Daemon and server die at once, without a word."""
-        store.supervisor.stop(1)
-        self.running.pop()
-        self.running.pop()()
-        os.kill(store.server.pid, signal.SIGKILL)
-        self.stop()
-
-    def stop(self):
-        while self.running:
-            self.running.pop()()
-
-    def refused(self):
-        """Start, and return the error."""
-        with pytest.raises(Failed) as error:
-            self.start()
-        self.stop()
-        assert f"agentainerd --state-dir {self.state} --accept-journal-loss" in error.value.hint
-        return error.value
-
-    def accept_loss(self):
-        return list(losses.accept(self.state, lambda: self.binary))
-
-    @property
-    def journal_dir(self):
-        return self.state / "journal"
-
-
-@pytest.fixture(params=["redis", "valkey"])
-def host(request):
-    folder = Path(tempfile.mkdtemp(prefix="host-"))
-    host = Host(folder, request.param)
-    yield host
-    host.stop()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def accepted(store, count):

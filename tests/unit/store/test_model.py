@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -416,7 +416,6 @@ def test_every_interleaving_is_what_the_reference_says(kind, redis_folder, caplo
                 max_examples=max(STEPS // STEPS_OF_ONE, 1),
                 stateful_step_count=STEPS_OF_ONE,
                 deadline=None,
-                phases=[Phase.generate],
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),

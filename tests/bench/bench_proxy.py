@@ -137,11 +137,11 @@ def wrk(port: int, args: argparse.Namespace, script: list[str]) -> dict[str, flo
     }
 
 
-def measure(process: Process, args: argparse.Namespace, script: list[str], redis_pid: int) -> None:
-    before, redis_before = process.cpu_s(), cpu_s(redis_pid)
+def measure(process: Process, args: argparse.Namespace, script: list[str], redis_pids: list[int]) -> None:
+    before, redis_before = process.cpu_s(), sum(map(cpu_s, redis_pids))
     figures = wrk(process.port, args, script)
     figures["cpu_us"] = (process.cpu_s() - before) * 1e6 / figures["requests"]
-    figures["redis_us"] = (cpu_s(redis_pid) - redis_before) * 1e6 / figures["requests"]
+    figures["redis_us"] = (sum(map(cpu_s, redis_pids)) - redis_before) * 1e6 / figures["requests"]
     process.rounds.append(figures)
 
 
@@ -165,13 +165,15 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     if args.post:
         (folder / "post.lua").write_text(f'wrk.method="POST"\nwrk.body=string.rep("x",{args.post})\n')
         script = ["-s", str(folder / "post.lua")]
-    redis = RedisProcess(folder=folder / "redis")
+    servers = [RedisProcess(folder=folder / f"redis-{number}") for number in range(2)]  # a journal has one daemon
     nginx_port = free_port()
     (folder / "nginx.conf").write_text(NGINX.format(dir=folder, agent=agent, proxy=nginx_port, answer="x" * 100))
     peers = [Process("nginx", nginx_port, ["nginx", "-c", str(folder / "nginx.conf")])]
     try:
-        redis.start()
-        for code in [{}, *([{"AGENTAINER_BENCH_CODE": args.compiled}] if args.compiled else [])]:
+        for redis in servers:
+            redis.start()
+        codes = [{}, {"AGENTAINER_BENCH_CODE": args.compiled}] if args.compiled else [{}]
+        for code, redis in zip(codes, servers, strict=False):
             for mode, address in (("off", ""), ("durable", redis.url)):
                 port, name = free_port(), f"{mode}, compiled" if code else mode
                 state = folder / name
@@ -183,13 +185,14 @@ def run(args: argparse.Namespace, folder: Path) -> None:
             wrk(peer.port, args, script)
         for _ in range(args.rounds):
             for peer in peers:
-                measure(peer, args, script, redis.pid)
+                measure(peer, args, script, [redis.pid for redis in servers])
         report(peers)
     finally:
         for peer in peers:
             peer.child.terminate()
             peer.child.wait()
-        redis.stop()
+        for redis in servers:
+            redis.stop()
 
 
 def report(peers: list[Process]) -> None:

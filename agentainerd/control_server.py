@@ -196,7 +196,10 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             )
 
     def log_error(self, msg: str, *args: object) -> None:
-        log.warning(msg, *args)
+        # What was sent is not told: a header line that is malformed may hold a token.
+        log.warning(
+            "control request refused: %s", msg.partition("%")[0].strip(" :").lower(), extra={"uid": self._peer[1]}
+        )
 
     def _log_error(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not issubclass(kind, gevent.GreenletExit):

@@ -120,6 +120,7 @@ class Daemon:
             log.warning(warning)
         faulthandler.enable()  # a watchdog's SIGABRT tells where it stood: files, lines and functions, no values
         _set_limits()
+        os.umask(0o077)  # for Redis too: whatever is made is closed to others, unless its mode is set
         self._take_folders()
         control, tcp = self._bind()
         gateway = self._unix(self._config.paths.gateway_socket, 0o600)

@@ -210,6 +210,7 @@ class RedisServer:
                 stdout=out,
                 stderr=out,
                 cwd=self._folder,
+                env=_environment(),
                 pass_fds=(lock,),
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
@@ -335,6 +336,11 @@ class RedisServer:
             self._client.call("BGREWRITEAOF")
         except AgentainerError as exc:
             log.warning("the journal was not rewritten: %s", exc)
+
+
+def _environment() -> dict[str, str]:
+    """Return what the server may know of ours: not the variables of the daemon, which may hold its token."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AGENTAINER_")}
 
 
 def _die_with_parent() -> None:

@@ -40,6 +40,8 @@ DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died
 # Durable requests
 MAX_REPLAY_BODY_BYTES = 10 * 1024 * 1024  # what can be queued
 MAX_INLINE_BODY_BYTES = 32 * 1024  # in Redis; above: a spool file
+MAX_MEMORY_BODY_BYTES = 256 * 1024  # waited for whole, and kept in memory while it is on its way; above: a file
+MAX_HELD_BODY_BYTES = 64 * 1024 * 1024  # of all bodies that are waited for; above: each is passed on as it comes
 MAX_STORED_RESPONSE_BYTES = 1024 * 1024  # head and body
 MAX_PENDING = 10_000  # per agent
 MAX_PENDING_BYTES = 256 * 1024 * 1024  # per agent

@@ -1,6 +1,7 @@
 """A request's body on its way through: read once from the client, passed on piece by piece, and kept for a second sending.
 
-What is kept is bounded: MAX_INLINE_BODY_BYTES in memory, above that a spool file, above MAX_REPLAY_BODY_BYTES nothing.
+What is kept is bounded: MAX_MEMORY_BODY_BYTES in memory, above that a spool file, above MAX_REPLAY_BODY_BYTES nothing. A body
+over MAX_INLINE_BODY_BYTES gets a file at the latest when it must be durable.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,8 +47,8 @@ class Body:
 
     @property
     def inline(self) -> bytes:
-        """The whole body, where it is kept in memory; b"" where it is in a file."""
-        return b"" if self._writer else b"".join(self._kept)
+        """The whole body, where it is small enough for the journal; b"" where it is, or will be, in a file."""
+        return b"" if self._writer or self.size > defaults.MAX_INLINE_BODY_BYTES else b"".join(self._kept)
 
     def take(self) -> bytes:
         """Return what has arrived and was not taken yet, and keep it."""
@@ -91,11 +92,13 @@ class Body:
             yield b"".join(self._kept)
 
     def seal(self) -> str:
-        """Make the spool file durable and return its name; "" where the body is in memory.
+        """Make the spool file durable and return its name; "" where the body is `inline`.
 
         Raises:
             Unavailable: no space.
         """
+        if self._writer is None and self.size > defaults.MAX_INLINE_BODY_BYTES:
+            self._spill()
         return self._writer.seal() if self._writer else ""
 
     def discard(self) -> None:
@@ -107,20 +110,25 @@ class Body:
             self._writer = None
 
     def _keep(self, data: bytes) -> None:
-        limit = defaults.MAX_REPLAY_BODY_BYTES if self._spool else defaults.MAX_INLINE_BODY_BYTES
+        limit = defaults.MAX_REPLAY_BODY_BYTES if self._spool else defaults.MAX_MEMORY_BODY_BYTES
         if self.size > limit:
             self.discard()
             return
-        if self._writer is None and self.size <= defaults.MAX_INLINE_BODY_BYTES:
+        if self._writer is None and self.size <= defaults.MAX_MEMORY_BODY_BYTES:
             self._kept.append(data)
             return
         try:
             if self._writer is None:
-                assert self._spool is not None
-                self._writer = self._spool(self._request_id)
-                self._writer.write(b"".join(self._kept))
-                self._kept.clear()
-            self._writer.write(data)
+                self._spill()
+            self._writer.write(data)  # type: ignore[union-attr]
         except AgentainerError as error:
             self.lost = error
             self.discard()
+
+    def _spill(self) -> None:
+        """Move what is kept from memory to a file."""
+        assert self._spool is not None
+        self._writer = self._spool(self._request_id)
+        for piece in self._kept:
+            self._writer.write(piece)
+        self._kept.clear()

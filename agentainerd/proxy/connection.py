@@ -46,8 +46,8 @@ class Connection(Watched):
     """
 
     __slots__ = (
-        "_ahead", "_body_left_s", "_body_until", "_closing", "_delivery", "_ended", "_forwarded", "_host", "_in_greenlet",
-        "_plane", "_proceeding", "_reader", "_ref", "_request", "_stream", "cause", "is_pumping", "peer", "push",
+        "_ahead", "_body_left_s", "_body_until", "_closing", "_delivery", "_ended", "_forwarded", "_held", "_host",
+        "_in_greenlet", "_plane", "_proceeding", "_reader", "_ref", "_request", "_stream", "cause", "is_pumping", "peer", "push",
     )  # fmt: skip
 
     def __init__(self, plane: "DataPlane", stream: Stream, peer: str) -> None:
@@ -63,6 +63,7 @@ class Connection(Watched):
         self._closing = self._ended = self._proceeding = self._in_greenlet = False
         self._ahead = 0
         self._body_left_s = self._body_until = 0.0
+        self._held = 0
         self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nVia: 1.1 agentainer\r\n" % peer.encode()
         self.peer = peer
         self.cause = Cause.NONE
@@ -258,6 +259,7 @@ class Connection(Watched):
     def _close(self, *, reset: bool = False) -> None:
         self._closing = True
         self.deadline = NEVER
+        self._let_go()
         delivery, self._delivery = self._delivery, None
         if delivery is not None:
             delivery.abandon()
@@ -331,13 +333,9 @@ class Connection(Watched):
         if fault is not None:
             self.reject(fault)
             return False
-        if not request.done and 0 < request.length <= defaults.MAX_INLINE_BODY_BYTES and not request.expects_continue:
-            if self.overdue is not Cause.SLOW_BODY:
-                self._body_left_s = defaults.BODY_GRACE_S + request.length / defaults.MIN_BODY_RATE
-                self._body_until = self._plane.sweeper.now + self._body_left_s
-            self._body_left_s = self._body_until - self._plane.sweeper.now
-            self._await_body()
+        if not request.done and self._holds(request):
             return False
+        self._let_go()
         reader.requests.popleft()
         self.overdue = Cause.NONE
         self._body_left_s = defaults.BODY_GRACE_S
@@ -349,6 +347,24 @@ class Connection(Watched):
         except OSError:
             self._left()
         return True
+
+    def _holds(self, request: Request) -> bool:
+        """Wait for a small body to be whole, if there is room for it; else it is passed on as it comes."""
+        now = self._plane.sweeper.now
+        if not self._held:
+            small = 0 < request.length <= defaults.MAX_MEMORY_BODY_BYTES
+            if not small or request.expects_continue or not self._plane.hold(request.length):
+                return False
+            self._held = request.length
+            self._body_until = now + defaults.BODY_GRACE_S + request.length / defaults.MIN_BODY_RATE
+        self._body_left_s = self._body_until - now
+        self._await_body()
+        return True
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._plane.hold(-self._held)
+            self._held = 0
 
     def _await_head(self) -> None:
         """There is no whole head: wait for one, unless there will be none."""

@@ -97,7 +97,14 @@ class Delivery:
     # ---- the call
 
     def _call(self, upstream: Upstream, *, may_switch: bool = False) -> None:
-        """Expect the answer from `upstream`, which is sent the request next."""
+        """Expect the answer from `upstream`, which is sent the request next.
+
+        Raises:
+            ConnectionResetError: the client's connection ended while the agent was being reached.
+        """
+        if not self._connection.is_up:
+            upstream.close()
+            raise ConnectionResetError("the client left before its request was sent")
         self._upstream = upstream
         upstream.begin(self, head_only=self._request.method == b"HEAD", may_switch=may_switch)
         self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)

@@ -17,6 +17,7 @@ from agentainerd.errors import TooManyRequests, Unavailable
 from agentainerd.model.requests import Reason, Record, ReplayPolicy
 from agentainerd.proxy import heads, keys, replies
 from agentainerd.proxy.body import Body
+from agentainerd.proxy.credentials import credentials
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.http1 import drop_fields
 from agentainerd.proxy.journal import KeyAnswer, KeyVerdict, NullJournal
@@ -105,7 +106,7 @@ class Exchange(Delivery):
             or not request.done
             or request.key is not None
             or request.prefer
-            or request.length > defaults.MAX_INLINE_BODY_BYTES
+            or request.length > defaults.MAX_MEMORY_BODY_BYTES
             or request.chunked
             or route.policy is ReplayPolicy.AT_LEAST_ONCE
             or self._plane.options.reject_without_journal
@@ -139,14 +140,16 @@ class Exchange(Delivery):
         if request.authorization is None:
             return replies.TOKEN_MISSING if route.token_digest else None
         given = request.authorization
-        if given[:7].lower() == b"bearer ":
-            given = given[7:].strip()
-        digest = hashlib.sha256(given).digest()
-        if digest in self._plane.routes.control_token_digests:
-            self._plane.routes.on_control_token(self._connection.peer, route.name)
-            return replies.CONTROL_TOKEN
-        if route.token_digest and not hmac.compare_digest(digest, route.token_digest):
-            return replies.TOKEN_MISSING
+        control = self._plane.routes.control_token_digests
+        for word in credentials(given):
+            if hashlib.sha256(word).digest() in control:
+                self._plane.routes.on_control_token(self._connection.peer, route.name)
+                return replies.CONTROL_TOKEN
+        if route.token_digest:
+            if given[:7].lower() == b"bearer ":
+                given = given[7:].strip()
+            if not hmac.compare_digest(hashlib.sha256(given).digest(), route.token_digest):
+                return replies.TOKEN_MISSING
         return None
 
     # ---- before the agent
@@ -290,7 +293,10 @@ class Exchange(Delivery):
         self._call(upstream)
         size = record.body_bytes
         try:
-            if size < 0 or record.spool:
+            if size < 0 and self._recording.is_untouched and request.done:
+                body = b"".join(request.pieces)
+                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (record.head, len(body), body))
+            elif size < 0 or record.spool:
                 self._send_pieces(upstream)
             elif size or request.length == 0 or request.method in _OPEN_METHODS:
                 upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (record.head, size, record.body))

@@ -40,6 +40,11 @@ class Recording:
         return self._body
 
     @property
+    def is_untouched(self) -> bool:
+        """All that came of the body is still with the request."""
+        return self._body is None
+
+    @property
     def is_kept(self) -> bool:
         """What was read of the body can be sent again."""
         return self._body is None or self._body.kept

@@ -86,6 +86,7 @@ class DataPlane:
         self._sources: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._paused = False
+        self._held = 0
         self._empty = Event()
         self._exhausted_at = -_EXHAUSTED_LOG_S
         self._sweeping = gevent.Greenlet(self.sweeper.run)
@@ -143,6 +144,13 @@ class DataPlane:
         self._empty.clear()
         if self._connections:
             self._empty.wait(timeout_s)
+
+    def hold(self, size: int) -> bool:
+        """Take memory for a body that is waited for, if there is any left; a negative size gives it back."""
+        if size > 0 and self._held + size > defaults.MAX_HELD_BODY_BYTES:
+            return False
+        self._held += size
+        return True
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""

@@ -338,19 +338,7 @@ def test_a_hostile_answer_is_as_harmless_split_at_every_byte(make_plane, method,
     assert read_answer(ask(plane, "/next"), "GET") == (200, b"/next", True)
 
 
-@pytest.mark.parametrize(
-    "who_is_first",
-    [
-        "client",
-        pytest.param(
-            "agent",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a kept connection is taken for a repeatable request without a look at what came in this turn",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("who_is_first", ["client", "agent"])
 def test_what_came_unasked_is_no_answer_to_a_request_of_the_same_moment(make_plane, eventually, who_is_first):
     """The agent's late bytes and the next request reach the data plane in one turn of its loop."""
     plane = make_plane()

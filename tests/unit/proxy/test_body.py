@@ -32,11 +32,22 @@ def test_a_small_body_stays_in_memory():
     assert (body.seal(), spools) == ("", [])
 
 
-def test_a_larger_body_goes_to_a_file():
+def test_a_body_too_large_for_the_journal_gets_a_file_when_it_must_be_durable():
     piece = b"x" * defaults.MAX_INLINE_BODY_BYTES
     body, spools = body_of(piece, b"y")
 
     assert body.collect()
+    assert (body.inline, b"".join(body.again()), spools) == (b"", piece + b"y", [])
+    assert body.seal() == "id.body"
+    assert (b"".join(body.again()), spools[0].data) == (piece + b"y", piece + b"y")
+
+
+def test_a_larger_body_goes_to_a_file():
+    piece = b"x" * defaults.MAX_MEMORY_BODY_BYTES
+    body, spools = body_of(piece, b"y")
+
+    assert body.collect()
+    assert spools[0].data == piece + b"y"
     assert (body.inline, b"".join(body.again()), body.seal()) == (b"", piece + b"y", "id.body")
     body.discard()
     assert spools[0].discarded
@@ -61,17 +72,17 @@ def test_collecting_stops_where_the_body_is_too_large():
 
 
 def test_without_a_spool_only_what_fits_in_memory_is_kept():
-    body, _ = body_of(b"x" * (defaults.MAX_INLINE_BODY_BYTES + 1), spool=False)
+    body, _ = body_of(b"x" * (defaults.MAX_MEMORY_BODY_BYTES + 1), spool=False)
 
     assert not body.collect()
 
 
 def test_a_disk_without_space_does_not_stop_the_passage():
-    body, _ = body_of(b"x" * 40_000, b"y")
+    body, _ = body_of(b"x" * 400_000, b"y")
 
     def full(_request_id):
         raise Unavailable("no space", code="NO_SPACE")
 
     body._spool = full
-    assert [len(piece) for piece in body.pieces()] == [40_000, 1]
+    assert [len(piece) for piece in body.pieces()] == [400_000, 1]
     assert (body.kept, body.lost.code) == (False, "NO_SPACE")

@@ -6,6 +6,7 @@ import threading
 import gevent
 import pytest
 
+from agentainerd import defaults
 from agentainerd.model.requests import Reason, ReplayPolicy, RequestState
 from agentainerd.proxy import watch
 from tests.fakes.agents import RawAgent, answer, body_of, receive_all
@@ -572,7 +573,7 @@ def test_a_client_that_leaves_takes_the_agents_work_with_it(make_plane, monkeypa
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(plane, eventually):
     connection = plane.connect()
-    connection.sendall(b"POST /agent/web/ HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nhalf")
+    connection.sendall(b"POST /agent/web/ HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nhalf")
     eventually(lambda: plane.journal.live)
 
     connection.close()
@@ -580,6 +581,34 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(plane, ev
     eventually(lambda: plane.journal.settled)
     assert only(plane.journal.settled)[1].reason is Reason.INTERRUPTED
     assert not plane.journal.pending
+
+
+def test_a_small_body_that_never_comes_whole_never_reaches_the_agent(plane, eventually):
+    connection = plane.connect()
+    connection.sendall(b"POST /agent/web/ HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nhalf")
+    eventually(lambda: plane.data_plane.connections == 1)
+
+    connection.close()
+
+    eventually(lambda: plane.data_plane.connections == 0)
+    assert not (plane.journal.live or plane.journal.settled or plane.agent.connections)
+
+
+def test_bodies_that_are_waited_for_have_so_much_memory(make_plane, monkeypatch, eventually):
+    monkeypatch.setattr(defaults, "MAX_HELD_BODY_BYTES", 150_000)
+    plane = make_plane()
+    head = b"POST /agent/web/ HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n"
+    first, second = plane.connect(), plane.connect()
+    first.sendall(head + b"half")
+    eventually(lambda: plane.data_plane.connections == 2)
+    second.sendall(head + b"half")
+    eventually(lambda: plane.agent.connections == 1)  # there was no room: it is passed on as it comes
+
+    for connection in (first, second):
+        connection.sendall(b"x" * 99_996)
+        assert Answered(receive_all(connection)).status == 200
+        connection.close()
+    assert sorted(map(len, map(body_of, plane.agent.requests))) == [100_000, 100_000]
 
 
 # ---- a journal that is away

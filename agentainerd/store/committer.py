@@ -271,8 +271,11 @@ class Committer:
         return batch
 
     def _settle(self, batch: Batch) -> None:
-        """Send a batch until it is decided."""
-        script = self._commit
+        """Send a batch until it is decided.
+
+        Once it may have run, it is sent again whatever the memory is: its answer says what was promised.
+        """
+        script, is_whole = self._commit, True
         failures = 0
         while batch.ops and not self._ended:
             try:
@@ -281,16 +284,17 @@ class Committer:
                 self._full_until = time.monotonic() + FULL_PAUSE_S
                 self._answered()
                 _drop_commits(batch)
-                script = self._free
+                script, is_whole = self._free, False
             except RedisError as exc:
                 if not is_transient(exc):
                     self._refused(batch, exc)
                     return
                 failures += 1
+                script = self._free
                 if not self._recover(exc, failures):
                     return
             else:
-                self._decided(batch, answers, durable=script is self._commit)
+                self._decided(batch, answers, is_whole=is_whole)
                 return
 
     def _send(self, batch: Batch, script: scripts.Script) -> list[object]:
@@ -308,9 +312,9 @@ class Committer:
         answers: list[object] = self._connection.read_response()
         return answers
 
-    def _decided(self, batch: Batch, answers: list[object], *, durable: bool) -> None:
+    def _decided(self, batch: Batch, answers: list[object], *, is_whole: bool) -> None:
         self._durable = batch.number
-        if durable:
+        if is_whole:
             self._full_until = 0.0
             batch.release()
         for call, answer in zip(batch.calls, answers, strict=True):

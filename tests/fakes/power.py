@@ -28,11 +28,14 @@ _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _DESCRIPTOR = re.compile(r"^\d+<((?:\\x[0-9a-f]{2})*)>")
 
 
-def trace(command, folder, log, timeout_s=60):
-    """Run a command in `folder` to its end under strace; every word of its log is in hexadecimal."""
+def trace(command, folder, log, *, fault="", timeout_s=60):
+    """Run a command in `folder` to its end under strace; every word of its log is in hexadecimal.
+
+    `fault` is what strace injects, such as "fdatasync:error=EIO:when=40" (the fortieth of each thread fails, undone).
+    """
     assert shutil.which("strace"), "this test needs strace: apt-get install strace"
     return subprocess.run(
-        ["strace", "-f", "-y", "-xx", "-s", "2000000", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(log), *command],
+        ["strace", "-f", "-y", "-xx", "-s", "2000000", "--seccomp-bpf", "-e", f"trace={CALLS}", *(["-e", f"inject={fault}"] if fault else []), "-o", str(log), *command],
         cwd=folder, timeout=timeout_s, text=True, check=False, capture_output=True,
     )  # fmt: skip
 
@@ -79,12 +82,18 @@ class Disk:
         return state.survivors(random)
 
     def acknowledged_by(self, number):
-        """Return the words that were acknowledged before event `number`."""
-        return [word for at, word in self.acknowledged if at < number]
+        """Return the words that were acknowledged when `number` events had happened."""
+        return [word for at, word in self.acknowledged if at <= number]
 
     def moments_of_names(self):
         """Return the numbers after whose events a name, but no fsync of its folder, is on its way."""
         return [at + 1 for at, event in enumerate(self.events) if event[0] in ("make", "rename", "remove")]
+
+    def moments_of_trouble(self):
+        """Return the numbers at which something is acknowledged for the first time after an fsync that failed."""
+        failed = [at for at, event in enumerate(self.events) if event[0] == "failed sync"]
+        told = [next((number for number, _ in self.acknowledged if number > at), None) for at in failed]
+        return sorted({number for number in told if number})
 
     def _note(self, tid, call, words, result):
         """`result` None: the call begins; only syncs and acknowledgements care for that."""
@@ -94,7 +103,8 @@ class Disk:
                 self.acknowledged += [(len(self.events), word) for word in _strings(words)[0].decode().split()]
             return
         if call in ("fsync", "fdatasync") and self._is_ours(path):
-            self.events.append(("begin sync" if result is None else "end sync", path, tid))
+            kind = {None: "begin sync", 0: "end sync"}.get(result, "failed sync")
+            self.events.append((kind, path, tid))
         elif result is not None and result >= 0:
             for event in self._changes(call, words, result, path):
                 self.events.append(event)
@@ -171,6 +181,9 @@ class _State:
             for change in changes[:length]:
                 _change(self.kept_names, change)
             del changes[:length]
+
+    def _failed_sync(self, path, tid):
+        del self.syncing[path, tid]
 
     def _name(self, path, change):
         _change(self.names, change)

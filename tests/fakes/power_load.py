@@ -11,11 +11,13 @@ monkey.patch_all()
 import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
-from agentainerd.store import journal  # noqa: E402
+from agentainerd.errors import Unavailable  # noqa: E402
+from agentainerd.store import journal, redis_server  # noqa: E402
 from agentainerd.store.redis_server import RedisServer  # noqa: E402
 from agentainerd.supervisor import Supervisor  # noqa: E402
 from tests.fakes.stores import COMPLETED, Store  # noqa: E402
@@ -25,7 +27,7 @@ SPOOLED = 40_000
 
 def main():
     state, runtime, binary, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-    journal.MARK_INTERVAL_S = 0.1
+    journal.MARK_INTERVAL_S = redis_server.MAX_RESTART_S = 0.1
     supervisor = Supervisor()
     server = RedisServer(binary, state_dir=state, runtime_dir=runtime, maxmemory_bytes=0, spawn=supervisor.spawn)
     server.start()
@@ -37,20 +39,22 @@ def main():
         count = 0
         while time.monotonic() < end:
             count += 1
-            if number == 0:
-                word = spooled(store)
-            elif number == 1:
-                store.settle(store.begin(body=b"live" * 50), COMPLETED)
-                continue
-            else:
-                word = store.accept(body=b"x" * (count % 40 * 50)).id
-            os.write(acks, f"{word}\n".encode())
             gevent.sleep(0.01)
+            with suppress(Unavailable):
+                if number == 0:
+                    word = spooled(store)
+                elif number == 1:
+                    store.settle(store.begin(body=b"live" * 50), COMPLETED)
+                    continue
+                else:
+                    word = store.accept(body=b"x" * (count % 40 * 50)).id
+                os.write(acks, f"{word}\n".encode())
 
     workers = [gevent.spawn(accept, number) for number in range(6)]
     for _ in range(3):
         gevent.sleep(seconds / 4)
-        store.client.call("BGREWRITEAOF")
+        with suppress(Unavailable):
+            store.client.call("BGREWRITEAOF")
     gevent.joinall(workers, raise_error=True)
     store.close()
     server.stop()

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import gevent
 import pytest
+from redis.exceptions import ConnectionError
 
 from agentainerd import defaults
 from agentainerd.errors import AgentainerError, Failed, Unavailable
@@ -277,6 +278,29 @@ def test_one_batch_may_hold_both_what_is_refused_and_what_is_not(own_store):
     store.client.call("CONFIG", "SET", "maxmemory", 0)
     counts = store.requests.counts(AGENT)
     assert (counts.completed, counts.processing, counts.pending) == (20, 0, 0)
+
+
+def test_batch_that_ran_before_redis_was_full_keeps_its_promises(own_store):
+    store, committer = own_store, own_store.journal._committer
+    live, queued = store.begin(), store.accept()
+
+    def send_and_lose_the_answer(batch, script):
+        del committer._send
+        committer._send(batch, script)
+        store.client.call("CONFIG", "SET", "maxmemory", 1)
+        raise ConnectionError("cut")
+
+    committer._send = send_and_lose_the_answer
+    asked_for = store.record()
+    asked = [gevent.spawn(attempt, store.journal.accept, one) for one in (asked_for, live)]
+    claiming = gevent.spawn(store.claim, 1)
+    gevent.joinall([*asked, claiming], raise_error=True)
+
+    assert [one.value for one in asked] == ["", ""]
+    assert [one.id for one in claiming.value] == [live.id], "the first that came"
+    assert attempt(store.accept) == "JOURNAL_FULL"
+    store.client.call("CONFIG", "SET", "maxmemory", 0)
+    assert set(store.ids(RequestState.PENDING)) == {queued.id, asked_for.id}
 
 
 def test_redis_that_comes_back_full_is_back(own_store, eventually):

@@ -44,9 +44,9 @@ class Target:
     def take(self, *, repeatable: bool) -> Upstream | None:
         """Return an idle connection that the agent has not closed, or None.
 
-        One that was closed is dropped as soon as the event loop hears of it, and each is looked at before it is given out:
-        what an agent said unasked a moment ago must not become the answer to this request. For a request that can't be sent
-        twice only a connection that was just used will do.
+        One that was closed, or on which the agent spoke unasked, is dropped before any client's request of the same turn of
+        the event loop is read (wire.connect). For a request that can't be sent twice that is not enough: only a connection
+        that was just used will do, and it is looked at once more.
         """
         idle = self._idle
         while idle:
@@ -55,7 +55,9 @@ class Target:
             if age_s > MAX_IDLE_S:
                 self.drop_idle()  # the last one put is the youngest
                 return None
-            if not repeatable and age_s > MAX_IDLE_UNSAFE_S:
+            if repeatable:
+                return idle.pop()
+            if age_s > MAX_IDLE_UNSAFE_S:
                 return None
             idle.pop()
             if upstream.stream.is_quiet():

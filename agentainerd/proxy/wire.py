@@ -19,6 +19,7 @@ from gevent.timeout import Timeout
 
 PIECE = 65536
 _READ, _WRITE = 1, 2
+_FIRST = 1  # libev's priorities go from -2 to 2
 _ACCEPTS = 64  # then other sockets get their turn
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LINGER_RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger {on, 0 s}: closing sends a reset
@@ -81,19 +82,20 @@ class Stream:
     """One connected, non-blocking socket.
 
     Attributes:
+        first (argument): what arrives is told before what arrives at other streams in the same turn of the loop.
         on_drained: called once, after a `push` that returned False, when all is written or the stream broke.
         broken: the error that writing ended with, or None.
     """
 
     __slots__ = ("_reader", "_rest", "_waiting", "_writer", "broken", "on_drained", "receive", "send", "sock")
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, *, first: bool = False) -> None:
         self.sock = sock
         self.receive = sock.recv
         self.send = sock.send
         self.on_drained: Callable[[], None] | None = None
         self.broken: OSError | None = None
-        self._reader = get_hub().loop.io(sock.fileno(), _READ)
+        self._reader = get_hub().loop.io(sock.fileno(), _READ, priority=_FIRST if first else None)
         self._writer: Any = None
         self._waiting: Any = None
         self._rest = b""
@@ -242,7 +244,8 @@ class Stream:
 
 
 def connect(address: tuple[str, int] | str, timeout_s: float) -> Stream:
-    """Connect to (IP address, port) or to the path of a Unix socket; blocks the greenlet.
+    """Connect to (IP address, port) or to the path of a Unix socket; blocks the greenlet. What the other side says is heard
+    before what clients say in the same turn.
 
     Raises:
         OSError: refused, unreachable, or not within `timeout_s`.
@@ -261,7 +264,7 @@ def connect(address: tuple[str, int] | str, timeout_s: float) -> Stream:
             failed = _wait_connected(sock, timeout_s)
         if failed:
             raise OSError(failed, os.strerror(failed))
-        return Stream(sock)
+        return Stream(sock, first=True)
     except BaseException:
         sock.close()
         raise

@@ -51,7 +51,7 @@ from tests.fakes.redis import RedisProcess  # noqa: E402
 
 NGINX = """worker_processes 1; daemon off; pid {dir}/pid; error_log {dir}/error;
 events {{ worker_connections 4096; }}
-http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+http {{ access_log off; keepalive_requests 100000000; client_body_buffer_size 1m; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
  upstream agent {{ server 127.0.0.1:{agent}; keepalive 512; }}
  server {{ listen 127.0.0.1:{agent} backlog=4096; location / {{ default_type application/json; return 200 "{answer}"; }} }}

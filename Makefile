@@ -57,12 +57,14 @@ type: venv ## mypy --strict
 	@$(VENV)/mypy --strict
 bench: venv ## measure the proxy (docs/performance.md has the numbers and how they were taken)
 	@scripts/bench
-soak: ## kill the daemon SOAK_KILLS times (100) under load and compare both ledgers; the journal, at length
+soak: ## kill the daemon SOAK_KILLS times (100) under load and compare both ledgers; journal and hostile clients, at length
 	@SOAK_KILLS=$${SOAK_KILLS:-100} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} TIMING_SAMPLES=10000 scripts/test \
 		tests/system/test_promise.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
 	@MODEL_STEPS=$${MODEL_STEPS:-50000} POWER_LOSSES=$${POWER_LOSSES:-200} REWRITE_KILLS=$${REWRITE_KILLS:-100} \
 		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py \
 		$(PYTEST_ARGS)
+	@SOAK_MUTATIONS=$${SOAK_MUTATIONS:-1000} SOAK_SPLITS=1 SOAK_SLOW_CLIENTS=$${SOAK_SLOW_CLIENTS:-5000} \
+		scripts/test tests/hostile --timeout 0 $(PYTEST_ARGS)
 
 ##@ Packaging
 build: wheel image ## the wheel, and the image of the example agent

@@ -41,6 +41,9 @@ CHUNK_FRAME = 24
 """Bytes around a piece of a chunked body that are no extension: its size (zeros before it included) and two CRLF."""
 
 
+MAX_BLANK_BYTES = 64
+"""Empty lines before a request, which a server should skip (RFC 9112 2.2), and which keep a connection from being idle."""
+
 _REQUEST_LINE = re.compile(rb"(GET|POST|HEAD|PUT|DELETE|PATCH|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 _lines = Lines(REQUEST_NAMES, max_line_bytes=defaults.MAX_HEADER_LINE_BYTES)
 
@@ -49,6 +52,7 @@ class RequestReader:
     """The requests of one connection, in order; `requests` holds those whose head is whole."""
 
     __slots__ = (
+        "_blank",
         "_current",
         "_left",
         "_overhead",
@@ -66,7 +70,7 @@ class RequestReader:
         self._left = 0
         self._current: Request | None = None
         self._raw = b""
-        self._slack = self._overhead = self._trailer_bytes = 0
+        self._slack = self._overhead = self._trailer_bytes = self._blank = 0
         self.requests: deque[Request] = deque()
         self.broken: Fault | None = None
         self.rest = b""
@@ -153,6 +157,10 @@ class RequestReader:
         current = self._current
         if current is not None:
             self._measure(current, begun, len(data), held)
+        elif begun is None and not self.requests and not data.strip(b"\r\n"):
+            self._blank += len(data)
+            if self._blank > MAX_BLANK_BYTES:
+                self.broken = Fault(400, "too many empty lines before a request")
 
     def _measure(self, current: Request, begun: Request | None, size: int, held: int) -> None:
         """Bound the request that is not whole yet. `begun`: the one that was not whole before the last `size` bytes."""
@@ -188,6 +196,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """Start the next request."""
         self._current = Request()
+        self._blank = 0
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, which may come in pieces."""

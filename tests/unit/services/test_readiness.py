@@ -1,0 +1,170 @@
+"""When an agent is ready, and whether one died."""
+
+import time
+
+import gevent
+import pytest
+from gevent import socket
+
+from agentainerd import defaults
+from agentainerd.errors import NotFound, Unavailable
+from agentainerd.model.containers import Container, ContainerState
+from agentainerd.proxy.routing import Gate, Route
+from agentainerd.proxy.target import Target
+from agentainerd.services.readiness import DeathCheck, Readiness
+
+
+@pytest.fixture
+def listener():
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        yield made
+
+
+@pytest.fixture
+def readiness():
+    ready = []
+    made = Readiness(lambda _, function, *arguments: gevent.spawn(function, *arguments), ready.append)  # noqa: TID251
+    made.ready = ready
+    return made
+
+
+def route_to(listener) -> tuple[Route, Target]:
+    route = Route("agent-1", "web")
+    target = Target(listener.getsockname(), container_id="c1", started_at=5.0)
+    route.targets = [target]
+    return route, target
+
+
+def test_the_gate_is_held_until_somebody_listens(readiness, listener):
+    route, target = route_to(listener)
+    probe = readiness.watch(route, target)
+    gevent.sleep(0.05)
+    assert (route.gate, readiness.ready, readiness.probe_of("agent-1")) == (Gate.HOLDING, [], probe)
+
+    listener.listen()
+    probe.ended.wait(5)
+
+    assert (probe.is_ready, route.gate, readiness.ready) == (True, Gate.OPEN, ["agent-1"])
+    assert readiness.probe_of("agent-1") is None
+
+
+def test_a_second_watch_of_the_same_target_is_the_same_probe(readiness, listener):
+    route, target = route_to(listener)
+
+    assert readiness.watch(route, target) is readiness.watch(route, target)
+    readiness.cancel("agent-1")
+
+
+def test_a_probe_of_another_target_ends_the_first_which_opens_nothing(readiness, listener):
+    route, target = route_to(listener)
+    first = readiness.watch(route, target)
+
+    second = readiness.watch(route, Target(listener.getsockname()))
+    listener.listen()
+    second.ended.wait(5)
+
+    assert first.ended.is_set()
+    assert (first.is_ready, second.is_ready) == (False, True)
+    assert readiness.ready == ["agent-1"]
+
+
+def test_a_probe_that_is_cancelled_opens_nothing_whatever_happens_then(readiness, listener):
+    route, target = route_to(listener)
+    probe = readiness.watch(route, target)
+    readiness.cancel("agent-1")
+    route.close()
+
+    listener.listen()
+    gevent.sleep(0.1)
+
+    assert (probe.is_ready, route.gate, readiness.ready) == (False, Gate.CLOSED, [])
+    readiness.cancel("agent-1")
+
+
+def test_a_target_that_is_retired_is_not_waited_for(readiness, listener):
+    route, target = route_to(listener)
+    probe = readiness.watch(route, target)
+
+    target.retire()
+    probe.ended.wait(5)
+
+    assert not probe.is_ready
+
+
+def test_a_suspect_is_probed_again_only_where_it_still_counts(readiness, listener):
+    route, target = route_to(listener)
+    readiness.suspect(route, target)
+    assert readiness.probe_of("agent-1") is None  # its gate is not open
+
+    route.open()
+    readiness.suspect(route, Target(listener.getsockname()))
+    assert readiness.probe_of("agent-1") is None
+
+    readiness.suspect(route, target)
+    assert route.gate is Gate.HOLDING
+    readiness.cancel("agent-1")
+
+
+class Engine:
+    """Answers `inspect` with what it is told to."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), 0
+
+    def inspect(self, container_id):
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def box(state=ContainerState.RUNNING, started_at=5.0) -> Container:
+    return Container("c1", "agent-1", "agentainer-agent-1", state, "sha256:0", "127.0.0.1", started_at=started_at)
+
+
+TARGET = {"container_id": "c1", "started_at": 5.0}
+
+
+@pytest.mark.parametrize(
+    "answer", [box(ContainerState.EXITED), box(ContainerState.GONE), box(started_at=6.0), NotFound("container", "c1")]
+)
+def test_a_run_that_ended_or_was_followed_by_another_is_dead(answer):
+    began = time.monotonic()
+
+    assert DeathCheck(Engine(answer))(Route("agent-1", "web"), Target(("127.0.0.1", 1), **TARGET))
+
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("answer", [box(), box(ContainerState.PAUSED), Unavailable("away")])
+def test_one_that_runs_or_of_which_nothing_is_known_is_not(answer, monkeypatch):
+    monkeypatch.setattr(defaults, "DEATH_CONFIRM_S", 0.1)
+
+    assert not DeathCheck(Engine(answer))(Route("agent-1", "web"), Target(("127.0.0.1", 1), **TARGET))
+
+
+def test_a_death_that_the_engine_tells_a_moment_later_is_one(monkeypatch):
+    engine = Engine(box(), Unavailable("away"), box(ContainerState.EXITED))
+
+    assert DeathCheck(engine)(Route("agent-1", "web"), Target(("127.0.0.1", 1), **TARGET))
+
+
+def test_a_target_that_was_retired_meanwhile_is_dead_without_asking():
+    engine, target = Engine(box()), Target(("127.0.0.1", 1), **TARGET)
+    target.retire()
+
+    assert DeathCheck(engine)(Route("agent-1", "web"), target)
+    assert engine.asked == 0
+
+
+def test_many_who_ask_at_once_ask_the_engine_once():
+    engine, target = Engine(box(), box(), box(ContainerState.EXITED)), Target(("127.0.0.1", 1), **TARGET)
+    check, route = DeathCheck(engine), Route("agent-1", "web")
+
+    asking = [gevent.spawn(check, route, target) for _ in range(50)]  # noqa: TID251
+    gevent.joinall(asking, timeout=5)
+
+    assert all(one.value for one in asking)
+    assert engine.asked == 3

@@ -52,7 +52,7 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 log = logging.getLogger(__name__)
 
 LOOPS = (state_sync, replay, retention)
-GC_THRESHOLDS = (20_000, 20, 20)
+GC_THRESHOLDS = (50_000, 20, 20)
 """A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain
 MAX_OPEN_FILES = 65536

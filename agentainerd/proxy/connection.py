@@ -8,7 +8,7 @@ While a request is under way the client is listened to, so that it is known at o
 import logging
 import socket as stdlib_socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import gevent
 
@@ -33,6 +33,9 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
 _HALF_CLOSED_S = 1.0
 """Who closes its side may still read: an answer that comes so soon is sent. Nobody can tell that from having left."""
+# Members by names of their own: Python 3.11 looks each one up in a map, in Python.
+_IDLE: Final = Cause.IDLE
+_NONE: Final = Cause.NONE
 
 
 class Connection(Watched):
@@ -66,13 +69,13 @@ class Connection(Watched):
         self._held = 0
         self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nVia: 1.1 agentainer\r\n" % peer.encode()
         self.peer = peer
-        self.cause = Cause.NONE
+        self.cause = _NONE
         self.is_pumping = False
 
     def start(self) -> None:
         """Serve requests from now on, until the client or we have enough. Does not block."""
         self._plane.sweeper.add(self)
-        self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+        self.wait_for(_IDLE, defaults.KEEPALIVE_TIMEOUT_S)
         self.listen()
 
     # ---- for whoever answers a request
@@ -80,7 +83,7 @@ class Connection(Watched):
     @property
     def is_up(self) -> bool:
         """Nothing has ended it from outside."""
-        return self.cause is Cause.NONE and self._stream.fileno >= 0
+        return self.cause is _NONE and self._stream.fileno >= 0
 
     @property
     def is_broken(self) -> bool:
@@ -187,7 +190,7 @@ class Connection(Watched):
         elif self._proceeding or self._in_greenlet:
             return
         elif self._reader.idle and not self._ended and not self._ahead:
-            self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+            self.wait_for(_IDLE, defaults.KEEPALIVE_TIMEOUT_S)
         else:
             self._proceed()
 
@@ -216,7 +219,7 @@ class Connection(Watched):
         if cause is Cause.SLOW_BODY and (self._in_greenlet or self.is_pumping):
             self._stream.shut(stdlib_socket.SHUT_RD)  # whoever reads wakes
         elif cause is Cause.TIMEOUT and self._delivery is not None:
-            self.cause = Cause.NONE
+            self.cause = _NONE
             self._delivery.timed_out()
         elif cause in (Cause.STALLED, Cause.STOPPED) and self._delivery is not None:
             self._delivery.client_left()
@@ -337,7 +340,7 @@ class Connection(Watched):
             return False
         self._let_go()
         reader.requests.popleft()
-        self.overdue = Cause.NONE
+        self.overdue = _NONE
         self._body_left_s = defaults.BODY_GRACE_S
         self._request = request
         try:
@@ -373,7 +376,7 @@ class Connection(Watched):
         elif self._plane.draining or self._ended:
             self._close()
         elif self._reader.idle:
-            self.wait_for(Cause.IDLE, defaults.KEEPALIVE_TIMEOUT_S)
+            self.wait_for(_IDLE, defaults.KEEPALIVE_TIMEOUT_S)
         elif self.overdue is not Cause.SLOW_HEAD:
             self.wait_for(Cause.SLOW_HEAD, defaults.HEAD_TIMEOUT_S)
 

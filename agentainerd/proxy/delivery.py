@@ -7,7 +7,7 @@ import itertools
 import random
 import uuid
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentainerd import defaults
 from agentainerd.proxy import heads, replies
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(random.SystemRandom().getrandbits(44))
 _start = str(uuid.uuid4())[:24]
+# Members by names of their own: Python 3.11 looks each one up in a map, in Python.
+_TIMEOUT: Final = Cause.TIMEOUT
+_CHUNKED: Final = Framing.CHUNKED
+_CLOSE: Final = Framing.CLOSE
 
 
 def new_id() -> str:
@@ -107,7 +111,7 @@ class Delivery:
             raise ConnectionResetError("the client left before its request was sent")
         self._upstream = upstream
         upstream.begin(self, head_only=self._request.method == b"HEAD", may_switch=may_switch)
-        self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+        self._connection.wait_for(_TIMEOUT, self._timeout_s)
 
     def _pump(self, upstream: Upstream, pieces: Iterator[bytes], length: int) -> None:
         """Send a body beside the answer, as it comes; `length` -1: in chunks."""
@@ -117,7 +121,7 @@ class Delivery:
     def _timed(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The agent has so long to take each piece."""
         for piece in pieces:
-            self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+            self._connection.wait_for(_TIMEOUT, self._timeout_s)
             yield piece
 
     def _hang_up(self) -> None:
@@ -131,7 +135,7 @@ class Delivery:
         assert upstream is not None
         answer = upstream.answer
         if not answer.done:
-            self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+            self._connection.wait_for(_TIMEOUT, self._timeout_s)
         try:
             if answer.interim:
                 self._pass_interim(answer)
@@ -178,14 +182,14 @@ class Delivery:
             self._release()
             self._finish(heads.framed(head, body, framing))
         else:
-            self._pass(head + (heads.chunk(body) if framing is Framing.CHUNKED else body))
+            self._pass(head + (heads.chunk(body) if framing is _CHUNKED else body))
 
     def _pass_pieces(self, answer: Answer) -> None:
         body = answer.take() if answer.pieces else b""
         if body:
             self._note(body)
         data = body
-        if self._framing is Framing.CHUNKED:
+        if self._framing is _CHUNKED:
             data = heads.chunk(body)
             if answer.done:
                 data += heads.LAST_CHUNK
@@ -208,7 +212,7 @@ class Delivery:
         if self._connection.is_broken:
             self.client_left()
         elif self._upstream is not None:
-            self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+            self._connection.wait_for(_TIMEOUT, self._timeout_s)
             self._upstream.resume()
 
     def _release(self) -> None:
@@ -219,7 +223,7 @@ class Delivery:
     def _finish(self, data: bytes) -> None:
         """Send the last piece; the exchange is over when the client took it."""
         connection = self._connection
-        if self._framing is Framing.CLOSE:
+        if self._framing is _CLOSE:
             connection.close_after()
         if connection.push(data):
             self._succeed()
@@ -292,7 +296,7 @@ class Delivery:
         self._connection.is_pumping = False
         self._connection.listen()
         if self._framing is None:
-            self._connection.wait_for(Cause.TIMEOUT, self._timeout_s)
+            self._connection.wait_for(_TIMEOUT, self._timeout_s)
 
     def body_failed(self, error: OSError | Fault) -> None:
         """The client left in the middle of its body, or sent what is none."""

@@ -10,7 +10,7 @@ import hmac
 import itertools
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentainerd import defaults
 from agentainerd.errors import TooManyRequests, Unavailable
@@ -36,6 +36,9 @@ _WAIT = re.compile(rb"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,6})")
 _OPEN_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 _NULL = NullJournal()
 MAX_OWN_VIAS = 5
+# Members by names of their own: Python 3.11 looks each one up in a map, in Python.
+_OPEN: Final = Gate.OPEN
+_AT_LEAST_ONCE: Final = ReplayPolicy.AT_LEAST_ONCE
 
 
 class Exchange(Delivery):
@@ -102,13 +105,13 @@ class Exchange(Delivery):
         """Return a connection to the agent, if this is a request for which nothing has to be waited."""
         request, route = self._request, self._route
         if (
-            route.gate is not Gate.OPEN
+            route.gate is not _OPEN
             or not request.done
             or request.key is not None
             or request.prefer
             or request.length > defaults.MAX_MEMORY_BODY_BYTES
             or request.chunked
-            or route.policy is ReplayPolicy.AT_LEAST_ONCE
+            or route.policy is _AT_LEAST_ONCE
             or self._plane.options.reject_without_journal
         ):
             return None
@@ -161,7 +164,7 @@ class Exchange(Delivery):
     def _pass_gate(self, prefers: bytes) -> bool:
         """Wait for the agent as long as is right; return whether it is ready."""
         route = self._route
-        if route.gate is Gate.OPEN:
+        if route.gate is _OPEN:
             return True
         hold_s, even_closed = route.hold_timeout_s, False
         wait = _WAIT.search(prefers)
@@ -170,7 +173,7 @@ class Exchange(Delivery):
         gate = route.wait_open(hold_s, even_closed=even_closed)
         if self._connection.has_left():
             raise ConnectionResetError("the client left while its request was held")
-        return gate is Gate.OPEN
+        return gate is _OPEN
 
     def _continue(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110 10.1.1)."""
@@ -256,7 +259,7 @@ class Exchange(Delivery):
 
     def _accepted(self, request_id: str, fields: bytes) -> bytes:
         close, head_only = not self._connection.can_go_on(), self._request.method == b"HEAD"
-        message = replies.QUEUED_READY if self._route.gate is Gate.OPEN else replies.QUEUED
+        message = replies.QUEUED_READY if self._route.gate is _OPEN else replies.QUEUED
         location = f"/requests/{request_id}?t={self._plane.ticket(request_id)}"
         return replies.accepted(message, request_id, location, fields=fields, close=close, head_only=head_only)
 
@@ -360,7 +363,7 @@ class Exchange(Delivery):
                 return
             record = self._record
             kept = self._recording.is_kept
-            if self._again or record.maybe_duplicate or not kept or self._route.gate is not Gate.OPEN:
+            if self._again or record.maybe_duplicate or not kept or self._route.gate is not _OPEN:
                 record.maybe_duplicate = True
                 self._queue()
                 return

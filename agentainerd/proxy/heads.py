@@ -1,7 +1,7 @@
 """Heads on their way through: what the agent gets of a request's, the client of an answer's, the journal of both."""
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentainerd.proxy.request import Request
 from agentainerd.proxy.response import Answer
@@ -17,6 +17,12 @@ class Framing(Enum):
     LENGTH = 1
     CHUNKED = 2
     CLOSE = 3
+
+
+# Members by names of their own: Python 3.11 looks each one up in a map, in Python.
+_NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
 
 
 def request_head(request: Request, path: bytes, *, prefix: bytes, connection: "Connection", request_id: str) -> bytes:
@@ -48,12 +54,12 @@ def answer_head(
     lines = [answer.line, *answer.lines]
     for cookie in answer.cookies:
         lines += (b"Set-Cookie: ", confined(cookie, prefix), b"\r\n")
-    framing = Framing.NONE
+    framing = _NONE
     if not answer.no_body:
         if answer.length >= 0:
-            framing = Framing.LENGTH
+            framing = _LENGTH
         elif request.minor == 1:
-            framing = Framing.CHUNKED
+            framing = _CHUNKED
             lines.append(b"Transfer-Encoding: chunked\r\n")
         else:
             framing, keep = Framing.CLOSE, False
@@ -96,7 +102,7 @@ def confined(cookie: bytes, prefix: bytes) -> bytes:
 
 def framed(head: bytes, body: bytes, framing: Framing) -> bytes:
     """Return a whole answer: its head, and its body as the client expects it."""
-    if framing is Framing.CHUNKED:
+    if framing is _CHUNKED:
         return b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + LAST_CHUNK
     return head + body if body else head
 

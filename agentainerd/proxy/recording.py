@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from agentainerd import defaults
 from agentainerd.errors import Unavailable
@@ -9,6 +10,11 @@ from agentainerd.model.requests import Outcome, Reason, Record, ReplayPolicy, Re
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.journal import Journal, KeyAnswer, Write
 from agentainerd.proxy.request import Request
+
+# Members by names of their own: Python 3.11 looks each one up in a map, in Python.
+_AT_LEAST_ONCE: Final = ReplayPolicy.AT_LEAST_ONCE
+_COMPLETED: Final = RequestState.COMPLETED
+_ANSWERED: Final = Reason.ANSWERED
 
 
 class Recording:
@@ -69,7 +75,7 @@ class Recording:
                 record.body_bytes = len(body)
             else:
                 record.body_bytes = -1
-        if record.policy is ReplayPolicy.AT_LEAST_ONCE and self._begin_whole():
+        if record.policy is _AT_LEAST_ONCE and self._begin_whole():
             return
         self.write = self._journal.begin(record)
 
@@ -134,7 +140,7 @@ class Recording:
             head, body = self._stored[0], b"".join(self._stored[1:])
             truncated = self.answer_bytes != len(body)
             response = StoredResponse(status, head, b"" if truncated else body, truncated)
-        self._settle(RequestState.COMPLETED, Reason.ANSWERED, status, "", response)
+        self._settle(_COMPLETED, _ANSWERED, status, "", response)
 
     def fail(self, reason: Reason, error: str, *, status: int = 0) -> None:
         """It ended without a whole answer. Nothing, where it was never begun."""
@@ -151,7 +157,7 @@ class Recording:
         self._journal.settle(
             self.record, Outcome(state, reason, status, self.answer_bytes, duration_s, error, response)
         )
-        if state is RequestState.COMPLETED or not self.record.spool:
+        if state is _COMPLETED or not self.record.spool:
             self._discard()
 
     def _discard(self) -> None:

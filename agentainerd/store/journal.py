@@ -32,6 +32,7 @@ SEQ_PER_EPOCH = 2**32
 
 MARK_INTERVAL_S = 10.0
 _LIVE, _OVER = -1, -2  # Record.lease
+_COMPLETED = RequestState.COMPLETED  # in Python 3.11 the member itself takes a look-up in Python
 _QUEUE_FULL_RETRY_S = 10
 
 
@@ -194,7 +195,7 @@ class RedisJournal:
         """
         if record.lease == _OVER:
             return
-        completed = outcome.state is RequestState.COMPLETED
+        completed = outcome.state is _COMPLETED
         now = time.time()
         if record.lease > 0:
             if completed:

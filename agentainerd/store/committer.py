@@ -24,11 +24,14 @@ log = logging.getLogger(__name__)
 
 Spawn = Callable[..., object]
 
+SLOW_S = 1.0  # a batch that is out for longer: the disk is slow, and waiting for it is bounded
+SLOW_LOG_INTERVAL_S = 60.0
 FULL_PAUSE_S = 1.0  # after Redis had no memory, it is taken to have none for so long
 MIN_RECONNECT_S = 0.01
 MAX_RECONNECT_S = 0.5
 _REFUSALS = {
     "JOURNAL_UNAVAILABLE": "the request journal does not answer",
+    "JOURNAL_SLOW": "the disk of the request journal is slow, and too many requests wait for it",
     "JOURNAL_FULL": "the request journal has no memory left",
     "JOURNAL_FENCED": "another agentainerd has taken over the request journal",
     "JOURNAL_LOST": "the request journal is empty: its Redis lost it",
@@ -143,6 +146,9 @@ class Committer:
         self._up = True
         self._ended = ""
         self._full_until = 0.0
+        self._sent_at = 0.0
+        self._shed = 0
+        self._slow_told_at = -SLOW_LOG_INTERVAL_S
         self._asleep = False
         self._wake = Event()
         self._closing = False
@@ -173,13 +179,16 @@ class Committer:
     def append(self, op: bytes, *, keep: bool = True) -> Batch | None:
         """Add an operation without an answer; return the batch that it is in.
 
-        While Redis is away it waits in memory; with `keep` False only as long as there is room for it, else None is
+        While Redis is away or slow it waits in memory; with `keep` False only as long as there is room for it, else None is
         returned and it is forgotten.
         """
         if not self._up and (self._ended or not (keep or self._has_room(len(op)))):
             return None
         batch = self._open
         if batch.size + len(op) > defaults.COMMIT_BATCH_BYTES or len(batch.ops) >= defaults.COMMIT_BATCH:
+            if not keep and self._is_overloaded():
+                self._shed += 1
+                return None
             batch = self._turn_over()
         batch.ops.append(op)
         batch.size += len(op)
@@ -188,12 +197,16 @@ class Committer:
             self._wake.set()
         return batch
 
-    def call(self, op: bytes) -> Call:
-        """Add an operation that has an answer; refused at once while Redis is away."""
+    def call(self, op: bytes, *, keep: bool = True) -> Call:
+        """Add an operation that has an answer; refused at once while Redis is away.
+
+        With `keep` False it is refused also while Redis is slow and there is no room for it.
+        """
         if not self._up:
             return Call(op, self._open, self._ended or "JOURNAL_UNAVAILABLE")
-        batch = self.append(op)
-        assert batch is not None
+        batch = self.append(op, keep=keep)
+        if batch is None:
+            return Call(op, self._open, "JOURNAL_SLOW")
         call = Call(op, batch)
         batch.calls.append(call)
         return call
@@ -249,6 +262,7 @@ class Committer:
             if batch is None:
                 return
             self._sending = batch
+            self._sent_at = time.monotonic()
             self._settle(batch)
             self._sending = None
 
@@ -320,6 +334,15 @@ class Committer:
         for call, answer in zip(batch.calls, answers, strict=True):
             call.decide(answer)
         self._answered()
+        now = time.monotonic()
+        if now - self._sent_at > SLOW_S and now - self._slow_told_at >= SLOW_LOG_INTERVAL_S:
+            log.warning(
+                "the disk of the request journal is slow: %d operations took %.1f s; %d were refused since this was last said",
+                len(batch.ops),
+                now - self._sent_at,
+                self._shed,
+            )
+            self._slow_told_at, self._shed = now, 0
 
     def _answered(self) -> None:
         if not self._up:
@@ -386,6 +409,12 @@ class Committer:
         self._open = Batch("" if self._up else "JOURNAL_UNAVAILABLE")
         self._queue.append(self._open)
         return self._open
+
+    def _is_overloaded(self) -> bool:
+        return (
+            len(self._queue) * defaults.COMMIT_BATCH >= defaults.JOURNAL_BACKLOG
+            and time.monotonic() - self._sent_at > SLOW_S
+        )
 
     def _has_room(self, size: int) -> bool:
         batches = [batch for batch in (self._sending, *self._queue) if batch is not None]

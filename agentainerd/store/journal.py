@@ -163,8 +163,9 @@ class RedisJournal:
 
         Raises:
             TooManyRequests: the agent's queue is full (code QUEUE_FULL).
-            Unavailable: it is not recorded: the journal is away (JOURNAL_UNAVAILABLE) or full (JOURNAL_FULL), there is no
-                space on the disk (NO_SPACE), or the agent was removed (AGENT_REMOVED).
+            Unavailable: it is not recorded: the journal is away (JOURNAL_UNAVAILABLE), full (JOURNAL_FULL) or too slow for
+                all who wait (JOURNAL_SLOW), there is no space on the disk (NO_SPACE), or the agent was removed
+                (AGENT_REMOVED).
         """
         self._free_space.check()
         if record.spool and not self._spool.exists(record.spool):
@@ -295,12 +296,14 @@ class RedisJournal:
         batch = self._committer.append(op, keep=keep) if self._committer else None
         return batch or self._nowhere
 
-    def _call(self, op: bytes) -> Call:
-        return self._committer.call(op) if self._committer else Call(op, self._nowhere, "JOURNAL_UNAVAILABLE")
+    def _call(self, op: bytes, *, keep: bool = True) -> Call:
+        return (
+            self._committer.call(op, keep=keep) if self._committer else Call(op, self._nowhere, "JOURNAL_UNAVAILABLE")
+        )
 
     def _ask(self, op: bytes, record: Record) -> bytes:
         """Return the answer to an accept or a reserve; what is not certain within JOURNAL_WAIT_S is revoked."""
-        call = self._call(op)
+        call = self._call(op, keep=False)
         if not call.wait(defaults.JOURNAL_WAIT_S):
             assert self._committer is not None
             self._committer.withdraw(call, operations.revoke(record.id))

@@ -105,6 +105,7 @@ class RedisServer:
         self._started_at = 0.0
         self._ready_at = 0.0
         self._stopping = False
+        self._had_room = True
 
     @property
     def pid(self) -> int | None:
@@ -328,8 +329,11 @@ class RedisServer:
             if size <= 2 * base + REWRITE_AT_BYTES or state.get("aof_rewrite_in_progress") == "1":
                 return
             found = os.statvfs(self._folder)
-            if found.f_bavail * found.f_frsize < 2 * size:
+            has_room = found.f_bavail * found.f_frsize >= 2 * size
+            if not has_room and self._had_room:
                 log.warning("%s has no room to rewrite the journal of %d bytes", self._folder, size)
+            self._had_room = has_room
+            if not has_room:
                 return
             if state.get("aof_last_bgrewrite_status") != "ok":
                 log.warning("the last rewrite of the journal failed; see %s", self._log)

@@ -11,7 +11,7 @@ from agentainerd import defaults
 from agentainerd.errors import AgentainerError, Failed, Unavailable
 from agentainerd.model.requests import Outcome, Reason, RequestState
 from agentainerd.store import operations, scripts
-from tests.fakes.stores import AGENT, ANSWERED, COMPLETED
+from tests.fakes.stores import AGENT, ANSWERED, COMPLETED, INTERRUPTED
 
 pytestmark = pytest.mark.redis
 
@@ -278,6 +278,35 @@ def test_one_batch_may_hold_both_what_is_refused_and_what_is_not(own_store):
     store.client.call("CONFIG", "SET", "maxmemory", 0)
     counts = store.requests.counts(AGENT)
     assert (counts.completed, counts.processing, counts.pending) == (20, 0, 0)
+
+
+def test_all_that_frees_memory_or_keeps_a_promise_works_while_redis_is_full(own_store):
+    store, now = own_store, time.time()
+    expired = store.accept(expires_at=now + 1)
+    dead = [store.accept() for _ in range(3)]
+    for record in dead[:2]:
+        store.requests.cancel(AGENT, record.id)
+    live, claimed = store.begin(), store.claim(1)[0]
+    assert claimed.id == expired.id
+    store.journal.give_back(claimed)
+    other = store.accept(agent_id="agent-other")
+    store.client.call("CONFIG", "SET", "maxmemory", 1)
+
+    assert store.requests.sweep(now + 2) == 1
+    assert store.state(expired) == (RequestState.FAILED, Reason.EXPIRED)
+    store.requests.discard(AGENT, dead[0].id)
+    store.requests.cancel(AGENT, dead[2].id)
+    [taken] = store.claim(agent_id="agent-other")
+    store.journal.renew([taken], 60.0)
+    store.journal.retry(taken, due_at=0.0, error="busy")
+    store.settle(live, INTERRUPTED)
+    assert store.claim(agent_id="agent-other")[0].id == other.id
+    assert store.requests.purge(AGENT, state=RequestState.FAILED) == 4
+    assert store.requests.forget_agent("agent-other") == 1
+    assert store.restart().epoch == 2
+    assert attempt(store.accept) == "JOURNAL_FULL"
+    store.client.call("CONFIG", "SET", "maxmemory", 0)
+    store.accept()
 
 
 def test_batch_that_ran_before_redis_was_full_keeps_its_promises(own_store):

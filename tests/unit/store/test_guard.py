@@ -177,6 +177,21 @@ def test_daemon_that_slept_through_a_takeover_finds_itself_refused(store, monkey
         other.close()
 
 
+def test_mark_that_can_not_be_written_stops_nothing_and_is_told_once(store, monkeypatch, eventually, caplog):
+    monkeypatch.setattr(journal, "MARK_INTERVAL_S", 0.005)
+    store.journal.close()
+    store.journal = store.open()
+    (store.folder / "journal.tmp").mkdir()
+    store.accept()
+    eventually(lambda: "could not be noted" in caplog.text, what="the warning")
+    for _ in range(20):
+        store.accept()
+
+    (store.folder / "journal.tmp").rmdir()
+    eventually(lambda: marks.read(store.folder).batch > 20, what="the mark")
+    assert caplog.text.count("could not be noted") == 1
+
+
 def test_stale_daemon_does_not_touch_the_mark_of_the_next(store):
     first = store.journal
     store.journal = store.open()

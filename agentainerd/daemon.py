@@ -308,23 +308,19 @@ class Daemon:
         if timeout_s := self._notifier.watchdog_timeout_s:
             dog = Watchdog(timeout_s, self._notifier.alive, self._notifier.status, self._signs(tcp))
             supervisor.loop(watchdog.LOOP, dog.run_once, dog.interval_s)
+        services.state_sync.on_reconnect = partial(supervisor.wake, gateways.LOOP)
         services.state_sync.watch()
 
     def _facts(self) -> dict[str, object]:
         """What `system info` tells beside what the services know."""
-        enforcement = self._gateways.enforcement
         port = self._places[0].rpartition(":")[2]
         return {
             "listen": [*self._places, *(f"{address}:{port}" for address in self._gateways.addresses)],
             "control_socket": self._config.paths.control_socket,
             "config_file": self._loaded.file or "",
-            "isolation": "enforced"
-            if enforcement and enforcement.enforced
-            else enforcement.why
-            if enforcement
-            else "not yet",
+            "isolation": self._gateways.isolation,
             "hot_path": "compiled" if COMPILED else "interpreted",
-            "warnings": self._warnings,
+            "warnings": [*self._warnings, *self._gateways.warnings],
         }
 
     # ---- between start and stop

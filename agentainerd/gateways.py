@@ -47,6 +47,19 @@ class Gateways:
         if closed_for:
             log.warning("agents cannot reach the daemon: %s", closed_for)
 
+    @property
+    def isolation(self) -> str:
+        """Return "enforced", why agents are not kept from the rest of this host, or "not yet"."""
+        if self.enforcement is None:
+            return "not yet"
+        return "enforced" if self.enforcement.enforced else self.enforcement.why
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what an administrator should know."""
+        is_open = self.enforcement is not None and not self.enforcement.enforced
+        return [f"agents can reach services of this host: {self.isolation}"] if is_open else []
+
     def run_once(self, now: float) -> int:
         """Make the networks, and listen where we do not yet; return how many addresses came new.
 
@@ -63,7 +76,7 @@ class Gateways:
     def _close_host(self, networks: Networks) -> None:
         before, self.enforcement = self.enforcement, self._protect(networks, self._port)
         if self.enforcement != before and not self.enforcement.enforced:
-            log.warning("agents can reach services of this host: %s", self.enforcement.why)
+            log.warning(self.warnings[0])
 
     def _listen(self, address: str) -> bool:
         try:

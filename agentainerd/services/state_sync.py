@@ -34,13 +34,15 @@ Spawn = Callable[..., object]
 class StateSync:
     """Reconciles. `load` comes first, then `watch`; after that `run_once` is a loop's body, and `sync` may be called at any time.
 
-    `orphans`: containers with our label and no record, as of the last look; never touched.
+    `orphans`: containers with our label and no record, as of the last look; never touched. `on_reconnect` is called when the
+    engine is there again, and must not block.
     """
 
     def __init__(
         self, fleet: Fleet, lifecycle: Lifecycle, engine: Engine, *, spawn: Spawn, wake: Callable[[str], object]
     ) -> None:
         self.orphans: list[Container] = []
+        self.on_reconnect: Callable[[], object] = lambda: None
         self._fleet = fleet
         self._lifecycle = lifecycle
         self._engine = engine
@@ -117,6 +119,7 @@ class StateSync:
         if event.action == "reconnected":
             self._look_closely = True
             self._wake(LOOP)
+            self.on_reconnect()
             return
         if event.action == "die":
             self._fleet.bury(event.agent_id, event.container_id, event.at)

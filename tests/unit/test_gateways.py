@@ -65,6 +65,7 @@ def test_both_gateways_are_served_once(served, port):
     assert made.addresses == ["127.0.0.2", "127.0.0.3"]
     assert rules == [("agentainer0", "agentainer1", port)] * 2
     assert made.enforcement == Enforcement(True)
+    assert (made.isolation, made.warnings) == ("enforced", [])
 
 
 def test_a_new_address_is_served_too(served, port):
@@ -131,10 +132,13 @@ def test_a_firewall_that_cannot_be_set_is_said_once(served, port, caplog):
     no = Enforcement(False, "there is no iptables on this host")
     made, _ = gateways_of(TwoNetworks(), served, port, Firewall(no, no, Enforcement(True), no))
 
+    assert (made.isolation, made.warnings) == ("not yet", [])
     made.run_once(0)
     made.run_once(1)
     assert caplog.text.count("agents can reach services of this host: there is no iptables") == 1
     assert made.enforcement == no
+    assert made.isolation == no.why
+    assert made.warnings == [f"agents can reach services of this host: {no.why}"]
 
     made.run_once(2)
     made.run_once(3)

@@ -67,6 +67,16 @@ def test_while_the_engine_is_away_nothing_changes(world, sync):
     world.wait_ready()
 
 
+def test_an_engine_that_came_back_is_told_of(world, sync, eventually):
+    told = []
+    sync.on_reconnect = lambda: told.append(1)
+    world.engine.go_down()
+
+    world.engine.come_back()
+
+    eventually(lambda: told == [1])
+
+
 def test_a_container_that_was_removed_outside_is_not_made_again_by_itself(world, sync):
     agent = world.up(auto_restart=True)
     world.engine.remove(agent.container_id)

@@ -1,15 +1,18 @@
-"""Mutations of every case of the corpus, against h11: an agent never sees a request that h11 does not frame.
+"""Mutations, against h11: an agent never sees a request, nor a client an answer, that h11 does not frame.
 
 `make test` tries SOAK_MUTATIONS=20 of each, `make soak` 1000. A failure prints the bytes; hypothesis makes them few.
 """
 
 import os
 
+import h11
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+from tests.fakes.planes import Plane
 from tests.hostile.corpus import aim, load
+from tests.hostile.test_answers import HostileAgent, ask, read_answer
 from tests.hostile.wire import StrictAgent, run_case
 
 EXAMPLES = int(os.environ.get("SOAK_MUTATIONS", "20"))
@@ -108,23 +111,24 @@ def mutated(data: bytes, mutations) -> bytes:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
-    from tests.fakes.planes import Plane
-
     plane = Plane(str(tmp_path_factory.mktemp("gateway") / "gateway.sock"), agent=StrictAgent())
     yield plane
     plane.close()
 
 
+THOROUGHLY = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=EXAMPLES <= 20,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_no_mutation_reaches_an_agent_that_the_oracle_does_not_frame(strict, name):
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=EXAMPLES <= 20,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    @THOROUGHLY
     @given(MUTATIONS)
     def holds(mutations):
         data = mutated(CASES[name], mutations)
@@ -134,3 +138,62 @@ def test_no_mutation_reaches_an_agent_that_the_oracle_does_not_frame(strict, nam
         assert not strict.journal.pending
 
     holds()
+
+
+ANSWERS = {
+    "length": b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello",
+    "length, kept": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\nhello",
+    "no length": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nhello",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    "interim": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "204": b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n",
+    "404": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+    "two": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsecond",
+    "cookies": b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d; Path=/\r\nContent-Length: 5\r\n\r\nhello",
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    plane = Plane(str(tmp_path_factory.mktemp("gateway") / "gateway.sock"), agent=HostileAgent([]))
+    yield plane
+    plane.close()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_no_mutation_of_an_answer_is_taken_for_what_the_oracle_does_not_read(odd, name):
+    """The agent closes where the oracle waits for more; where it does not, the next request may get the connection."""
+
+    @THOROUGHLY
+    @given(MUTATIONS)
+    def holds(mutations):
+        data = mutated(ANSWERS[name], mutations)
+        note(repr(data))
+        status, body, _ = read_answer(data.lstrip(b"\r\n"), "PATCH")
+        odd.agent.pieces, odd.agent.closes = [data], not is_whole(data)
+
+        got = read_answer(ask(odd, "/bad", "PATCH"), "PATCH")
+        after = read_answer(ask(odd, "/next"), "GET")
+
+        assert not got[2] or got[:2] == (status, body) or got[0] == 502, (data, got, status, body)
+        assert after == (200, b"/next", True), (data, after)
+
+    holds()
+
+
+def is_whole(data: bytes) -> bool:
+    """The answer in `data` ends without its connection."""
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="PATCH", target="/", headers=[("Host", "a")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(data.lstrip(b"\r\n"))
+    try:
+        while (event := reader.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            if isinstance(event, h11.EndOfMessage):
+                return True
+    except h11.RemoteProtocolError:
+        pass
+    return False

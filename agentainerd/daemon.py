@@ -39,7 +39,7 @@ from agentainerd.proxy.server import COMPILED, DataPlane, ProxyOptions
 from agentainerd.services import services as service_layer
 from agentainerd.services.services import Services, Stores
 from agentainerd.store.agents import AgentStore
-from agentainerd.store.connection import RedisClient, check_durability, check_version
+from agentainerd.store.connection import Durability, RedisClient, check_durability, check_version
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.redis_server import RedisServer
@@ -75,6 +75,7 @@ class Daemon:
         self._config = loaded.config
         self._read = read
         self._warnings = list(loaded.warnings)
+        self._durability = Durability()  # of the own server
         self._undo = ExitStack()
         self._foundation = Supervisor()  # Redis and the journal: outlives everything else
         self._supervisor = Supervisor()  # loops, probes, replays, restarts
@@ -226,7 +227,7 @@ class Daemon:
         client = RedisClient(redis.address)
         try:
             version = check_version(client)
-            weaknesses = check_durability(client)
+            self._durability = check_durability(client)
         except Unavailable as error:
             client.close()
             origin = self._loaded.origin("redis.url" if redis.url else "redis.host")
@@ -235,9 +236,9 @@ class Daemon:
                 code=error.code,
                 hint="start that server, or remove the setting and agentainerd runs one of its own",
             ) from error
-        for weakness in weaknesses:
+        for weakness in self._durability.warnings:
             log.warning("this Redis keeps less than is promised: %s", weakness)
-        self._warnings += weaknesses
+        self._warnings += self._durability.warnings
         log.info("connected to Redis", extra={"version": version})
         return client
 
@@ -320,6 +321,7 @@ class Daemon:
             "config_file": self._loaded.file or "",
             "isolation": self._gateways.isolation,
             "hot_path": "compiled" if COMPILED else "interpreted",
+            "durability": self._durability.word if self._config.features.request_persistence else "off",
             "warnings": [*self._warnings, *self._gateways.warnings],
         }
 

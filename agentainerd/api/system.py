@@ -10,7 +10,7 @@ from agentainerd.services.services import Services
 
 def health(request: ApiRequest, services: Services) -> Response:
     """GET /health."""
-    return answer("Service is healthy", {"status": "ok"})
+    return answer("Service is healthy", services.system.health())
 
 
 def livez(request: ApiRequest, services: Services) -> Response:

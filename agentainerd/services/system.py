@@ -69,6 +69,10 @@ class SystemService:
         """Return that requests are served."""
         return {"version": VERSION, "started_at": rfc3339(self._started_at)}
 
+    def health(self) -> Json:
+        """Return that the process lives, and what a 202 of it is worth (store.connection.Durability; off: no persistence)."""
+        return {"status": "ok", "durability": self._from.facts().get("durability", "always")}
+
     def readiness(self) -> dict[str, str]:
         """Return for each part that a request needs "ok", or why it is not; at most READINESS_TTL_S old."""
         with self._lock:

@@ -6,6 +6,7 @@ Nothing is ever sent twice by itself: a command without an answer is ambiguous, 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -181,23 +182,38 @@ def check_version(client: RedisClient) -> str:
     return f"{name} {version}"
 
 
-def check_durability(client: RedisClient) -> list[str]:
-    """Return one sentence per setting of an external server that makes a 202 worth less than it says; [] is as it should be."""
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What a 202 is worth: `word` is always (as promised), everysec or no (how often the server fsyncs), none (it keeps no file)
+    or unknown; `warnings` has one sentence per setting that makes it worth less, [] is as it should be.
+    """
+
+    word: str = "always"
+    warnings: tuple[str, ...] = ()
+
+
+def check_durability(client: RedisClient) -> Durability:
+    """Return what an external server keeps."""
     wanted = {
         "appendonly": ("yes", "accepted requests are lost when Redis is restarted"),
         "appendfsync": ("always", "requests that were accepted within about a second before a crash can be lost"),
         "maxmemory-policy": ("noeviction", "Redis may throw accepted requests away"),
     }
-    warnings = []
-    for setting, (value, consequence) in wanted.items():
+    found = {}
+    for setting in wanted:
         try:
-            found = client.call("CONFIG", "GET", setting)
+            answer = client.call("CONFIG", "GET", setting)
         except ResponseError as exc:
-            return [f"the server does not tell its settings ({exc}): its durability is not known"]
-        actual = found[1].decode() if found else "unknown"
-        if actual != value:
-            warnings.append(f"redis {setting} is {actual!r}, not {value!r}: {consequence}")
-    return warnings
+            return Durability(
+                "unknown", (f"the server does not tell its settings ({exc}): its durability is not known",)
+            )
+        found[setting] = answer[1].decode() if answer else "unknown"
+    warnings = tuple(
+        f"redis {setting} is {found[setting]!r}, not {value!r}: {consequence}"
+        for setting, (value, consequence) in wanted.items()
+        if found[setting] != value
+    )
+    return Durability(found["appendfsync"] if found["appendonly"] == "yes" else "none", warnings)
 
 
 def _word(error: RedisError) -> str:

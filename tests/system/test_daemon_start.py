@@ -12,6 +12,7 @@ import pytest
 from agentainerd import defaults
 from agentainerd.version import VERSION
 from tests.fakes.daemons import free_port
+from tests.fakes.redis import RedisProcess
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -245,6 +246,18 @@ def test_a_damaged_journal_ends_with_4_and_a_torn_one_does_not(start_daemon):
     torn = start_daemon(engine=False, like=daemon)
     assert f"cut 4106 bytes off the end of {last}" in torn.log
     assert torn.stop() == 0
+
+
+def test_a_redis_that_keeps_less_is_named_in_the_log_and_by_health(start_daemon, redis_folder):
+    server = RedisProcess(redis_folder, appendfsync="everysec").start()
+    try:
+        daemon = start_daemon(engine=False, flags=["--redis-url", server.url])
+
+        assert "this Redis keeps less than is promised: redis appendfsync is 'everysec'" in daemon.log
+        assert daemon.http("GET", "/health")[1]["data"] == {"status": "ok", "durability": "everysec"}
+        assert daemon.stop() == 0
+    finally:
+        server.stop()
 
 
 def test_loss_is_not_accepted_while_a_daemon_runs(start_daemon):

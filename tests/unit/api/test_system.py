@@ -17,7 +17,14 @@ def client(world, monkeypatch):
 def test_it_is_alive_whatever_is_missing(client, world, path):
     world.engine.go_down()
 
-    assert client.call("GET", path)[1]["data"] == {"status": "ok"}
+    assert client.call("GET", path)[1]["data"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("word", ["always", "everysec", "off"])
+def test_health_says_what_a_202_is_worth(client, world, word):
+    world.facts["durability"] = word
+
+    assert client.call("GET", "/health")[1]["data"] == {"status": "ok", "durability": word}
 
 
 def test_it_is_ready_or_says_what_is_missing(client, world):

@@ -5,7 +5,15 @@ from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 
 from agentainerd.errors import NotSupported, Unavailable
 from agentainerd.store import scripts
-from agentainerd.store.connection import RedisClient, check_durability, check_version, is_transient, pairs, socket_url
+from agentainerd.store.connection import (
+    Durability,
+    RedisClient,
+    check_durability,
+    check_version,
+    is_transient,
+    pairs,
+    socket_url,
+)
 from tests.fakes.redis import RedisProcess
 from tests.fakes.stores import Store
 
@@ -104,7 +112,7 @@ def own_client(redis_server):
 
 @pytest.mark.redis
 def test_durable_server_has_no_warnings(client):
-    assert check_durability(client) == []
+    assert check_durability(client) == Durability("always", ())
     assert check_version(client).split()[0] in ("redis", "valkey")
 
 
@@ -114,7 +122,10 @@ def test_each_weak_setting_is_named_with_its_consequence(own_client):
     client.call("CONFIG", "SET", "appendfsync", "everysec")
     client.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 
-    first, second = check_durability(client)
+    found = check_durability(client)
+    first, second = found.warnings
+
+    assert found.word == "everysec"
 
     assert "appendfsync is 'everysec'" in first
     assert "maxmemory-policy is 'allkeys-lru'" in second
@@ -125,7 +136,10 @@ def test_server_that_hides_its_settings_is_said_to_be_unknown(own_client):
     _, client = own_client
     client.call("ACL", "SETUSER", "default", "-config")
 
-    [warning] = check_durability(client)
+    found = check_durability(client)
+    [warning] = found.warnings
+
+    assert found.word == "unknown"
 
     assert "not known" in warning
 

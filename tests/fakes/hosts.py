@@ -11,7 +11,8 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import docker
 import psutil
@@ -37,7 +38,7 @@ with ThreadPoolExecutor(32) as pool:
 SERVER = """
 import socket, selectors, sys
 waiting = selectors.DefaultSelector()
-for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))[: 1 + socket.has_dualstack_ipv6()]:
     server = socket.socket(family)
     if family == socket.AF_INET6:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -53,9 +54,17 @@ while True:
 """
 
 
+def has_ipv6() -> bool:
+    """Whether this machine speaks IPv6."""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    return switch.exists() and switch.read_text().strip() == "0"
+
+
 @dataclass(frozen=True)
 class Outside:
-    """A host beyond this one. `metadata` and `metadata_v6` are addresses that clouds use for their metadata services."""
+    """A host beyond this one. `metadata` and `metadata_v6` are addresses that clouds use for their metadata services. Those of
+    IPv6 are "" where this machine speaks none.
+    """
 
     port: int
     address: str
@@ -96,7 +105,9 @@ def outside() -> Iterator[Outside]:
         pytest.skip("a network namespace needs root")
     name = f"out{uuid.uuid4().hex[:8]}"
     number = os.getpid() % 250
-    there = Outside(7000, f"198.18.{number}.2", f"fd99:{number:x}::2", f"169.254.{number}.254", "fd00:ec2::254")
+    there = Outside(7000, f"198.18.{number}.2", "", f"169.254.{number}.254", "")
+    if has_ipv6():
+        there = replace(there, address_v6=f"fd99:{number:x}::2", metadata_v6="fd00:ec2::254")
 
     def ip(*words: str) -> None:
         subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
@@ -105,17 +116,19 @@ def outside() -> Iterator[Outside]:
         ip("netns", "add", name)
         ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
         ip("addr", "add", f"198.18.{number}.1/24", "dev", name)
-        ip("addr", "add", f"fd99:{number:x}::1/64", "dev", name, "nodad")
+        if there.address_v6:
+            ip("addr", "add", f"fd99:{number:x}::1/64", "dev", name, "nodad")
         ip("link", "set", name, "up")
         for address in (f"{there.address}/24", f"{there.metadata}/32"):
             ip("-n", name, "addr", "add", address, "dev", "eth0")
-        for address in (f"{there.address_v6}/64", f"{there.metadata_v6}/128"):
+        for address in (f"{there.address_v6}/64", f"{there.metadata_v6}/128") if there.address_v6 else ():
             ip("-n", name, "addr", "add", address, "dev", "eth0", "nodad")
         ip("-n", name, "link", "set", "eth0", "up")
         ip("-n", name, "route", "add", "default", "via", f"198.18.{number}.1")
-        ip("-n", name, "-6", "route", "add", "default", "via", f"fd99:{number:x}::1")
         ip("route", "add", there.metadata, "via", there.address)
-        ip("-6", "route", "add", there.metadata_v6, "via", there.address_v6, "metric", str(100 + number))
+        if there.address_v6:
+            ip("-n", name, "-6", "route", "add", "default", "via", f"fd99:{number:x}::1")
+            ip("-6", "route", "add", there.metadata_v6, "via", there.address_v6, "metric", str(100 + number))
         with subprocess.Popen(
             ["ip", "netns", "exec", name, sys.executable, "-c", SERVER], stdout=subprocess.PIPE
         ) as running:

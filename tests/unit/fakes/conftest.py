@@ -1,0 +1,1 @@
+from tests.fakes.stores import folder, own_store  # noqa: F401

@@ -20,7 +20,7 @@ def start(tmp_path):
 
     def run(data_dir: str):
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("", 0))  # as the agent does: free on every address
             port = probe.getsockname()[1]
         process = subprocess.Popen(
             [sys.executable, str(AGENT)],

@@ -39,6 +39,7 @@ _PING_S = 0.01
 _LOCK_S = 0.1
 _LOG_LINES = 20
 _PR_SET_PDEATHSIG = 1
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _COMPLAINT = re.compile(
     r"^(?!.* \* ).*(append[ -]only|append log|AOF|RDB|loading (the )?DB|end of file)", re.IGNORECASE
 )
@@ -348,7 +349,8 @@ def _environment() -> dict[str, str]:
 
 
 def _die_with_parent() -> None:
-    """In the child: end cleanly when the daemon does, however that ends."""
+    """In the child: end cleanly when the daemon does, however that ends, and keep none of the capabilities of its unit."""
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

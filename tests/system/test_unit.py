@@ -100,6 +100,7 @@ def test_the_daemon_works_in_the_sandbox_of_the_unit(sandboxed, agent_image, eve
     eventually(lambda: ask("GET", "/agents/web/requests?state=completed")[1]["data"]["requests"], what="the delivery")
     assert ask("GET", "/system/df")[0] == 200
     (redis,) = (one for one in psutil.Process(daemon.pid).children() if "redis" in one.name() or "valkey" in one.name())
+    assert re.search(r"^CapEff:\s+0+$", Path(f"/proc/{redis.pid}/status").read_text(), re.MULTILINE)
     redis.kill()
     eventually(lambda: daemon.http("POST", "/agent/web/again", b"z")[2].get("x-agentainer-journal") is None)
     assert ask("DELETE", "/agents/web?force=true")[0] == 200

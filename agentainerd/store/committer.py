@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, R
 
 from agentainerd import defaults
 from agentainerd.errors import Unavailable
-from agentainerd.store import operations, scripts
+from agentainerd.store import keys, operations, scripts
 from agentainerd.store.connection import RedisClient, is_transient
 
 log = logging.getLogger(__name__)
@@ -398,12 +398,27 @@ class Committer:
             for script in (self._commit, self._free):
                 self._connection.send_command("SCRIPT", "LOAD", script.source)
                 self._connection.read_response()
+            self._compare()
         except RedisError as exc:
             if not is_transient(exc):
                 raise
             self._connection.disconnect()
             return False
         return True
+
+    def _compare(self) -> None:
+        """A server that keeps less than is promised can come back without what it had answered: say so."""
+        self._connection.send_command("GET", keys.EPOCH)
+        if self._connection.read_response() != self._epoch:
+            return  # empty, or taken over: the next batch is refused
+        self._connection.send_command("HGET", keys.BATCH, "number")
+        found = int(self._connection.read_response() or 0)
+        if found < self._durable:
+            log.error(
+                "Redis came back without the last %d batches that it had answered: accepted requests may be missing",
+                self._durable - found,
+            )
+            self._durable = found
 
     def _turn_over(self) -> Batch:
         self._open = Batch("" if self._up else "JOURNAL_UNAVAILABLE")

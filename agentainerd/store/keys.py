@@ -36,6 +36,7 @@ PREFIX = "agentainer:"
 
 INSTALL_ID = PREFIX + "install_id"
 EPOCH = PREFIX + "epoch"
+BATCH = PREFIX + "batch"
 AGENTS = PREFIX + "agents"
 NAMES = PREFIX + "names"
 KNOWN = PREFIX + "known"

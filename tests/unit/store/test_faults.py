@@ -1,5 +1,6 @@
 """What the journal does when Redis dies, hangs, fills up, or belongs to somebody else: really, on a server of its own."""
 
+import shutil
 import time
 from contextlib import suppress
 
@@ -346,16 +347,18 @@ def test_redis_that_comes_back_full_is_back(own_store, eventually):
     store.accept()
 
 
-def test_second_daemon_fences_the_first(store, eventually):
+def test_second_daemon_fences_the_first(store, eventually, caplog):
     first = store.journal
     record = store.begin()
     second = store.open()
+    store.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     with pytest.raises(Unavailable) as error:
         first.accept(store.record())
 
     assert error.value.code == "JOURNAL_FENCED"
     assert store.fenced == [True]
+    assert "came back without" not in caplog.text
     assert not first.available
     first.settle(record, COMPLETED)
     first.begin(store.record())
@@ -386,6 +389,28 @@ def test_journal_that_is_not_ours_any_more_is_not_opened(store):
     assert error.value.code == "JOURNAL_LOST"
     assert f"agentainerd --state-dir {store.folder} --accept-journal-loss" in error.value.hint
     assert store.client.call("KEYS", "*") == []
+
+
+def test_redis_that_comes_back_without_what_it_answered_is_told(own_store, caplog):
+    store = own_store
+    kept = store.accept()
+    files = store.server.folder / "appendonlydir"
+    shutil.copytree(files, store.server.folder / "copy")
+    for _ in range(3):
+        store.accept()
+    store.server.kill()
+    shutil.rmtree(files)
+    (store.server.folder / "copy").rename(files)
+    store.server.start()
+
+    after = store.accept()
+
+    assert set(store.ids()) == {kept.id, after.id}
+    assert "Redis came back without the last 3 batches that it had answered" in caplog.text
+    store.server.kill()
+    store.server.start()
+    store.accept()
+    assert caplog.text.count("came back without") == 1
 
 
 def test_bug_in_a_batch_is_not_repeated_for_ever(store):

@@ -212,7 +212,7 @@ class Exchange(Delivery):
             self._say(self._accepted(known.request_id, b""))
         elif known.verdict is KeyVerdict.DONE and response is not None and not response.truncated:
             head_only = self._request.method == b"HEAD"
-            self._say(keys.repeated(response, known.request_id, close=close, head_only=head_only))
+            self._say(keys.repeated(response, known.request_id, prefix=self._prefix, close=close, head_only=head_only))
         else:
             self.say(keys.refusal(known.verdict))
 

@@ -7,11 +7,12 @@ import hashlib
 import re
 
 from agentainerd.model.requests import IdempotencyKey, Record, StoredResponse
-from agentainerd.proxy import replies
+from agentainerd.proxy import heads, replies
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.journal import KeyVerdict
 
 _KEY = re.compile(rb'"?([\x20-\x7e]{1,255}?)"?')
+_COOKIE = re.compile(rb"(?m)^(Set-Cookie: )([^\r\n]*)")
 _REFUSALS = {
     KeyVerdict.MISMATCH: replies.KEY_MISMATCH,
     KeyVerdict.IN_FLIGHT: replies.KEY_IN_FLIGHT,
@@ -39,10 +40,11 @@ def refusal(verdict: KeyVerdict) -> replies.Reply:
     return _REFUSALS.get(verdict, replies.KEY_NOT_STORED)
 
 
-def repeated(response: StoredResponse, request_id: str, *, close: bool, head_only: bool) -> bytes:
-    """Return the first answer once more."""
+def repeated(response: StoredResponse, request_id: str, *, prefix: bytes, close: bool, head_only: bool) -> bytes:
+    """Return the first answer once more; its cookies as of an answer that came by `prefix`."""
     fields = b"Idempotent-Replayed: true\r\nX-Agentainer-Request-ID: %b\r\n" % request_id.encode()
     if close:
         fields += b"Connection: close\r\n"
-    head = b"%bContent-Length: %d\r\n%b\r\n" % (response.head, len(response.body), fields)
+    stored = _COOKIE.sub(lambda found: found[1] + heads.confined(found[2], prefix), response.head)
+    head = b"%bContent-Length: %d\r\n%b\r\n" % (stored, len(response.body), fields)
     return head if head_only else head + response.body

@@ -10,7 +10,9 @@ from enum import StrEnum
 import gevent
 
 SWEEP_S = 0.25
-_BATCH = 500  # then other greenlets get their turn
+_BATCH = 500  # looks at a deadline; then it is the turn of others
+_EXPIRY = 100  # looks' worth of work in ending a wait: it may be an answer
+_TURN_S = 0.0005  # after a sleep of 0 the sweep goes on before the loop has seen to its sockets
 NEVER = float("inf")
 
 
@@ -78,9 +80,13 @@ class Sweeper:
     def sweep(self) -> None:
         """End what is overdue."""
         self.now = now = time.monotonic()
-        for count, watched in enumerate(list(self._watched), 1):
+        left = _BATCH
+        for watched in list(self._watched):
+            left -= 1
             if now > watched.deadline:
                 watched.deadline = NEVER
                 watched.expire(watched.overdue)
-            if count % _BATCH == 0:
-                gevent.sleep(0)
+                left -= _EXPIRY
+            if left < 0:
+                left = _BATCH
+                gevent.sleep(_TURN_S)

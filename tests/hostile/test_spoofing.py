@@ -246,7 +246,6 @@ def test_a_cookie_set_at_an_agents_own_host_is_not_for_its_neighbours(make_plane
     assert attributes.get("path") == browsers_view(cookie).get("path")
 
 
-@pytest.mark.xfail(strict=True, reason="keys.repeated is not told by which path or host the request came")
 def test_a_repeated_answers_cookie_is_for_its_agents_path_too(make_plane):
     fields = b"Set-Cookie: a=b; Path=/; Domain=localhost\r\n"
     plane = make_plane(agent=RawAgent(lambda c, r: c.sendall(answer(fields=fields))))

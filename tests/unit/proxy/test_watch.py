@@ -2,6 +2,7 @@
 
 import socket
 
+import gevent
 import pytest
 
 from agentainerd.proxy.watch import NEVER, Cause, Sweeper
@@ -39,3 +40,22 @@ def test_what_is_not_overdue_goes_on(waiting):
     assert len(sweeper) == 1
     sweeper.remove(connection)
     assert sweeper.all() == []
+
+
+def test_many_that_are_overdue_at_once_do_not_keep_the_others_waiting(plane, eventually):
+    """Slow clients come in thousands, and to end one costs as much as a request."""
+    overdue = [plane.connect() for _ in range(200)]
+    eventually(lambda: plane.data_plane.connections == 200)
+    for connection in plane.data_plane.sweeper.all():
+        connection.deadline, connection.overdue = 0.0, Cause.IDLE
+
+    asking = gevent.spawn(lambda: (plane.ask().status, plane.data_plane.connections))
+    gevent.sleep(0)  # it is connecting
+    plane.data_plane.sweeper.sweep()
+    status, open_then = asking.get(timeout=5)
+
+    assert status == 200
+    assert open_then > 20
+    eventually(lambda: plane.data_plane.connections == 0)
+    for client in overdue:
+        client.close()

@@ -40,6 +40,17 @@ def trace(command, folder, log, *, fault="", timeout_s=60):
     )  # fmt: skip
 
 
+def fail(command, folder, fault, paths, timeout_s=60):
+    """Run a command in `folder` to its end, while calls on the files `paths` fail as strace says by `fault`."""
+    assert shutil.which("strace"), "this test needs strace: apt-get install strace"
+    only = [word for path in paths for word in ("-P", str(path))]
+    call = fault.partition(":")[0]
+    return subprocess.run(
+        ["strace", "-f", "-qq", *only, "-e", f"trace={call}", "-e", f"inject={fault}", "-o", "/dev/null", *command],
+        cwd=folder, timeout=timeout_s, text=True, check=False, capture_output=True,
+    )  # fmt: skip
+
+
 @dataclass(eq=False)
 class Inode:
     """A file's bytes, and how many of them an fsync made durable."""
@@ -82,8 +93,8 @@ class Disk:
         return state.survivors(random)
 
     def acknowledged_by(self, number):
-        """Return the words that were acknowledged when `number` events had happened."""
-        return [word for at, word in self.acknowledged if at <= number]
+        """Return the words that were acknowledged when `number` events had happened, without those that begin with "-"."""
+        return [word for at, word in self.acknowledged if at <= number and not word.startswith("-")]
 
     def moments_of_names(self):
         """Return the numbers after whose events a name, but no fsync of its folder, is on its way."""

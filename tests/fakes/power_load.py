@@ -1,7 +1,7 @@
 """A daemon's worth of store under load, to be watched by strace: python -m tests.fakes.power_load STATE RUNTIME BINARY SECONDS
 
 Every request that was accepted is told to the file `acks` beside STATE, after the journal said so: its id, or its id and
-".body" where its body is in the spool (its id, repeated to 40 000 bytes).
+".body" where its body is in the spool (its id, repeated to 40 000 bytes). Of one that was refused, "-" and its id.
 """
 
 from gevent import monkey
@@ -40,15 +40,19 @@ def main():
         while time.monotonic() < end:
             count += 1
             gevent.sleep(0.01)
-            with suppress(Unavailable):
-                if number == 0:
-                    word = spooled(store)
-                elif number == 1:
+            if number == 1:
+                with suppress(Unavailable):
                     store.settle(store.begin(body=b"live" * 50), COMPLETED)
-                    continue
-                else:
-                    word = store.accept(body=b"x" * (count % 40 * 50)).id
-                os.write(acks, f"{word}\n".encode())
+                continue
+            record = store.record() if number == 0 else store.record(body=b"x" * (count % 40 * 50))
+            try:
+                if number == 0:
+                    spool(store, record)
+                store.journal.accept(record)
+                word = record.spool or record.id
+            except Unavailable:
+                word = f"-{record.id}"
+            os.write(acks, f"{word}\n".encode())
 
     workers = [gevent.spawn(accept, number) for number in range(6)]
     for _ in range(3):
@@ -61,14 +65,12 @@ def main():
     supervisor.stop(1)
 
 
-def spooled(store):
-    record = store.record(body_bytes=SPOOLED)
+def spool(store, record):
     file = store.journal.spool(record.id)
+    record.body_bytes = SPOOLED
     for _ in range(4):
         file.write((record.id.encode() * SPOOLED)[: SPOOLED // 4])
     record.spool = file.seal()
-    store.journal.accept(record)
-    return record.spool
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Loss of power at many moments of a run under load: everything that was accepted is there again, and the start needs nobody.
+"""Loss of power at many moments of a run under load, and calls that fail in it: everything that was accepted is there again,
+and the start needs nobody.
 
 POWER_LOSSES says how many moments (10 each on Redis and Valkey by itself), half of them while files change their names.
 """
@@ -15,7 +16,7 @@ import pytest
 from agentainerd.store.redis_server import RedisServer
 from agentainerd.supervisor import Supervisor
 from tests.fakes import power_load
-from tests.fakes.power import Disk, trace
+from tests.fakes.power import Disk, fail, trace
 from tests.fakes.redis import check_invariants, find_server
 from tests.fakes.stores import Store
 
@@ -27,18 +28,57 @@ FAULT = "fdatasync:error=EIO:when=40"
 """The server ends when an fsync fails: what it had written is read again by the next one, and may not be on the disk."""
 
 
-@pytest.fixture(scope="module", params=["redis", "valkey"])
-def run(request):
-    """A run that was watched, and the program that it ran on."""
-    folder = Path(tempfile.mkdtemp(prefix="power-"))
+def load_on(folder, kind):
+    """Make the folders of a run; return its command and the program that it runs on."""
     (folder / "state").mkdir()
     (folder / "run").mkdir()
-    binary = find_server(request.param)
+    binary = find_server(kind)
     arguments = [str(folder / "state"), str(folder / "run"), binary, str(SECONDS)]
-    done = trace([sys.executable, "-m", "tests.fakes.power_load", *arguments], ROOT, folder / "log", fault=FAULT)
-    assert done.returncode == 0, done.stderr
-    yield Disk(folder / "state", folder / "log", folder / "state/journal"), binary
+    return [sys.executable, "-m", "tests.fakes.power_load", *arguments], binary
+
+
+@pytest.fixture
+def run_folder():
+    folder = Path(tempfile.mkdtemp(prefix="power-"))
+    yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def run(request, run_folder):
+    """A run that was watched, and the program that it ran on."""
+    command, binary = load_on(run_folder, request.param)
+    done = trace(command, ROOT, run_folder / "log", fault=FAULT)
+    assert done.returncode == 0, done.stderr
+    return Disk(run_folder / "state", run_folder / "log", run_folder / "state/journal"), binary
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("redis", "write:error=ENOSPC:when=15+25"),
+        ("valkey", "write:error=EIO:when=15+25"),
+        ("valkey", "fdatasync:error=ENOSPC:when=15+25"),
+        ("redis", "fdatasync:error=EIO:when=15+25"),
+    ],
+)
+def test_call_that_fails_makes_no_false_promise_and_loses_nothing(run_folder, kind, fault):
+    command, binary = load_on(run_folder, kind)
+    files = run_folder / "state/journal/appendonlydir"
+    paths = [files / f"appendonly.aof.{number}.incr.aof" for number in range(1, 9)]
+
+    done = fail(command, ROOT, fault, paths)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is started again") >= 2, "Redis did not meet the fault"
+    told = (run_folder / "acks").read_text().split()
+    accepted = {word for word in told if not word.startswith("-")}
+    refused = {word[1:] for word in told if word.startswith("-")}
+    shutil.rmtree(run_folder / "run")
+    found = what_is_there(run_folder / "state", run_folder, binary)
+    assert len(accepted) > 20
+    assert accepted <= found
+    assert not {word.removesuffix(".body") for word in found} & refused
 
 
 @pytest.mark.timeout(0)

@@ -87,12 +87,14 @@ class App:
 def check_path(raw: str) -> None:
     """Refuse a path that somebody could read as another one: what is encoded in a segment stays in that segment.
 
-    No name of ours has a slash, a dot segment, a percent sign, a parameter (;) or a control character in it; images have
-    slashes.
+    No name of ours is empty, or has a slash, a dot segment, a percent sign, a parameter (;) or a control character in it;
+    images have slashes.
 
     Raises:
         NoRoute: there is one, or it is not UTF-8.
     """
+    if "//" in raw:
+        raise NoRoute
     closed = "\\%;" if raw.startswith(_IMAGES) else "/\\%;"
     for encoded in raw.split("/"):
         segment = unquote(encoded, errors="replace")

@@ -1,11 +1,14 @@
 """Every route of the API, its path spelled in every way that somebody could read as another one."""
 
 import re
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import Client, EnvironBuilder
 
+from agentainerd.api import images
 from agentainerd.api.access import Door
 from agentainerd.api.app import ROUTES, App, check_path
 from agentainerd.api.exchange import ApiRequest
@@ -60,12 +63,18 @@ def spellings(path: str) -> list[str]:
 
 def find(app: App, method: str, path: str):
     """Return the handler that a path leads to, or None where there is none."""
+    found = look_up(app, method, path)
+    return found and found[0]
+
+
+def look_up(app: App, method: str, path: str):
+    """Return (handler, values), or None; as behind the control server, which decodes as pywsgi does."""
     environ = EnvironBuilder(path="/", method=method).get_environ()
     raw = path.partition("?")[0]
     environ["RAW_URI"] = path
-    environ["PATH_INFO"] = re.sub(r"%([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), raw)
+    environ["PATH_INFO"] = unquote(raw, "latin-1")
     try:
-        return app._find(ApiRequest(environ))[0]
+        return app._find(ApiRequest(environ))
     except (NotFound, HTTPException):
         return None
 
@@ -90,6 +99,30 @@ def test_what_is_encoded_in_a_segment_stays_in_it(world, method, path):
     assert find(App(world.services, door=Door.CONTROL), method, path) is None
 
 
+WORDS = sorted({word for rule in ROUTES for word in re.sub(r"<.*?>", "web", rule.rule).split("/") if word})
+PIECES = [
+    *WORDS, "x", "é", "%", "%2f", "%2F", "%2e", "%2E%2e", ".", "..", ";", "%3b", "%00", "%25", "%5c", "\\", "%20", "%c3%a9", "%ff",
+    "%61", "~",
+]  # fmt: skip
+segments = strategies.lists(strategies.lists(strategies.sampled_from(PIECES), max_size=2).map("".join), max_size=5)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(segments, strategies.sampled_from(["GET", "POST", "DELETE"]))
+def test_what_a_handler_is_given_is_what_stands_between_the_slashes(world, parts, method):
+    path = "/" + "/".join(parts)
+    found = look_up(App(world.services, door=Door.CONTROL), method, path)
+    if found is None:
+        return
+    handler, values = found
+
+    decoded = [unquote(part) for part in path.removesuffix("/").split("/")]
+    rules = [rule.rule for rule in ROUTES if rule.endpoint is handler]
+    spelled = [re.sub(r"<(?:path:)?(\w+)>", lambda name: values[name[1]], rule) for rule in rules]
+    assert "/".join(decoded) in [one.removesuffix("/") for one in spelled]
+    assert handler is images.get or not any("/" in value for value in values.values())
+
+
 def test_no_spelling_of_any_path_is_an_internal_error(world, caplog):
     client = Client(App(world.services, door=Door.CONTROL))
     peer = {"agentainer.peer": (1, 0, 0)}
@@ -104,6 +137,12 @@ def test_no_spelling_of_any_path_is_an_internal_error(world, caplog):
 
     assert statuses <= {200, 400, 404, 405, 409, 415, 503}
     assert "internal error" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["//agents", "/agents//", "///token", "/agents//web", "//"])
+def test_slashes_are_not_merged(world, path):
+    """A rule of a proxy in front that closes /token must not be got around with //token."""
+    assert find(App(world.services, door=Door.CONTROL), "GET", path) is None
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ PIECES = [
 segments = strategies.lists(strategies.lists(strategies.sampled_from(PIECES), max_size=2).map("".join), max_size=5)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(segments, strategies.sampled_from(["GET", "POST", "DELETE"]))
 def test_what_a_handler_is_given_is_what_stands_between_the_slashes(world, parts, method):
     path = "/" + "/".join(parts)

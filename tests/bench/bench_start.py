@@ -73,6 +73,7 @@ def fill(folder, binary, options):
     for number in range(options.held):
         store.journal.begin(store.record(agents[number % len(agents)], body=body))
     store.flush()
+    store.supervisor.stop(1)
     supervisor.stop(1)
     os.kill(server.pid, signal.SIGKILL)
     server.stop()

@@ -16,8 +16,9 @@ import pytest
 from agentainerd.store.redis_server import RedisServer
 from agentainerd.supervisor import Supervisor
 from tests.fakes import power_load
+from tests.fakes.invariants import violations
 from tests.fakes.power import Disk, fail, trace
-from tests.fakes.redis import check_invariants, find_server
+from tests.fakes.redis import find_server
 from tests.fakes.stores import Store
 
 pytestmark = pytest.mark.redis
@@ -115,7 +116,7 @@ def what_is_there(state, folder, binary):
         server.start()
         store = Store(server, state)
         try:
-            check_invariants(store.client)
+            assert violations(server.url) == []
             return {word_of(store, summary.id) for summary in everything(store)}
         finally:
             store.close()

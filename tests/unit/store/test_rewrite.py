@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from agentainerd.errors import Unavailable
 from agentainerd.store import aof, redis_server
+from tests.fakes.invariants import violations
 
 pytestmark = pytest.mark.redis
 KILLS = int(os.environ.get("REWRITE_KILLS", "6")) // 2
@@ -48,6 +49,7 @@ def test_no_accepted_request_is_lost_when_redis_is_killed_while_it_rewrites(host
     eventually(lambda: store.journal.available, what="the journal")
     store.flush()
 
+    assert violations(store.server.url) == []
     found = set(everything(store))
     assert accepted <= found, f"{len(accepted - found)} of {len(accepted)} lost"
     assert not refused & found, "what was refused must not be delivered"

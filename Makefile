@@ -57,9 +57,9 @@ type: venv ## mypy --strict
 	@$(VENV)/mypy --strict
 bench: venv ## measure the proxy (docs/performance.md has the numbers and how they were taken)
 	@scripts/bench
-soak: ## kill the daemon SOAK_KILLS times (100) under load and compare both ledgers; journal and hostile clients, at length
-	@SOAK_KILLS=$${SOAK_KILLS:-100} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} TIMING_SAMPLES=10000 scripts/test \
-		tests/system/test_promise.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
+soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; journal and hostile clients, at length
+	@SOAK_KILLS=$${SOAK_KILLS:-200} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} TIMING_SAMPLES=10000 scripts/test \
+		tests/system/test_promise.py tests/system/test_faults.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
 	@MODEL_STEPS=$${MODEL_STEPS:-50000} POWER_LOSSES=$${POWER_LOSSES:-200} REWRITE_KILLS=$${REWRITE_KILLS:-100} \
 		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py \
 		$(PYTEST_ARGS)

@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fakes.redis",
     "tests.fakes.world",
     "tests.fakes.daemons",
+    "tests.fakes.ledger",
 ]
 
 

@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from tests.fakes.agents import receive_all
+from tests.fakes.ledger import redis_of
 from tests.fakes.planes import Answered
-from tests.system.test_promise import redis_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 AGENT = """

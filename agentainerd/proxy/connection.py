@@ -162,7 +162,7 @@ class Connection(Watched):
         if not request.forwarded or self.peer not in self._plane.options.trusted_proxies:
             return self._forwarded
         came = dict(request.forwarded)
-        chain = came.get(b"x-forwarded-for", b"")
+        chain = b", ".join(value for name, value in request.forwarded if name == b"x-forwarded-for")
         return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nVia: 1.1 agentainer\r\n" % (
             chain + b", " if chain else b"",
             self.peer.encode(),
@@ -453,8 +453,8 @@ class Connection(Watched):
         if host is None:
             return None
         name = host.rpartition(b":")[0] if host[-1:].isdigit() and b":" in host else host
-        suffix = self._plane.suffix
-        return name[: -len(suffix)].lower() if name.endswith(suffix) else None
+        name, suffix = name.lower(), self._plane.suffix
+        return name[: -len(suffix)] if name.endswith(suffix) else None
 
     def _say(self, reply: replies.Reply, request: Request) -> None:
         close = not self.can_go_on()

@@ -99,7 +99,7 @@ class DataPlane:
     @options.setter
     def options(self, options: ProxyOptions) -> None:
         self._options = options
-        self.suffix = b"." + options.domain.encode()
+        self.suffix = b"." + options.domain.lower().encode()
 
     @property
     def connections(self) -> int:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -16,7 +18,9 @@ import pytest
 from gevent.server import StreamServer
 
 from agentainerd.store.connection import RedisClient
-from tests.fakes.daemons import free_port
+from tests.conftest import wait_until
+from tests.fakes.daemons import find_program, free_port
+from tests.fakes.docker import new_sandbox
 from tests.fakes.ledger import Promise, redis_of, redis_url
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -238,3 +242,71 @@ def test_an_engine_whose_connections_break_is_found_again(
         cable.is_cut = False
         world.close()
         cable.close()
+
+
+class PrivateEngine:
+    """A Docker Engine of the test's own, which it may restart; it has the base image."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        self.folder, self.host = folder, f"unix://{folder}/docker.sock"
+        self.process: subprocess.Popen | None = None
+        self.start()
+        saved = subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE)
+        self._docker("load", stdin=saved.stdout)
+        assert saved.wait() == 0
+
+    def start(self):
+        program = find_program("dockerd")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    program, "--host", self.host, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
+                    "--pidfile", f"{self.folder}/pid", "--bridge", "none", "--iptables=false",
+                    "--default-address-pool", "base=10.211.0.0/16,size=24",
+                ],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_until(lambda: self._answers(), limit_s=60, what="the private engine")
+
+    def _answers(self) -> bool:
+        return subprocess.run(["docker", "-H", self.host, "info"], capture_output=True, check=False).returncode == 0
+
+    def _docker(self, *arguments, **options):
+        subprocess.run(["docker", "-H", self.host, *arguments], check=True, stdout=subprocess.DEVNULL, **options)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        self.process.wait(60)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.stop()
+        subprocess.run(["pkill", "-KILL", "-f", f"{self.folder}/exec"], check=False)
+        for mount in reversed([line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]):
+            if mount.startswith(str(self.folder)):
+                subprocess.run(["umount", "-l", mount], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def test_an_engine_that_restarts_takes_its_containers_with_it_and_loses_nothing(
+    start_daemon, base_image, tmp_path, eventually
+):
+    """Without live-restore all containers end with their engine; those that are to run are started again."""
+    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix="agd-engine-")), base_image)
+    world = None
+    try:
+        with new_sandbox(engine.host) as sandbox:
+            world = Promise(start_daemon, sandbox, base_image, tmp_path / "ledger")
+            for _ in range(KILLS // 10 or 1):
+                engine.stop()
+                world.serve(20)
+                engine.start()
+                eventually(lambda: world.agent["ready"], limit_s=120, what="the agent to be ready again")
+                world.serve(50)
+            world.finish()
+            world.close()
+            world.daemon.stop()
+    finally:
+        if world is not None:
+            world.load.running = False
+        engine.close()

@@ -120,12 +120,20 @@ class ReplayService:
         return self._stopped
 
     def claim(self, route: Route, limit: int) -> list[Record]:
-        """Take up to `limit` records and keep their leases alive from now on."""
+        """Take up to `limit` records and keep their leases alive from now on.
+
+        One whose lease ran out though its worker lives, because Redis was away or the clock was set, is claimed again by its
+        own holder: the worker goes on under the new lease.
+        """
         records = self.journal.claim(
             route.agent_id, limit=limit, now=time.time(), lease_s=defaults.LEASE_S, ordered=route.ordered
         )
-        new = [record for record in records if record.id not in self._held]  # a lease that ran out while Redis was away
-        self._held.update((record.id, record) for record in new)
+        new = []
+        for record in records:
+            held = self._held.setdefault(record.id, record)
+            held.lease = record.lease
+            if held is record:
+                new.append(record)
         return new
 
     def start(self, name: str, function: Callable[[Record], None], record: Record) -> None:

@@ -229,7 +229,9 @@ class StateSync:
         self._spawn(f"restart {agent.name}", self._restart_later, agent.id, agent.next_restart_at)
 
     def _restart_later(self, agent_id: str, due: float) -> None:
-        gevent.sleep(max(0.0, due - time.time()))
+        now = time.time()
+        if not _has_come(due, now):
+            gevent.sleep(due - now)
         try:
             with self._restarts, self._fleet.locked(agent_id) as agent:
                 if _is_due(agent, time.time()) and agent.next_restart_at == due:
@@ -256,7 +258,13 @@ class StateSync:
 
 def _is_due(agent: Agent, now: float) -> bool:
     """Return whether a stopped agent is to be restarted at `now`."""
-    return agent.state is AgentState.STOPPED and agent.should_run and 0 < agent.next_restart_at <= now
+    is_waiting = agent.state is AgentState.STOPPED and agent.should_run and agent.next_restart_at > 0
+    return is_waiting and _has_come(agent.next_restart_at, now)
+
+
+def _has_come(due: float, now: float) -> bool:
+    """Return whether the time of a restart has come; also where no back-off is so long: the clock was set back."""
+    return not now < due <= now + defaults.MAX_RESTART_BACKOFF_S
 
 
 def _by_agent(agents: list[Agent], containers: list[Container]) -> dict[str, Container]:

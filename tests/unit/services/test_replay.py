@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from agentainerd import defaults
 from tests.fakes.programs import Answer, Program, http
 from tests.fakes.world import ADMIN
@@ -140,3 +142,44 @@ def test_a_thousand_a_second_are_drained_at_sixteen_at_once(world, eventually):
     eventually(lambda: world.requests.counts(agent.id).pending == 0 and len(seen) == 600, limit_s=20)
     assert len({request.target for request in seen}) == 600
     print(f"{600 / (time.monotonic() - began):.0f} a second")
+
+
+def test_a_lease_that_ran_out_while_its_worker_lives_is_taken_up_by_it(world, eventually):
+    """The clock was set ahead, or Redis was away for longer than a lease is: the request goes on, and is not sent again."""
+    goes_on = threading.Event()
+
+    def respond(request):
+        if request.target == "/long":
+            goes_on.wait(10)
+        return Answer(200, b"once")
+
+    agent, seen = agent_that(world, respond)
+    long = world.queue(agent, "/long", method="POST", body=b"b")
+    start(world, agent)
+    eventually(lambda: seen)
+    world.redis.call("ZADD", f"agentainer:lease:{agent.id}", "1", long)
+
+    other = world.queue(agent, "/other")
+    world.services.replay.wake(agent.id)
+    world.wait_request(other, "completed")
+    goes_on.set()
+
+    done = world.wait_request(long, "completed")
+    assert [request.target for request in seen] == ["/long", "/other"]
+    assert done.reason == "replay"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the claim looks for what is due by now, and not for what no back-off can have put off so far"
+)
+def test_a_retry_is_not_put_off_by_a_day_when_the_clock_is_set_back(world, eventually):
+    answers = iter([503])
+    agent, seen = agent_that(world, lambda request: Answer(next(answers, 200), b""))
+    request_id = world.queue(agent, "/x")
+    start(world, agent)
+    eventually(lambda: world.summary(request_id).reason == "retry_wait")
+    world.redis.call("ZADD", f"agentainer:d:{agent.id}", str(time.time() + 86400), request_id)
+
+    world.services.replay.run_once(time.time())
+
+    world.wait_request(request_id, "completed")

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 
 from agentainerd import defaults
@@ -151,3 +152,28 @@ def test_an_agent_that_is_removed_while_its_event_waits_is_no_error(world, sync)
     world.services.agents.remove("web", ADMIN)
 
     sync.sync(agent.id)
+
+
+def test_a_crash_is_restarted_though_the_clock_was_set_back_by_a_day(world, sync, eventually, monkeypatch):
+    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 60.0)
+    agent = world.up(auto_restart=True)
+    world.engine.kill(agent.id)
+    world.wait_state("stopped")
+    waiting = world.agent()
+    assert waiting.next_restart_at > time.time()
+    world.agents.put(msgspec.structs.replace(waiting, next_restart_at=waiting.next_restart_at + 86400))
+
+    sync.run_once(time.time())
+
+    world.wait_state("running")
+
+
+def test_a_back_off_that_is_not_over_is_not_cut_short(world, sync, eventually, monkeypatch):
+    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 60.0)
+    agent = world.up(auto_restart=True)
+    world.engine.kill(agent.id)
+    world.wait_state("stopped")
+
+    eventually(lambda: sync.run_once(time.time()) == 0)
+
+    assert world.state() == "stopped"

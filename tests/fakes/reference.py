@@ -89,6 +89,8 @@ class Reference:
         waiting = self.of(entry.agent, "pending")
         if len(waiting) >= most or sum(one.size for one in waiting) + entry.size > most_bytes:
             return "full"
+        if entry.id not in self.entries:
+            entry.lease = 0  # a new record, also where an earlier one was forgotten with its agent
         self.entries[entry.id] = entry
         entry.attempt -= 0 if due > 0 or entry.dup else 1
         self.pend(entry, "retry_wait" if due > 0 else "queued", due)

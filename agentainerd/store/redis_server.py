@@ -29,8 +29,8 @@ from agentainerd.store.connection import RedisClient, socket_url
 log = logging.getLogger(__name__)
 
 MIN_RESTART_S = 0.1
-MAX_RESTART_S = 5.0
-STEADY_S = 30.0  # a server that ran for so long is restarted at once when it dies
+MAX_RESTART_S = 1.0
+STEADY_S = 5.0  # a server that ran for so long is restarted at once when it dies
 CHECK_INTERVAL_S = 10.0
 STOP_TIMEOUT_S = 10.0
 REWRITE_AT_BYTES = 64 * 1024 * 1024  # the append-only file is rewritten where it is so much over twice its base

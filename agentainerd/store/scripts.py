@@ -8,7 +8,14 @@ from importlib.resources import files
 
 from agentainerd import defaults
 
-_LIMITS = ("HISTORY_LENGTH", "MAX_FAILED", "MAX_FAILED_BYTES", "MAX_COMPLETED", "MAX_COMPLETED_BYTES")
+_LIMITS = (
+    "HISTORY_LENGTH",
+    "MAX_FAILED",
+    "MAX_FAILED_BYTES",
+    "MAX_COMPLETED",
+    "MAX_COMPLETED_BYTES",
+    "MAX_RETRY_AFTER_S",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,11 +147,12 @@ end
 
 -- Due entries back into the queue, and records whose holder let the lease pass.
 local function revive(agent, now)
-  local due = redis.call('ZRANGEBYSCORE', P .. 'd:' .. agent, '-inf', now, 'LIMIT', 0, 100)
-  for _, id in ipairs(due) do
-    redis.call('ZREM', P .. 'd:' .. agent, id)
-    local seq = redis.call('HGET', record_key(id), 'seq')
-    if seq then redis.call('ZADD', P .. 'q:' .. agent, seq, id) end
+  for _, range in ipairs(due_ranges(now)) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'd:' .. agent, range[1], range[2], 'LIMIT', 0, 100)) do
+      redis.call('ZREM', P .. 'd:' .. agent, id)
+      local seq = redis.call('HGET', record_key(id), 'seq')
+      if seq then redis.call('ZADD', P .. 'q:' .. agent, seq, id) end
+    end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lease:' .. agent, '-inf', now, 'LIMIT', 0, 100)) do
     local r = load(id)

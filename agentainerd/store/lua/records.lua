@@ -6,6 +6,12 @@
 
 local P = 'agentainer:'
 
+-- The due times at `now`, as bounds of two ranges: those that passed, and those further ahead than any back-off is: the clock
+-- was set back meanwhile.
+local function due_ranges(now)
+  return { { '-inf', now }, { '(' .. (tonumber(now) + 2 * MAX_RETRY_AFTER_S), '+inf' } }
+end
+
 local function record_key(id) return P .. 'r:' .. id end
 
 -- What transitions need of a record, or nil where there is none.

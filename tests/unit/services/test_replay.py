@@ -3,8 +3,6 @@
 import threading
 import time
 
-import pytest
-
 from agentainerd import defaults
 from tests.fakes.programs import Answer, Program, http
 from tests.fakes.world import ADMIN
@@ -169,9 +167,6 @@ def test_a_lease_that_ran_out_while_its_worker_lives_is_taken_up_by_it(world, ev
     assert done.reason == "replay"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the claim looks for what is due by now, and not for what no back-off can have put off so far"
-)
 def test_a_retry_is_not_put_off_by_a_day_when_the_clock_is_set_back(world, eventually):
     answers = iter([503])
     agent, seen = agent_that(world, lambda request: Answer(next(answers, 200), b""))

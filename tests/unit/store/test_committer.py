@@ -45,7 +45,7 @@ def test_what_is_appended_together_is_sent_together(store, committer):
 def test_what_is_appended_meanwhile_goes_with_the_next_batch(store, committer):
     first = committer.append(op(store))
     gevent.sleep(0)
-    assert committer.in_flight == first.number
+    assert committer.in_flight == (0 if first.done else first.number)  # Redis may have been quicker than this line
 
     second = committer.append(op(store))
 

@@ -264,7 +264,11 @@ class Machine(RuleBasedStateMachine):
     @rule(agent=agents, what=sampled_from(["sweep"] * 5 + ["pending", "failed", "forget"]))
     def clean(self, agent, what):
         if what == "sweep":
+            removed = set(self.reference.gone)
             assert self.store.requests.sweep(self.now) == self.reference.sweep(self.now)
+            removed -= set(self.reference.gone)  # a day ago: no client of theirs still waits
+            known = self.reference.entries
+            self.live = [(one, entry) for one, entry in self.live if entry.agent not in removed or entry.id in known]
         elif what == "forget":
             assert self.store.requests.forget_agent(agent) == self.reference.forget(agent, self.now)
         else:

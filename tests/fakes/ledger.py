@@ -88,7 +88,8 @@ class Load:
         answered = Answered(raw)
         chunked = answered.fields.get("transfer-encoding") == "chunked"
         length = int(answered.fields.get("content-length", "0"))
-        if not raw or (not raw.endswith(b"0\r\n\r\n") if chunked else len(answered.body) < length):
+        streamed = raw.partition(b"\r\n\r\n")[2]  # a head may end as the last chunk does
+        if not raw or (not streamed.endswith(b"0\r\n\r\n") if chunked else len(answered.body) < length):
             raise ConnectionError("the answer broke off")
         return answered
 

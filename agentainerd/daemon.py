@@ -29,6 +29,7 @@ from agentainerd.engine import firewall
 from agentainerd.engine.docker_engine import DockerEngine
 from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
+from agentainerd.lag import Lag
 from agentainerd.loops import replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
@@ -127,6 +128,7 @@ class Daemon:
         gateway = self._unix(self._config.paths.gateway_socket, 0o600)
         port: int = tcp[0].getsockname()[1]
         self._routes = RouteTable()
+        self._lag = Lag()
         self._origins = Origins(_names(self._config))
         stores = self._open_stores()
         engine = self._open_engine()
@@ -309,6 +311,7 @@ class Daemon:
         if timeout_s := self._notifier.watchdog_timeout_s:
             dog = Watchdog(timeout_s, self._notifier.alive, self._notifier.status, self._signs(tcp))
             supervisor.loop(watchdog.LOOP, dog.run_once, dog.interval_s)
+        supervisor.spawn("lag", self._lag.run)
         services.state_sync.on_reconnect = partial(supervisor.wake, gateways.LOOP)
         services.state_sync.watch()
 
@@ -321,6 +324,7 @@ class Daemon:
             "config_file": self._loaded.file or "",
             "isolation": self._gateways.isolation,
             "hot_path": "compiled" if COMPILED else "interpreted",
+            "loop_lag": self._lag.facts(),
             "durability": self._durability.word if self._config.features.request_persistence else "off",
             "warnings": [*self._warnings, *self._gateways.warnings],
         }

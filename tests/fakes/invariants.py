@@ -109,7 +109,7 @@ def violations(url: str) -> list[str]:
         client.close()
 
 
-def require(url: str) -> None:
-    """Fail the test where the journal on this Redis is not as it must be."""
-    found = violations(url)
+def require(url: str, *, any_owner: bool = False) -> None:
+    """Fail the test where the journal on this Redis is not as it must be. `any_owner`: a test played a later daemon."""
+    found = [each for each in violations(url) if not (any_owner and " is held by epoch " in each)]
     assert not found, f"{len(found)} violations: {found[:10]}"

@@ -15,6 +15,7 @@ from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
+from redis.exceptions import ResponseError
 
 from agentainerd.errors import Unavailable  # noqa: E402
 from agentainerd.store import journal, redis_server  # noqa: E402
@@ -57,7 +58,7 @@ def main():
     workers = [gevent.spawn(accept, number) for number in range(6)]
     for _ in range(3):
         gevent.sleep(seconds / 4)
-        with suppress(Unavailable):
+        with suppress(Unavailable, ResponseError):  # a failing disk may prevent a rewrite, too
             store.client.call("BGREWRITEAOF")
     gevent.joinall(workers, raise_error=True)
     store.close()

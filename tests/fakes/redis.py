@@ -15,7 +15,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from agentainerd.store.connection import RedisClient, pairs, socket_url
+from agentainerd.store.connection import RedisClient, socket_url
 
 START_LIMIT_S = 20.0
 
@@ -145,54 +145,3 @@ def any_redis(request, redis_folder):
 
 
 PREFIX = "agentainer:"
-INDEXES = {"q": "pending", "d": "pending", "lease": "processing", "dead": "failed", "done": "completed"}
-
-
-def check_invariants(client):
-    """Fail unless every request is in exactly one place, and every counter says what is there."""
-    names = [key.decode().removeprefix(PREFIX) for key in client.call("KEYS", f"{PREFIX}*")]
-    places = _places(client, names)
-    doubled = {request_id: where for request_id, where in places.items() if len(where) > 1}
-    assert not doubled, f"in more than one place: {doubled}"
-
-    records = {name.partition(":")[2] for name in names if name.startswith("r:")}
-    indexed = {request_id for request_id, where in places.items() if where[0][0] != "live"}
-    assert records == indexed, f"without index: {records - indexed}; without record: {indexed - records}"
-
-    pending, sums = set(), {}
-    for request_id in records:
-        kind, agent = places[request_id][0]
-        owner, state, size = client.call("HMGET", f"{PREFIX}r:{request_id}", "agent", "state", "size")
-        assert (owner.decode(), state.decode()) == (agent, INDEXES[kind]), request_id
-        if state == b"pending":
-            pending.add(request_id)
-            _add(sums, agent, "pending", 1)
-            _add(sums, agent, "pending_bytes", int(size))
-        elif kind in ("dead", "done"):
-            _add(sums, agent, f"{kind}_bytes", int(size))
-    deadlines = {request_id.decode() for request_id in client.call("ZRANGE", f"{PREFIX}x", 0, -1)}
-    assert deadlines == pending, f"deadlines: {deadlines ^ pending}"
-    for name in names:
-        if name.startswith("n:"):
-            flat = client.call("HGETALL", PREFIX + name)
-            counted = {field.decode(): int(value) for field, value in pairs(flat).items() if int(value)}
-            assert counted == {field: value for field, value in sums.get(name[2:], {}).items() if value}, name
-
-
-def _places(client, names):
-    """Return for each request id the (kind, agent) of every index that has it."""
-    places = {}
-    for name in names:
-        kind, _, agent = name.partition(":")
-        if kind in INDEXES:
-            ids = client.call("ZRANGE", PREFIX + name, 0, -1)
-        else:
-            ids = client.call("HKEYS", PREFIX + name) if kind == "live" else []
-        for request_id in ids:
-            places.setdefault(request_id.decode(), []).append((kind, agent))
-    return places
-
-
-def _add(sums, agent, field, value):
-    fields = sums.setdefault(agent, {})
-    fields[field] = fields.get(field, 0) + value

@@ -7,7 +7,7 @@ import pytest
 
 from agentainerd.errors import Conflict, TooManyRequests
 from agentainerd.model.requests import Outcome, Reason, ReplayPolicy, RequestState
-from tests.fakes.redis import check_invariants
+from tests.fakes import invariants
 from tests.fakes.stores import ANSWERED, COMPLETED, INTERRUPTED
 
 pytestmark = pytest.mark.redis
@@ -136,7 +136,7 @@ class Life:
 
     def check(self):
         self.store.flush()
-        check_invariants(self.store.client)
+        invariants.require(self.store.client.url)
         for request_id in self.accepted.keys() - self.removed:
             state = self.state(request_id)
             assert (state is RequestState.COMPLETED) == (request_id in self.completed), request_id

@@ -15,7 +15,7 @@ from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError  # noqa: E402
 
 from agentainerd.errors import Unavailable  # noqa: E402
 from agentainerd.store import journal, redis_server  # noqa: E402

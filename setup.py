@@ -34,7 +34,9 @@ HOT_PATH = [
     "agentainerd/proxy/watch.py",
     "agentainerd/proxy/wire.py",
     "agentainerd/store/committer.py",
+    "agentainerd/store/journal.py",
     "agentainerd/store/operations.py",
+    "agentainerd/store/packing.py",
 ]
 
 

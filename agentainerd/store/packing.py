@@ -5,85 +5,22 @@ from collections.abc import Mapping
 import msgspec
 
 from agentainerd.model.requests import (
-    IDEMPOTENT_METHODS,
     IdempotencyKey,
     Outcome,
     Reason,
     Record,
-    ReplayPolicy,
     RequestState,
     StoredResponse,
     Summary,
 )
-
-
-class _Live(msgspec.Struct, frozen=True, array_like=True):
-    method: bytes
-    target: bytes
-    client: str
-    received_at: float
-    expires_at: float
-    policy: ReplayPolicy
-    body_bytes: int
-    spool: str
-    seq: int
-    attempt: int
-    maybe_duplicate: bool
-    head: bytes
-    body: bytes
-
-
-class Meta(msgspec.Struct, frozen=True, array_like=True):
-    """What never changes of a full record; the fields are those of Record."""
-
-    method: bytes
-    target: bytes
-    client: str
-    received_at: float
-    policy: ReplayPolicy
-    body_bytes: int
-    fingerprint: str
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Sending it twice is the sender's own wish or harmless, as Record.is_repeatable."""
-        return self.method in IDEMPOTENT_METHODS or self.fingerprint != ""
-
-
-class _Past(msgspec.Struct, frozen=True, array_like=True):
-    id: str
-    method: bytes
-    target: bytes
-    received_at: float
-    body_bytes: int
-    attempts: int
-    finished_at: float
-    reason: Reason
-    status: int
-    response_bytes: int
-    duration_s: float
-    maybe_duplicate: bool
-
-
-class _Result(msgspec.Struct, frozen=True, array_like=True):
-    status: int
-    response_bytes: int
-    duration_s: float
-
-
-class _Response(msgspec.Struct, frozen=True, array_like=True):
-    status: int
-    head: bytes
-    body: bytes
-    truncated: bool
-
+from agentainerd.store.packed import Live, Meta, Past, Response, Result
 
 _encode = msgspec.msgpack.Encoder().encode
-_live = msgspec.msgpack.Decoder(_Live)
+_live = msgspec.msgpack.Decoder(Live)
 _meta = msgspec.msgpack.Decoder(Meta)
-_past = msgspec.msgpack.Decoder(_Past)
-_result = msgspec.msgpack.Decoder(_Result)
-_response = msgspec.msgpack.Decoder(_Response)
+_past = msgspec.msgpack.Decoder(Past)
+_result = msgspec.msgpack.Decoder(Result)
+_response = msgspec.msgpack.Decoder(Response)
 
 
 def pack_live(record: Record) -> bytes:
@@ -256,7 +193,7 @@ def summary_of_record(request_id: str, fields: Mapping[str, bytes | None]) -> Su
     """Return the summary of a full record from its SUMMARY_FIELDS."""
     meta = unpack_meta(fields["meta"])
     packed = fields.get("result")
-    result = _result.decode(packed) if packed else _Result(0, 0, 0.0)
+    result = _result.decode(packed) if packed else Result(0, 0, 0.0)
     state = RequestState((fields["state"] or b"").decode())
     return Summary(
         request_id,

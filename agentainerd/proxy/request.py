@@ -42,8 +42,3 @@ class Request(msgspec.Struct, gc=False, eq=False):
     head_done: bool = False
     done: bool = False
     fault: Fault | None = None
-
-    @property
-    def has_body(self) -> bool:
-        """Framing announces a body, which may be empty."""
-        return self.chunked or self.length > 0

@@ -34,13 +34,16 @@ CLIENTS = 12
 
 @dataclass
 class Load:
-    """Clients that never stop. `accepted` maps a test id to its request's id, `answered` to its kind."""
+    """Clients that never stop. `accepted` maps a test id to its request's id, `answered` to its kind; `refused`: told
+    that it was not taken.
+    """
 
     port: int
     kinds: tuple[str, ...] = KINDS
     accepted: dict[str, str] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     statuses: Counter = field(default_factory=Counter)
+    refused: set[str] = field(default_factory=set)
     unexpected: list[str] = field(default_factory=list)
     running: bool = True
 
@@ -65,7 +68,9 @@ class Load:
                 self.accepted[test_id] = got.json["data"]["request_id"]
             elif got.status == 200 and got.body == test_id.encode():
                 self.answered[test_id] = kind
-            elif got.status not in (502, 503, 504):
+            elif got.status in (429, 503):
+                self.refused.add(test_id)
+            elif got.status not in (502, 504):
                 self.unexpected.append(f"{test_id}: {got.raw[:200]!r}")
             gevent.sleep(0.01)
 
@@ -216,6 +221,13 @@ class Promise:
                 unmarked.append(test_id)
             first.add(test_id)
         assert not unmarked, f"given to the agent again without a mark: {unmarked[:5]}"
+        ran = [each for each in load.refused if each in ledger]
+        assert not ran, f"refused, and run all the same: {ran[:5]}"
+        ids: dict[str, set[str]] = {}
+        for test_id, request_id, *_ in self.entries():
+            ids.setdefault(test_id, set()).add(request_id)
+        doubled = {test_id: found for test_id, found in ids.items() if len(found) > 1}
+        assert not doubled, f"one request under two ids: {doubled}"
         assert not load.unexpected, load.unexpected[:5]
         assert load.statuses[404] == 0
 

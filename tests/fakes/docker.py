@@ -190,8 +190,15 @@ def _remove_container(client: docker.APIClient, container_id: str) -> None:
 def _remove_leftovers(host: str) -> None:
     """Remove what sessions made that were killed before they could."""
     with _client(host) as client:
+        for container in client.containers(all=True):
+            if _is_of_a_dead_session(container["Image"]):
+                _remove_container(client, container["Id"])
         names = [network["Name"] for network in client.networks(filters={"name": _PREFIX})]
     for name in names:
-        session = re.match(rf"{_PREFIX}(\d+)-", name)
-        if session and not Path(f"/proc/{session[1]}").exists():
+        if _is_of_a_dead_session(name):
             Sandbox(host, name, name).remove()
+
+
+def _is_of_a_dead_session(name: str) -> bool:
+    session = re.match(rf"{_PREFIX}(\d+)[-:]", name)
+    return session is not None and not Path(f"/proc/{session[1]}").exists()

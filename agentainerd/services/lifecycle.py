@@ -220,8 +220,10 @@ class Lifecycle:
 
 
 def restart_delay_s(crashes: int) -> float:
-    """Return how long to wait after the given number of crashes in a row."""
-    return float(min(defaults.RESTART_BACKOFF_S * 2 ** min(max(crashes, 1) - 1, 16), defaults.MAX_RESTART_BACKOFF_S))
+    """Return how long to wait after the given number of crashes in a row: after the first one only a moment."""
+    if crashes <= 1:
+        return defaults.FIRST_RESTART_S
+    return float(min(defaults.RESTART_BACKOFF_S * 2 ** min(crashes - 1, 16), defaults.MAX_RESTART_BACKOFF_S))
 
 
 def exit_reason(end: Exit) -> str:

@@ -121,6 +121,17 @@ def test_a_crash_loop_ends_in_failed_and_says_why(host, eventually):
     }
 
 
+def test_a_killed_agent_is_ready_again_within_two_seconds(host, docker_client, eventually):
+    run = host.up(auto_restart=True)
+
+    docker_client.kill(run["container_id"])
+
+    began = time.monotonic()
+    eventually(lambda: host.agent()["started_at"] != run["started_at"] and host.agent()["ready"], limit_s=10)
+    assert time.monotonic() - began < 2.0
+    assert host.agent()["restarts"] == 1
+
+
 def test_an_agent_that_eats_its_memory_is_called_that(host, eventually):
     eat = "x=[]\nwhile True: x.append(bytearray(1<<20))"
     host.deploy("fat", memory_limit=32 * 1024 * 1024, command=["/usr/bin/python3", "-c", eat])

@@ -68,7 +68,9 @@ def test_a_crashed_agent_is_restarted_though_the_clock_was_set_back(promise, set
     world.stop_load()
 
     docker_client.kill(world.agent["container_id"])
-    eventually(lambda: not world.agent["ready"], limit_s=10)
+    eventually(lambda: world.agent["restarts"] == 1 and world.agent["ready"], limit_s=10)
+    docker_client.kill(world.agent["container_id"])
+    eventually(lambda: world.agent["next_restart_at"], limit_s=10)
     set_clock(-24 * HOUR_S)  # while the restart waits for its time
 
     eventually(lambda: world.agent["ready"], limit_s=30)

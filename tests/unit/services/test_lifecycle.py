@@ -34,10 +34,10 @@ def test_an_end_is_told_in_one_clause(end, reason):
     assert exit_reason(end) == reason
 
 
-def test_restarts_wait_twice_as_long_after_each_crash_up_to_a_minute():
+def test_the_first_restart_begins_at_once_and_each_further_one_waits_twice_as_long_up_to_a_minute():
     delays = [restart_delay_s(crashes) for crashes in (0, 1, 2, 3, 4, 7, 100, 10_000)]
 
-    assert delays == [1, 1, 2, 4, 8, 60, 60, 60]
+    assert delays == [0.1, 0.1, 2, 4, 8, 60, 60, 60]
 
 
 def test_a_crash_with_auto_restart_waits_and_holds_requests(world, lifecycle):

@@ -99,8 +99,7 @@ def test_strange_containers_are_orphans_and_left_alone(world, sync):
     assert world.engine.inspect(agent.container_id).state is ContainerState.RUNNING
 
 
-def test_a_crash_is_restarted_after_its_time_and_counted(world, eventually, monkeypatch):
-    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 0.05)
+def test_a_crash_is_restarted_after_its_time_and_counted(world, eventually):
     agent = world.up(auto_restart=True)
 
     world.engine.kill(agent.id)
@@ -110,8 +109,7 @@ def test_a_crash_is_restarted_after_its_time_and_counted(world, eventually, monk
     assert world.agent().last_exit.code == 137
 
 
-def test_a_stop_that_was_asked_for_is_not_restarted(world, eventually, monkeypatch):
-    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 0.05)
+def test_a_stop_that_was_asked_for_is_not_restarted(world):
     world.up(auto_restart=True)
 
     world.services.agents.stop("web", ADMIN)
@@ -134,7 +132,7 @@ def test_a_crash_loop_ends_in_failed(world, monkeypatch):
 
 
 def test_a_restart_waits_for_an_engine_that_is_away(world, eventually, monkeypatch):
-    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 0.2)
+    monkeypatch.setattr(defaults, "FIRST_RESTART_S", 0.2)
     agent = world.up(auto_restart=True)
     world.engine.kill(agent.id)
     world.wait_state("stopped")
@@ -155,7 +153,7 @@ def test_an_agent_that_is_removed_while_its_event_waits_is_no_error(world, sync)
 
 
 def test_a_crash_is_restarted_though_the_clock_was_set_back_by_a_day(world, sync, eventually, monkeypatch):
-    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 60.0)
+    monkeypatch.setattr(defaults, "FIRST_RESTART_S", 60.0)
     agent = world.up(auto_restart=True)
     world.engine.kill(agent.id)
     world.wait_state("stopped")
@@ -169,7 +167,7 @@ def test_a_crash_is_restarted_though_the_clock_was_set_back_by_a_day(world, sync
 
 
 def test_a_back_off_that_is_not_over_is_not_cut_short(world, sync, eventually, monkeypatch):
-    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 60.0)
+    monkeypatch.setattr(defaults, "FIRST_RESTART_S", 60.0)
     agent = world.up(auto_restart=True)
     world.engine.kill(agent.id)
     world.wait_state("stopped")

@@ -14,6 +14,7 @@ import gevent
 from gevent import Greenlet
 from gevent.event import Event
 
+from agentainerd import clock
 from agentainerd.errors import AgentainerError
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class _Loop:
     def run_once(self) -> None:
         self._runs += 1
         try:
-            self._run(time.time())
+            self._run(clock.now())
         except Exception as exc:
             self._failed(exc)
         else:

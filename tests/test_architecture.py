@@ -4,9 +4,10 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EDGE = {"agentainerd.version", "agentainerd.defaults", "agentainerd.errors", "agentainerd.units"}
+EDGE = {"agentainerd.version", "agentainerd.clock", "agentainerd.defaults", "agentainerd.errors", "agentainerd.units"}
 LEAVES = {
     "agentainerd.version": set(),
+    "agentainerd.clock": set(),
     "agentainerd.defaults": set(),
     "agentainerd.errors": set(),
     "agentainerd.units": {"agentainerd.errors"},
@@ -26,7 +27,7 @@ ALLOWED = {
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},
     "agentainerd.api": {"agentainerd.api", "agentainerd.services", "agentainerd.model", "werkzeug", "msgspec", "gevent", *EDGE},
-    "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE},
+    "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE - {"agentainerd.clock"}},
 }  # fmt: skip
 PROXY_ONLY_MODEL = {"agentainerd.model.requests"}
 STANDARD = __import__("sys").stdlib_module_names

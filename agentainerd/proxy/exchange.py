@@ -9,10 +9,9 @@ import hashlib
 import hmac
 import itertools
 import re
-import time
 from typing import TYPE_CHECKING, Final
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.errors import TooManyRequests, Unavailable
 from agentainerd.model.requests import Reason, Record, ReplayPolicy
 from agentainerd.proxy import heads, keys, replies
@@ -61,7 +60,7 @@ class Exchange(Delivery):
         self._again = self._awaited = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
-        now = time.time()
+        now = clock.now()
         record = Record(
             self.id,
             route.agent_id,

@@ -1,10 +1,9 @@
 """The record of one live exchange: what is written of it, when, and what is kept for it."""
 
-import time
 from collections.abc import Callable
 from typing import Final
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.errors import Unavailable
 from agentainerd.model.requests import Outcome, Reason, Record, ReplayPolicy, RequestState, StoredResponse
 from agentainerd.proxy.body import Body
@@ -153,7 +152,7 @@ class Recording:
         self, state: RequestState, reason: Reason, status: int, error: str, response: StoredResponse | None
     ) -> None:
         self._ended = True
-        duration_s = time.time() - self.record.received_at
+        duration_s = clock.now() - self.record.received_at
         self._journal.settle(
             self.record, Outcome(state, reason, status, self.answer_bytes, duration_s, error, response)
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError
 from agentainerd.model.agents import Agent, AgentSpec, AgentState, validate
@@ -157,7 +157,7 @@ class AgentService:
             self._fleet.hold(agent.id)
             # A daemon that dies from here on finds an agent whose restart is due.
             agent = self._fleet.save(
-                agent, state=AgentState.STOPPED, reason="restarting", should_run=True, next_restart_at=time.time()
+                agent, state=AgentState.STOPPED, reason="restarting", should_run=True, next_restart_at=clock.now()
             )
             self._lifecycle.down(agent, agent.spec.stop_grace_s, will_return=True)
             agent = self._up(agent)

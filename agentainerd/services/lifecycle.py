@@ -11,7 +11,7 @@ import time
 
 import gevent
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, Conflict, DeadlineExceeded, Failed, NotFound
 from agentainerd.model.agents import Agent, AgentState, Exit
@@ -121,7 +121,7 @@ class Lifecycle:
             last_exit=end,
             crashes=crashes,
             should_run=will_return,
-            next_restart_at=time.time() + restart_delay_s(crashes) if will_return else 0.0,
+            next_restart_at=clock.now() + restart_delay_s(crashes) if will_return else 0.0,
         )
 
     def failed(self, agent: Agent, error: AgentainerError) -> Agent:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from gevent.event import AsyncResult, Event
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.errors import AgentainerError
 from agentainerd.model.requests import Outcome, Reason, Record, RequestState
 from agentainerd.proxy.replay import Failure, Replayed
@@ -126,7 +126,7 @@ class ReplayService:
         own holder: the worker goes on under the new lease.
         """
         records = self.journal.claim(
-            route.agent_id, limit=limit, now=time.time(), lease_s=defaults.LEASE_S, ordered=route.ordered
+            route.agent_id, limit=limit, now=clock.now(), lease_s=defaults.LEASE_S, ordered=route.ordered
         )
         new = []
         for record in records:
@@ -154,7 +154,7 @@ class ReplayService:
         if replayed.failure is Failure.CONNECT:
             self.routes.on_suspect(route, target)
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
-        return rule(record, replayed, now=time.time(), max_attempts=self.max_attempts, jitter=jitter)
+        return rule(record, replayed, now=clock.now(), max_attempts=self.max_attempts, jitter=jitter)
 
     def apply(self, record: Record, ruling: Ruling) -> None:
         """Write down what became of a claimed record. Never blocks; the journal keeps it while Redis is away."""
@@ -221,14 +221,14 @@ class Drain:
         held_s = self._hold_until - time.monotonic()
         if held_s > 0:
             return held_s
-        if self._is_woken or (self._next_due and self._next_due <= time.time()):
+        if self._is_woken or (self._next_due and self._next_due <= clock.now()):
             self._is_woken = self._is_empty = False
             self._next_due = 0.0
         self._claim()
         while self._records and self._running < self._width:
             self._running += 1
             self._service.start(f"deliver to {self._route.name}", self._deliver, self._records.popleft())
-        wait_s = self._next_due - time.time() if self._next_due else LINGER_S
+        wait_s = self._next_due - clock.now() if self._next_due else LINGER_S
         if self._running or self._records:
             return min(max(wait_s, MIN_PAUSE_S), LINGER_S)
         return max(wait_s, MIN_PAUSE_S) if wait_s < LINGER_S else 0.0

@@ -12,7 +12,7 @@ import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, NotFound, Unavailable
 from agentainerd.model.agents import Agent, AgentState, Exit
@@ -229,12 +229,12 @@ class StateSync:
         self._spawn(f"restart {agent.name}", self._restart_later, agent.id, agent.next_restart_at)
 
     def _restart_later(self, agent_id: str, due: float) -> None:
-        now = time.time()
+        now = clock.now()
         if not _has_come(due, now):
             gevent.sleep(due - now)
         try:
             with self._restarts, self._fleet.locked(agent_id) as agent:
-                if _is_due(agent, time.time()) and agent.next_restart_at == due:
+                if _is_due(agent, clock.now()) and agent.next_restart_at == due:
                     self._restart(agent)
         except AgentainerError as error:
             log.warning("an agent could not be restarted, and will be: %s", error, extra={"agent_id": agent_id})

@@ -5,7 +5,6 @@ A request that a client waits for is one field of a hash; one that must outlive 
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import cast
 
 from gevent.event import Event
 
-from agentainerd import defaults, offload
+from agentainerd import clock, defaults, offload
 from agentainerd.errors import AgentainerError, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.requests import KeyAnswer, KeyVerdict, Outcome, Reason, Record, RequestState
 from agentainerd.store import keys, marks, operations, packing, recovery
@@ -141,7 +140,7 @@ class RedisJournal:
             Unavailable: it is not recorded.
         """
         self._number(record)
-        life_s = max(record.expires_at - time.time(), 0.0) + self._response_ttl_s
+        life_s = max(record.expires_at - clock.now(), 0.0) + self._response_ttl_s
         answer = self._ask(operations.reserve(record, life_s), record)
         verdict, _, request_id = answer.partition(b" ")
         if verdict == b"gone":
@@ -197,7 +196,7 @@ class RedisJournal:
         if record.lease == _OVER:
             return
         completed = outcome.state is _COMPLETED
-        now = time.time()
+        now = clock.now()
         if record.lease > 0:
             if completed:
                 op = operations.finish(record, self._epoch, outcome, now=now, key_ttl_s=self._response_ttl_s)
@@ -252,7 +251,7 @@ class RedisJournal:
 
     def renew(self, records: Sequence[Record], lease_s: float) -> None:
         """Keep claimed records for another `lease_s` from now. Never blocks; records that were settled are left alone."""
-        until = time.time() + lease_s
+        until = clock.now() + lease_s
         for record in records:
             self._append(operations.renew(record, self._epoch, until))
 

@@ -5,12 +5,12 @@ break), its replays are sent again and marked, except where the agent's policy f
 """
 
 import logging
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentainerd import clock
 from agentainerd.model.requests import IdempotencyKey, Outcome, Reason, Record, ReplayPolicy, RequestState
 from agentainerd.store import keys, marks, operations, packing, scripts
 from agentainerd.store.committer import Committer, refusal
@@ -77,7 +77,7 @@ def recover(client: RedisClient, committer: Committer, epoch: int) -> Recovered:
         for records in _left_live(client, agent_id):
             for record in records:
                 counts[Reason.INTERRUPTED] += 1
-                committer.append(operations.bury_live(record, _outcome(Reason.INTERRUPTED), time.time()))
+                committer.append(operations.bury_live(record, _outcome(Reason.INTERRUPTED), clock.now()))
             _wait(committer)
         for held in _left_leased(client, agent_id, epoch):
             for record, owner, reason in held:
@@ -96,7 +96,7 @@ def _settle(record: Record, owner: int, end: Reason) -> bytes:
     if end is Reason.RETRY_WAIT:
         record.maybe_duplicate = True
         return operations.retry(record, owner, attempts=record.attempt, due_at=0.0, error=_CUT_OFF)
-    return operations.bury(record, owner, _outcome(end), time.time())
+    return operations.bury(record, owner, _outcome(end), clock.now())
 
 
 def _end_of(record: Record, reason: Reason) -> Reason:

@@ -4,12 +4,11 @@ Everything here is one script or one read, atomic and bounded; longer work is do
 refused, as the journal's own writes are, once another daemon has taken the journal over.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentainerd import defaults
+from agentainerd import clock, defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
 from agentainerd.model.requests import Detail, RequestState, Summary
 from agentainerd.store import keys, packing, scripts
@@ -135,7 +134,7 @@ class RequestStore:
             NotFound: this agent has no such request.
             Conflict: it is with the agent now (code REQUEST_IN_FLIGHT), or has ended (REQUEST_ENDED).
         """
-        was = self._client.run(_CANCEL, agent_id, request_id, _text(time.time())).decode()
+        was = self._client.run(_CANCEL, agent_id, request_id, _text(clock.now())).decode()
         self._require(agent_id, request_id, was, RequestState.PENDING, "cancelled")
 
     def discard(self, agent_id: str, request_id: str) -> None:
@@ -165,7 +164,7 @@ class RequestStore:
                     f"request {request_id} can't be sent again: its body was not stored whole",
                     code="REQUEST_NOT_REPLAYABLE",
                 )
-        was = self._client.run(_REQUEUE, agent_id, request_id, _text(time.time() + self._max_age_s)).decode()
+        was = self._client.run(_REQUEUE, agent_id, request_id, _text(clock.now() + self._max_age_s)).decode()
         if was != RequestState.PENDING:
             self._require(agent_id, request_id, was, RequestState.FAILED, "sent again")
 
@@ -179,7 +178,7 @@ class RequestStore:
             raise InvalidParameter("state", f"{state} requests can't be purged: pending or failed ones can")
         total = 0
         while True:
-            done, *files = self._client.run(_PURGE, agent_id, state, _STEP, _text(time.time()))
+            done, *files = self._client.run(_PURGE, agent_id, state, _STEP, _text(clock.now()))
             self._remove_files(files)
             total += int(done)
             if done < _STEP:
@@ -189,7 +188,7 @@ class RequestStore:
         """Remove every request of an agent, and refuse those that are still on their way; return how many there were."""
         total = 0
         while True:
-            done, *files = self._client.run(_FORGET, agent_id, _text(time.time()), _STEP)
+            done, *files = self._client.run(_FORGET, agent_id, _text(clock.now()), _STEP)
             self._remove_files(files)
             total += int(done)
             if done < _STEP:

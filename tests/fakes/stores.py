@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ConnectionError
 
 from agentainerd.errors import Failed
 from agentainerd.model.requests import (
@@ -116,6 +117,20 @@ class Store:
     def flush(self):
         """Return when all that was written is durable."""
         self.journal.claim("agent-nobody", limit=1, now=time.time(), lease_s=1.0)
+
+    def cut(self, *, arrives, then=lambda: None):
+        """The journal's next batch is sent in vain, or (`arrives`) runs, and then its answer is lost."""
+        connection = self.journal._committer._connection
+        name = "read_response" if arrives else "send_packed_command"
+
+        def fail(*arguments, **options):
+            delattr(connection, name)
+            if arrives:
+                connection.read_response(*arguments, **options)
+            then()
+            raise ConnectionError("cut")
+
+        setattr(connection, name, fail)
 
     def ids(self, state=None, agent_id=AGENT):
         return [summary.id for summary in self.requests.page(agent_id, state=state, limit=1000)[0]]

@@ -76,9 +76,6 @@ def test_a_crashed_agent_is_restarted_though_the_clock_was_set_back(promise, set
     eventually(lambda: world.agent["ready"], limit_s=30)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="deadlines are told by the wall clock: one set ahead by more than max_age_s expires all"
-)
 def test_a_clock_that_is_set_ahead_by_more_than_a_day_expires_nothing(promise, set_clock, eventually):
     world = promise(daemon={"environment": set_clock.environment})
     world.stop_load()

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import gevent
 import pytest
-from redis.exceptions import ConnectionError
 
 from agentainerd import defaults
 from agentainerd.errors import AgentainerError, Failed, Unavailable
@@ -311,16 +310,9 @@ def test_all_that_frees_memory_or_keeps_a_promise_works_while_redis_is_full(own_
 
 
 def test_batch_that_ran_before_redis_was_full_keeps_its_promises(own_store):
-    store, committer = own_store, own_store.journal._committer
+    store = own_store
     live, queued = store.begin(), store.accept()
-
-    def send_and_lose_the_answer(batch, script):
-        del committer._send
-        committer._send(batch, script)
-        store.client.call("CONFIG", "SET", "maxmemory", 1)
-        raise ConnectionError("cut")
-
-    committer._send = send_and_lose_the_answer
+    store.cut(arrives=True, then=lambda: store.client.call("CONFIG", "SET", "maxmemory", 1))
     asked_for = store.record()
     asked = [gevent.spawn(attempt, store.journal.accept, one) for one in (asked_for, live)]
     claiming = gevent.spawn(store.claim, 1)

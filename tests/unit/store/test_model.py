@@ -8,9 +8,7 @@ import logging
 import math
 import os
 import tempfile
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -24,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from hypothesis.strategies import booleans, integers, sampled_from
-from redis.exceptions import ConnectionError
 
+from agentainerd import clock
 from agentainerd.errors import Conflict, TooManyRequests, Unavailable
 from agentainerd.model.requests import Outcome, Reason, ReplayPolicy, RequestState
-from agentainerd.store import journal, operations, packing, recovery, requests
+from agentainerd.store import operations, packing
 from agentainerd.store.connection import pairs
 from tests.fakes.redis import PREFIX, RedisProcess
 from tests.fakes.reference import Entry, Reference
@@ -71,10 +69,8 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.server = server
         self.now = EPOCH_0
-        self.clock = SimpleNamespace(time=lambda: self.now, monotonic=time.monotonic)
-        self.patches = [patch.object(module, "time", self.clock) for module in (journal, requests, recovery)]
-        for one in self.patches:
-            one.start()
+        self.clock = patch.object(clock, "now", lambda: self.now)
+        self.clock.start()
         self.folder = tempfile.TemporaryDirectory(prefix="model-")
 
     @initialize()
@@ -90,8 +86,7 @@ class Machine(RuleBasedStateMachine):
                 self.store.close()
                 self.store.client.call("FLUSHALL")
         finally:
-            for one in self.patches:
-                one.stop()
+            self.clock.stop()
             self.folder.cleanup()
 
     # ---- the data plane
@@ -292,15 +287,7 @@ class Machine(RuleBasedStateMachine):
     @rule(arrives=booleans())
     def lose_the_connection(self, arrives):
         """The next batch is sent in vain, or its answer is lost: it is sent again, and runs once."""
-        committer = self.store.journal._committer
-
-        def fail(batch, script):
-            del committer._send
-            if arrives:
-                committer._send(batch, script)
-            raise ConnectionError("cut")
-
-        committer._send = fail
+        self.store.cut(arrives=arrives)
         self.is_broken = True
 
     # ---- what must hold

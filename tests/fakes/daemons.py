@@ -5,6 +5,7 @@
                               sandbox=...      networks of a Sandbox of tests/fakes/docker.py
                               flags=[...], environment={...}, config="yaml"   as a person would give them
                               folder=...       of an earlier one: the same state, sockets and port
+                              inside=[...]     words to put before its command
                               wait=False       do not wait for READY=1
 
 A test that fails shows the last lines of the log of each daemon it started.
@@ -249,6 +250,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
             like: DaemonProcess | None = None,
             wait: bool = True,
             activated_by: tuple[socket.socket, ...] = (),
+            inside: list[str] | None = None,
         ) -> DaemonProcess:
             number = len(started)
             if like is not None:
@@ -270,6 +272,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
                 }
             if config:
                 (daemon.folder / "config.yaml").write_text(config)
+            daemon.wrapper = inside or daemon.wrapper
             daemon.start(list(flags or []), given, activated_by=activated_by)
             return daemon.wait_ready() if wait else daemon
 

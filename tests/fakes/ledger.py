@@ -206,7 +206,9 @@ class Promise:
         if may_be_unknown:
             assert {(each["reason"], each["method"]) for each in dead} <= {("outcome_unknown", "POST")}, dead[:3]
         else:
-            assert not dead, dead[:3]
+            assert not dead, [
+                {key: each.get(key) for key in ("id", "reason", "error", "attempts")} for each in dead[:3]
+            ]
         buried = {each["id"] for each in dead}
         lost = {
             each: request for each, request in load.accepted.items() if each not in ledger and request not in buried

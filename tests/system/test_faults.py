@@ -2,13 +2,11 @@
 
 import dataclasses
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +16,9 @@ import pytest
 from gevent.server import StreamServer
 
 from agentainerd.store.connection import RedisClient
-from tests.conftest import wait_until
-from tests.fakes.daemons import find_program, free_port
+from tests.fakes.daemons import free_port
 from tests.fakes.docker import new_sandbox
+from tests.fakes.engines import private_engine
 from tests.fakes.ledger import Promise, redis_of, redis_url
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -244,91 +242,40 @@ def test_an_engine_whose_connections_break_is_found_again(
         cable.close()
 
 
-class PrivateEngine:
-    """A Docker Engine of the test's own, which it may restart; it has the base image.
-
-    Starting it takes docker0 away from the machine's engine, whatever bridge it is given (seen with 20.10); it is put back
-    in the end, but containers on it would have lost their network.
-    """
-
-    BRIDGE = "agd-test0"
-    TAKEN = "docker0"
-
-    def __init__(self, folder: Path, image: str) -> None:
-        self.folder, self.host = folder, f"unix://{folder}/docker.sock"
-        found = psutil.net_if_addrs().get(self.TAKEN, [])
-        self._taken = next((each.address for each in found if each.family is socket.AF_INET), "")
-        self._add_bridge(self.BRIDGE, "10.212.0.1/24")
-        self.process: subprocess.Popen | None = None
-        self.start()
-        saved = subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE)
-        self._docker("load", stdin=saved.stdout)
-        assert saved.wait() == 0
-
-    def start(self):
-        program = find_program("dockerd")
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    program, "--host", self.host, "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec",
-                    "--pidfile", f"{self.folder}/pid", "--bridge", self.BRIDGE, "--iptables=false",
-                    "--default-address-pool", "base=10.211.0.0/16,size=24",
-                ],
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        wait_until(lambda: self._answers(), limit_s=60, what="the private engine")
-
-    def _add_bridge(self, name: str, address: str):
-        self._ip("link", "add", name, "type", "bridge")
-        self._ip("addr", "add", address, "dev", name)
-        self._ip("link", "set", name, "up")
-
-    def _ip(self, *arguments):
-        subprocess.run([find_program("ip"), *arguments], check=True)
-
-    def _answers(self) -> bool:
-        return subprocess.run(["docker", "-H", self.host, "info"], capture_output=True, check=False).returncode == 0
-
-    def _docker(self, *arguments, **options):
-        subprocess.run(["docker", "-H", self.host, *arguments], check=True, stdout=subprocess.DEVNULL, **options)
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        self.process.wait(60)
-
-    def close(self):
-        if self.process.poll() is None:
-            self.stop()
-        subprocess.run(["pkill", "-KILL", "-f", f"{self.folder}/exec"], check=False)
-        for mount in reversed([line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]):
-            if mount.startswith(str(self.folder)):
-                subprocess.run(["umount", "-l", mount], check=False)
-        self._ip("link", "delete", self.BRIDGE)
-        if self._taken and self.TAKEN not in psutil.net_if_addrs():
-            self._add_bridge(self.TAKEN, f"{self._taken}/16")
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@pytest.mark.skipif("ENGINE_RESTARTS" not in os.environ, reason="ENGINE_RESTARTS=1: takes docker0 away for a while")
 def test_an_engine_that_restarts_takes_its_containers_with_it_and_loses_nothing(
     start_daemon, base_image, tmp_path, eventually
 ):
-    """Without live-restore all containers end with their engine; those that are to run are started again."""
-    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix="agd-engine-")), base_image)
-    world = None
+    """Without live-restore all containers end with their engine; those that are to run are started again.
+
+    The daemon lives on the engine's own network, with a socket of this one.
+    """
+    with (
+        private_engine(base_image) as engine,
+        new_sandbox(engine.host) as sandbox,
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as door,
+        engine_world(start_daemon, engine, sandbox, door, base_image, tmp_path / "ledger") as world,
+    ):
+        for _ in range(KILLS // 10 or 1):
+            engine.stop()
+            world.serve(20)
+            engine.start()
+            eventually(lambda: world.agent["ready"], limit_s=120, what="the agent to be ready again")
+            world.serve(50)
+        world.finish()
+
+
+@contextmanager
+def engine_world(start_daemon, engine, sandbox, door, base_image, folder):
+    def start(**options):
+        daemon = start_daemon(
+            **options, inside=engine.inside, activated_by=(door,), environment={"LISTEN_FDS": "1"}, wait=False
+        )
+        daemon.port = door.getsockname()[1]
+        return daemon.wait_ready()
+
+    world = Promise(start, sandbox, base_image, folder)
     try:
-        with new_sandbox(engine.host) as sandbox:
-            world = Promise(start_daemon, sandbox, base_image, tmp_path / "ledger")
-            for _ in range(KILLS // 10 or 1):
-                engine.stop()
-                world.serve(20)
-                engine.start()
-                eventually(lambda: world.agent["ready"], limit_s=120, what="the agent to be ready again")
-                world.serve(50)
-            world.finish()
-            world.close()
-            world.daemon.stop()
+        yield world
     finally:
-        if world is not None:
-            world.load.running = False
-        engine.close()
+        world.close()
+        world.daemon.stop()

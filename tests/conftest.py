@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import signal  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
@@ -20,6 +21,9 @@ pytest_plugins = [
     "tests.fakes.daemons",
     "tests.fakes.ledger",
 ]
+
+# Whoever runs the tests in the background may have them ignore Ctrl-C, which programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: str = "the condition") -> object:

@@ -234,6 +234,8 @@ class Exchange(Delivery):
                 refusal = replies.refused(503, error.code, error.message, error.retry_after_s or 2)
         if refusal is None:
             self._say(self._accepted(self.id, fields))
+        elif self._record.maybe_duplicate:  # it reached the agent: a refusal would say that it did not
+            self._give_up(replies.LOST)
         else:
             recording.fail(Reason.INTERRUPTED, refusal.message)
             self.say(refusal)
@@ -276,6 +278,7 @@ class Exchange(Delivery):
         if target is None or not self._reach(target):
             if target is not None:
                 plane.routes.on_suspect(route, target)
+            self._record.maybe_duplicate = self._again
             self._queue()
 
     def _reach(self, target: Target) -> bool:

@@ -56,6 +56,12 @@ DIED = Reply(
     "Agent died while it had the request; it may have run, and is not sent again",
     "connection_terminated",
 )
+LOST = Reply(
+    502,
+    "OUTCOME_UNKNOWN",
+    "Agent went away while it had the request; it may have run, and could not be queued",
+    "connection_terminated",
+)
 BAD_ANSWER = Reply(502, "BAD_ANSWER", "Agent did not answer in HTTP", "http_protocol_error")
 TOKEN_MISSING = Reply(
     401, "UNAUTHORIZED", "This agent asks for its token: Authorization: Bearer ...", "http_request_denied"

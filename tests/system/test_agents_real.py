@@ -92,16 +92,19 @@ def test_a_container_started_outside_is_running_again(host, docker_client, event
     assert host.daemon.http("GET", "/agent/web/")[0] == 200
 
 
-def test_strange_containers_with_our_label_are_listed_and_left_alone(host, docker_client, docker_sandbox, agent_image):
+def test_strange_containers_with_our_label_are_listed_and_left_alone(
+    host, docker_client, docker_sandbox, agent_image, eventually
+):
     stranger = docker_client.create_container(
         agent_image,
         labels={"agentainer.id": "agent-00000000deadbeef", "agentainer.name": "stranger"},
         host_config=docker_client.create_host_config(network_mode=docker_sandbox.network),
     )["Id"]
 
-    orphans = host.must("GET", "/system/info")["orphans"]
+    def is_listed():
+        return stranger[:12] in [each["container_id"] for each in host.must("GET", "/system/info")["orphans"]]
 
-    assert any(stranger.startswith(str(each.get("container_id") or each.get("id"))[:12]) for each in orphans), orphans
+    eventually(is_listed, limit_s=20, what="the next look at all containers")
     assert docker_client.inspect_container(stranger)["State"]["Status"] == "created"
 
 

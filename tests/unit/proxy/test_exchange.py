@@ -401,6 +401,19 @@ def test_a_request_to_an_agent_that_died_is_queued_and_marked(make_plane):
     assert len(plane.agent.requests) == 1
 
 
+@pytest.mark.parametrize("fields", [{"Accept": "text/event-stream"}, {}], ids=["event stream", "queue full"])
+def test_what_reached_an_agent_that_died_and_can_not_be_queued_is_502(make_plane, fields):
+    """A refusal would say that it did not run."""
+    plane = make_plane(agent=RawAgent(silent))
+    plane.routes.on_dead_check = lambda route, target: True
+    plane.journal.full = True
+
+    got = plane.ask("GET", fields=fields)
+
+    assert (got.status, got.json["code"]) == (502, "OUTCOME_UNKNOWN")
+    assert only(plane.journal.settled)[1].reason is Reason.OUTCOME_UNKNOWN
+
+
 def test_under_policy_safe_an_unsafe_request_to_an_agent_that_died_is_502(make_plane):
     plane = make_plane(agent=RawAgent(silent))
     plane.route.policy = ReplayPolicy.SAFE

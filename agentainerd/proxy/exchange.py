@@ -15,7 +15,6 @@ from agentainerd import clock, defaults
 from agentainerd.errors import TooManyRequests, Unavailable
 from agentainerd.model.requests import Reason, Record, ReplayPolicy
 from agentainerd.proxy import heads, keys, replies
-from agentainerd.proxy.body import Body
 from agentainerd.proxy.credentials import credentials
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.http1 import drop_fields
@@ -75,11 +74,8 @@ class Exchange(Delivery):
             max_pending_bytes=route.max_pending_bytes,
         )
         self._record = record
-        self._recording = Recording(plane.journal if route.persistence else _NULL, record, self._make_body)
-
-    def _make_body(self) -> Body:
-        spool = self._plane.journal.spool if self._route.persistence else None
-        return Body(self._request, self._connection.read_more, spool, self.id)
+        journal = plane.journal if route.persistence else _NULL
+        self._recording = Recording(journal, record, request, connection.read_more)
 
     @property
     def head(self) -> bytes:
@@ -96,7 +92,7 @@ class Exchange(Delivery):
         if upstream is None:
             self._connection.run(self._serve)
             return
-        self._recording.begin(self._request)
+        self._recording.begin()
         if not self._send(upstream):
             self._connection.run(self._forward)
 
@@ -273,7 +269,7 @@ class Exchange(Delivery):
             recording.fail(Reason.INTERRUPTED, replies.JOURNAL_DOWN.message)
             self.say(replies.JOURNAL_DOWN)
             return
-        recording.begin(self._request)
+        recording.begin()
         target = route.pick()
         if target is None or not self._reach(target):
             if target is not None:

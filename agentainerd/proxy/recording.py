@@ -25,14 +25,26 @@ class Recording:
         answer_bytes: of the answer's body, so far.
     """
 
-    __slots__ = ("_begun", "_body", "_ended", "_journal", "_make_body", "_stored", "answer_bytes", "record", "write")
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_ended",
+        "_journal",
+        "_read_more",
+        "_request",
+        "_stored",
+        "answer_bytes",
+        "record",
+        "write",
+    )
 
-    def __init__(self, journal: Journal, record: Record, make_body: Callable[[], Body]) -> None:
+    def __init__(self, journal: Journal, record: Record, request: Request, read_more: Callable[[], None]) -> None:
         self.record = record
         self.write: Write | None = None
         self.answer_bytes = 0
         self._journal = journal
-        self._make_body = make_body
+        self._request = request
+        self._read_more = read_more
         self._body: Body | None = None
         self._stored: list[bytes] | None = None
         self._begun = self._ended = False
@@ -41,7 +53,7 @@ class Recording:
     def body(self) -> Body:
         """The request's body; made when it is first asked for: one that came whole with its head is in the record."""
         if self._body is None:
-            self._body = self._make_body()
+            self._body = Body(self._request, self._read_more, self._journal.spool, self.record.id)
         return self._body
 
     @property
@@ -54,7 +66,7 @@ class Recording:
         """What was read of the body can be sent again."""
         return self._body is None or self._body.kept
 
-    def begin(self, request: Request) -> None:
+    def begin(self) -> None:
         """Start the record of a request that goes to the agent now. What is not here whole is recorded without its body.
 
         Blocks under the policy at_least_once only: there it is recorded whole before the agent sees any of it; where
@@ -62,7 +74,7 @@ class Recording:
         """
         if self._begun:
             return
-        record = self.record
+        record, request = self.record, self._request
         self._begun = True
         pieces = request.pieces
         if not request.done:

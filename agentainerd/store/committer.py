@@ -98,6 +98,19 @@ class Batch:
             except Exception:
                 log.exception("what waited for the request journal failed")
 
+    def decide(self, answers: list[object]) -> None:
+        """Give the calls their answers, and forget what was sent: who waited may hold the batch while its own request runs."""
+        for call, answer in zip(self.calls, answers, strict=True):
+            call.decide(answer)
+        self.calls, self.ops = [], []
+
+    def refuse(self, code: str) -> None:
+        """Let everybody go: it is not durable, and has no answers."""
+        self.release(code)
+        for call in self.calls:
+            call.decide(None, code)
+        self.calls, self.ops = [], []
+
 
 class Call:
     """One operation whose answer somebody waits for. After `wait` returned True: `answer`, or `refused` (a code)."""
@@ -331,14 +344,14 @@ class Committer:
         if is_whole:
             self._full_until = 0.0
             batch.release()
-        for call, answer in zip(batch.calls, answers, strict=True):
-            call.decide(answer)
+        count = len(batch.ops)
+        batch.decide(answers)
         self._answered()
         now = time.monotonic()
         if now - self._sent_at > SLOW_S and now - self._slow_told_at >= SLOW_LOG_INTERVAL_S:
             log.warning(
                 "the disk of the request journal is slow: %d operations took %.1f s; %d were refused since this was last said",
-                len(batch.ops),
+                count,
                 now - self._sent_at,
                 self._shed,
             )
@@ -359,7 +372,7 @@ class Committer:
             self._on_end()
             return
         log.error("the request journal refused %d operations: %s", len(batch.ops), error)
-        _give_up(batch, "JOURNAL_ERROR")
+        batch.refuse("JOURNAL_ERROR")
         self._answered()
 
     def _recover(self, error: RedisError, failures: int) -> bool:
@@ -446,7 +459,7 @@ class Committer:
         self._ended = code
         for batch in (self._sending, *self._queue):
             if batch is not None:
-                _give_up(batch, code)
+                batch.refuse(code)
 
 
 def _drop_commits(batch: Batch) -> None:
@@ -457,9 +470,3 @@ def _drop_commits(batch: Batch) -> None:
     for call in refused:
         call.decide(None, "JOURNAL_FULL")
     batch.release("JOURNAL_FULL")
-
-
-def _give_up(batch: Batch, code: str) -> None:
-    batch.release(code)
-    for call in batch.calls:
-        call.decide(None, code)

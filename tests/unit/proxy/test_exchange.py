@@ -1,5 +1,6 @@
 """The table of docs/requests.md: what happens to an agent, what its client gets, and what the record says."""
 
+import gc
 import socket
 import threading
 
@@ -399,6 +400,27 @@ def test_a_request_to_an_agent_that_died_is_queued_and_marked(make_plane):
     assert record.maybe_duplicate
     assert (record.body, record.body_bytes) == (b"{}", 2)
     assert len(plane.agent.requests) == 1
+
+
+def test_a_request_that_is_over_leaves_nothing_for_the_collector(make_plane):
+    """What only the garbage collector frees stays in memory, body and all, until it runs."""
+    plane = make_plane()
+    plane.ask("POST", body=b"warm")
+    gc.collect()
+    gc.disable()
+    try:
+        plane.ask("POST", body=b"x" * 50_000)
+        plane.route.close()
+        plane.ask("POST", body=b"x" * 50_000)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if type(each).__module__.startswith("agentainerd")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+    assert not left
 
 
 @pytest.mark.parametrize("fields", [{"Accept": "text/event-stream"}, {}], ids=["event stream", "queue full"])

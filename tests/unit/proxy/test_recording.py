@@ -4,7 +4,6 @@ import pytest
 
 from agentainerd.errors import Unavailable
 from agentainerd.model.requests import Reason, Record
-from agentainerd.proxy.body import Body
 from agentainerd.proxy.recording import Recording
 from agentainerd.proxy.request import Request
 from tests.fakes.journals import MemoryJournal
@@ -25,7 +24,7 @@ def request_():
 @pytest.fixture
 def recording(journal, request_):
     record = Record("id", "agent-1", head=b"", method=b"GET", target=b"/", received_at=0, expires_at=1)
-    return Recording(journal, record, lambda: Body(request_, lambda: None, None))
+    return Recording(journal, record, request_, lambda: None)
 
 
 def test_what_was_never_begun_leaves_no_record(recording, journal):
@@ -35,7 +34,7 @@ def test_what_was_never_begun_leaves_no_record(recording, journal):
 
 
 def test_what_was_begun_is_settled_once(recording, journal, request_):
-    recording.begin(request_)
+    recording.begin()
     assert recording.is_durable
     recording.complete(200)
     journal.settled.clear()
@@ -46,7 +45,7 @@ def test_what_was_begun_is_settled_once(recording, journal, request_):
 
 
 def test_what_was_accepted_is_not_failed_afterwards(recording, journal, request_):
-    recording.begin(request_)
+    recording.begin()
     recording.accept()
 
     recording.fail(Reason.INTERRUPTED, "left")
@@ -58,7 +57,7 @@ def test_what_was_accepted_is_not_failed_afterwards(recording, journal, request_
 def test_an_absent_journal_is_told(recording, journal, request_):
     journal.available = False
 
-    recording.begin(request_)
+    recording.begin()
 
     assert not recording.is_durable
     with pytest.raises(Unavailable):

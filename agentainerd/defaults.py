@@ -36,6 +36,7 @@ CRASH_LOOP_LIMIT = 5  # crashes in a row, then `failed`
 CRASH_LOG_LINES = 20  # kept with a crash and shown with a failed start
 READY_PROBE_INTERVAL_S = 0.02  # first; doubles to MAX_READY_PROBE_INTERVAL_S
 MAX_READY_PROBE_INTERVAL_S = 0.5
+BREATH = 10  # control work on many agents lets the data plane go on after so many of them
 DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died
 
 # Durable requests

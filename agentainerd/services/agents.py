@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import gevent
 import msgspec
 
 from agentainerd import clock, defaults
@@ -217,9 +218,14 @@ class AgentService:
         return found[:limit], _position(found[limit - 1]) if len(found) > limit else ""
 
     def public(self, agents: Sequence[Agent]) -> Sequence[Json]:
-        """Return agents as the API shows them, with the counts of their requests."""
+        """Return agents as the API shows them, with the counts of their requests. Lets others go on in between."""
         counts = self._requests.counts_of([agent.id for agent in agents])
-        return [agent_json(agent, self._fleet.route(agent.id), counts[agent.id]) for agent in agents]
+        shown = []
+        for agent in agents:
+            shown.append(agent_json(agent, self._fleet.route(agent.id), counts[agent.id]))
+            if len(shown) % defaults.BREATH == 0:
+                gevent.sleep(0)
+        return shown
 
     def logs(self, ref: str, options: LogOptions) -> LogReader:
         """Return the agent's output, to be read piece by piece and closed.

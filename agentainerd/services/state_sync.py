@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 LOOP = "state_sync"
 MAX_RESTARTS_AT_ONCE = 4  # all agents of an engine that was restarted come back in fours
-MAX_SYNCS_AT_ONCE = 8
+MAX_SYNCS_AT_ONCE = 4
 REPORTED = ("start", "die", "oom", "pause", "unpause", "destroy")
 
 Spawn = Callable[..., object]
@@ -87,8 +87,10 @@ class StateSync:
         self.orphans = [container for container in containers if container.agent_id not in known]
         found = _by_agent(agents, containers)
         due = [agent for agent in agents if closely or self._differs(agent, found.get(agent.id), now)]
-        for agent in due:
+        for place, agent in enumerate(due, 1):
             self._enqueue(agent.id)
+            if place % defaults.BREATH == 0:
+                gevent.sleep(0)
         return len(due)
 
     def sync(self, agent_id: str) -> None:

@@ -152,7 +152,7 @@ class DaemonProcess:
 
     def control(self, method: str, path: str, body: object = None, timeout_s: float = 60.0) -> tuple[int, dict]:
         """Ask the API on the control socket; return status and envelope."""
-        return _ask(_UnixConnection(str(self.control_socket), timeout_s), method, path, body, {})
+        return _ask(UnixConnection(str(self.control_socket), timeout_s), method, path, body, {})
 
     def http(
         self,
@@ -196,8 +196,10 @@ class DaemonProcess:
         print(f"--- last lines of {self.log_path}\n{self.tail()}")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout_s: float) -> None:
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float = 60.0) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 

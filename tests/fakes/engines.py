@@ -65,6 +65,11 @@ class PrivateEngine:
         self.stop()
         self.start()
 
+    def address_of(self, container_id: str) -> str:
+        """Return one of its containers' addresses."""
+        template = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        return self._docker("inspect", "--format", template, container_id).stdout.decode().split()[0]
+
     def close(self) -> None:
         """Remove all of it: containers, mounts, files, the network."""
         if self._process is not None and self._process.is_running():

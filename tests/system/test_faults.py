@@ -21,8 +21,10 @@ from tests.fakes.docker import new_sandbox
 from tests.fakes.engines import private_engine
 from tests.fakes.ledger import Promise, redis_of, redis_url
 
-pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
 KILLS = int(os.environ.get("SOAK_KILLS", "0"))
+pytestmark = [
+    pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300 + 30 * KILLS),
+]  # fmt: skip
 FROZEN_S = 60.0 if KILLS else 4.0
 QUICK_RETRIES = "requests: {max_attempts: 3}\n"
 

@@ -9,8 +9,10 @@ import time
 import gevent
 import pytest
 
-pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
 KILLS = int(os.environ.get("SOAK_KILLS", "0"))
+pytestmark = [
+    pytest.mark.docker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300 + 30 * KILLS),
+]  # fmt: skip
 
 
 def test_sigkill_of_daemon_redis_and_agent_under_load_loses_nothing(promise, docker_client, capsys):

@@ -20,6 +20,7 @@ COLUMNS: tuple[Column, ...] = (
 WIDE_COLUMNS = (
     *COLUMNS,
     Column("PORT"),
+    Column("REPLICAS"),
     Column("RESTARTS"),
     Column("PENDING"),
     Column("FAILED"),
@@ -37,7 +38,8 @@ def status(agent: Agent) -> str:
         health = agent.get("health", "none")
         if not agent.get("ready"):
             return f"running ({agent.get('reason') or 'starting'})"
-        return f"running ({'ready' if health in ('none', '', None) else health})"
+        how = "ready" if health in ("none", "", None) else health
+        return f"running ({how}{_how_many(agent)})"
     reason = str(agent.get("reason") or "")
     due = output.epoch(agent.get("next_restart_at"))
     if due:
@@ -47,6 +49,13 @@ def status(agent: Agent) -> str:
         restart = f"restarts in {format_duration(wait_s)}" if wait_s >= 1 else "restarts now"
         reason = f"{reason}, {restart}" if reason else restart
     return f"{state} ({reason})" if reason else state
+
+
+def _how_many(agent: Agent) -> str:
+    """Return how many of several replicas get requests: " 2 of 3"."""
+    containers = agent.get("containers") or []
+    ready = sum(1 for container in containers if container.get("ready"))
+    return f", {ready} of {len(containers)}" if len(containers) > 1 else ""
 
 
 def colours(agents: list[Agent]) -> dict[str, str]:
@@ -74,6 +83,7 @@ def row(agent: Agent, session: Session, *, is_wide: bool = False) -> list[str]:
         requests = agent.get("requests") or {}
         cells += [
             agent.get("port", ""),
+            _replicas(agent),
             agent.get("restarts", 0),
             requests.get("pending", 0),
             requests.get("failed", 0),
@@ -87,6 +97,7 @@ def row(agent: Agent, session: Session, *, is_wide: bool = False) -> list[str]:
 def page(agent: Agent, session: Session) -> None:
     """Print all that is known of one agent, for people."""
     requests = agent.get("requests") or {}
+    containers = agent.get("containers") or []
     output.facts(
         (
             ("Name", agent.get("name")),
@@ -112,13 +123,30 @@ def page(agent: Agent, session: Session) -> None:
             ("Network egress", _on(agent.get("network_egress"))),
             ("Timeouts", _timeouts(agent)),
             ("Token", "asked for" if agent.get("token") else "none: its endpoint is public"),
-            ("Container", str(agent.get("container_id") or "")[:12]),
+            ("Replicas", _replicas(agent) if len(containers) > 1 else None),
+            ("Container", str(agent.get("container_id") or "")[:12] if len(containers) < 2 else None),
         )
     )
+    _section("Containers", [_container(agent, each) for each in containers] if len(containers) > 1 else [])
     _section("Environment", [f"{name}={value}" for name, value in (agent.get("env_vars") or {}).items()])
     _section("Volumes", [volume(mount) for mount in agent.get("volumes") or []])
     _section("Labels", [f"{name}={value}" for name, value in (agent.get("labels") or {}).items()])
     _last_exit(agent.get("last_exit"))
+
+
+def _replicas(agent: Agent) -> str:
+    """Return how many replicas get requests, of how many: "2/3"."""
+    containers = agent.get("containers") or []
+    ready = sum(1 for container in containers if container.get("ready"))
+    return f"{ready}/{len(containers)}" if containers else "-"
+
+
+def _container(agent: Agent, container: dict[str, Any]) -> str:
+    """Return one replica in a line: its name in paths, container, state and why."""
+    name = f"{agent.get('name')}-{container.get('replica')}"
+    restarts = container.get("restarts", 0)
+    words = [name, str(container.get("container_id") or "-")[:12], status(container)]
+    return "   ".join(words) + (f"   restarts: {restarts}" if restarts else "")
 
 
 def volume(mount: dict[str, Any]) -> str:

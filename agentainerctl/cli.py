@@ -24,6 +24,7 @@ COMMANDS = {
     "pause": ("lifecycle", "pause", "Freeze running agents."),
     "resume": ("lifecycle", "resume", "Bring agents back, whatever took them down."),
     "remove": ("lifecycle", "remove", "Remove agents with their containers and requests."),
+    "scale": ("replicas", "scale", "Give an agent another number of replicas."),
     "list": ("agents", "list_", "List agents."),
     "inspect": ("agents", "inspect", "Show all that is known of agents."),
     "logs": ("logs", "logs", "Show what an agent writes."),

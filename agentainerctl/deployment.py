@@ -29,6 +29,7 @@ FLAGS = {
     "ordered": "--ordered",
     "max_pending": "--max-pending",
     "max_pending_bytes": "--max-pending-size",
+    "replicas": "--replicas",
 }
 """Field of the API: option of `deploy`."""
 _MAX_ENV_FILE_BYTES = 1024 * 1024

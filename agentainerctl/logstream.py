@@ -25,10 +25,14 @@ Query = dict[str, object]
 
 
 class Piece(NamedTuple):
-    """A piece of output; `stream` is stdout or stderr, or "notice" for a word of the daemon or of ours."""
+    """A piece of output; `stream` is stdout or stderr, or "notice" for a word of the daemon or of ours.
+
+    `replica`: which one wrote it, where several are read.
+    """
 
     stream: str
     data: str
+    replica: int = 0
 
 
 def read_log(client: Client, agent: str, query: Query) -> Iterator[Piece]:
@@ -66,7 +70,7 @@ def follow_log(
                     continue
                 text = position.take(piece.data, with_times=with_times)
                 if text:
-                    yield Piece(piece.stream, text)
+                    yield Piece(piece.stream, text, piece.replica)
             return
         except ApiError as error:
             if position.is_resumed and error.code == "AGENT_NOT_FOUND":
@@ -115,9 +119,10 @@ def _sortable(stamp: str) -> str:
 
 
 def _piece(entry: dict[str, Any]) -> Piece:
+    replica = int(entry.get("replica") or 0)
     if "notice" in entry:
-        return Piece("notice", str(entry["notice"]))
-    return Piece(str(entry.get("stream", "stdout")), str(entry.get("data", "")))
+        return Piece("notice", str(entry["notice"]), replica)
+    return Piece(str(entry.get("stream", "stdout")), str(entry.get("data", "")), replica)
 
 
 def _wait_for_daemon(client: Client, limit_s: float, sleep: Callable[[float], None]) -> None:

@@ -25,6 +25,7 @@ REQUEST_TIMEOUT_S = 600.0  # from the request's last byte to the answer's first;
 MAX_ENV_VARS = 50
 MAX_NAME_CHARS = 63  # DNS label
 MAX_IMAGE_CHARS = 256
+MAX_REPLICAS = 64
 MEMORY_BYTES = 512 * 1024 * 1024
 PIDS_LIMIT = 256
 MIN_MEMORY_BYTES = 6 * 1024 * 1024  # what the engine accepts
@@ -37,6 +38,7 @@ CRASH_LOG_LINES = 20  # kept with a crash and shown with a failed start
 READY_PROBE_INTERVAL_S = 0.02  # first; doubles to MAX_READY_PROBE_INTERVAL_S
 MAX_READY_PROBE_INTERVAL_S = 0.5
 BREATH = 10  # control work on many agents lets the data plane go on after so many of them
+MAX_REFUSALS = 3  # connections in a row that a replica refuses, then it gets no more until it accepts one again
 DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died
 
 # Durable requests

@@ -100,6 +100,7 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 @click.option("--ordered", "ordered", is_flag=True, default=None, help="Deliver queued requests strictly one by one.")
 @click.option("--max-pending", "max_pending", type=int, metavar="N", help="Most requests in its queue.")
 @click.option("--max-pending-size", "max_pending_bytes", type=SIZE, metavar="SIZE", help="Most bytes in its queue.")
+@click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME=VALUE", help="An ARG of the Dockerfile.")
 @click.option(
     "--pull",
@@ -139,7 +140,8 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {
         field: given[field]
         for field in ("name", "image", "auto_restart", "token", "port", "memory_limit", "hold_timeout_s", "request_timeout_s",
-                      "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes")
+                      "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes",
+                      "replicas")
         if given[field] is not None
     }  # fmt: skip
     file_lines = tuple(line for path in given["env_files"] for line in read_env_file(path))

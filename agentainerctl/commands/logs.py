@@ -44,21 +44,26 @@ class _Tail(click.ParamType[int | None]):
 @click.option("-n", "--tail", type=_Tail(), metavar="LINES", help="Begin with the last LINES lines.  [default: all]")
 @click.option("--since", metavar="TIME", help="Begin there: 10m (ago), or 2026-11-20T10:00:00Z.")
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
+@click.option("--replica", type=click.IntRange(min=1), metavar="N", help="Only of this replica; else of all.")
 @click.option("--stdout", "only_stdout", is_flag=True, help="Only what the agent writes on its stdout.")
 @click.option("--stderr", "only_stderr", is_flag=True, help="Only what the agent writes on its stderr.")
 @click.pass_obj
-def logs(
+def logs(  # noqa: PLR0913 - one for each option
     session: Session,
     ref: str,
     follow: bool,
     tail: int | None,
     since: str | None,
     timestamps: bool,
+    replica: int | None,
     only_stdout: bool,
     only_stderr: bool,
 ) -> None:
-    """Show what an agent writes, as it is: its stdout on stdout, its stderr on stderr."""
-    query: dict[str, object] = {"tail": tail, "since": _since(since) if since else None}
+    """Show what an agent writes, as it is: its stdout on stdout, its stderr on stderr.
+
+    Of an agent with several replicas the lines of all are shown, each with its replica in front.
+    """
+    query: dict[str, object] = {"tail": tail, "since": _since(since) if since else None, "replica": replica}
     if only_stdout != only_stderr:
         query["stream"] = "stdout" if only_stdout else "stderr"
     client = session.client
@@ -69,17 +74,18 @@ def logs(
         else:
             pieces = read_log(client, agent, {**query, "timestamps": timestamps or None})
         for piece in pieces:
-            _write(piece)
+            _write(piece, f"{agent}-{piece.replica}" if piece.replica else "")
 
     with_agent(client, ref, show)
 
 
-def _write(piece: Piece) -> None:
+def _write(piece: Piece, replica: str) -> None:
     if piece.stream == "notice":
-        output.note(f"--- {output.plain(piece.data)} ---")
+        output.note(f"--- {f'{replica}: ' if replica else ''}{output.plain(piece.data)} ---")
         return
     stream = sys.stderr if piece.stream == "stderr" else sys.stdout
-    stream.buffer.write(piece.data.encode("utf-8", "surrogateescape"))
+    data = re.sub(r"(?m)^(?=.|\n)", f"{replica} | ", piece.data) if replica else piece.data
+    stream.buffer.write(data.encode("utf-8", "surrogateescape"))
     stream.buffer.flush()
 
 

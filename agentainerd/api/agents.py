@@ -13,7 +13,9 @@ from agentainerd import defaults
 from agentainerd.api.exchange import NDJSON, ApiRequest, Query, answer, stream_bytes, stream_lines
 from agentainerd.errors import InvalidParameter
 from agentainerd.model.agents import Agent, AgentSpec, AgentState
+from agentainerd.model.containers import LogPiece
 from agentainerd.services.agents import AgentFilter
+from agentainerd.services.log_merge import LogMerge, Told
 from agentainerd.services.logs import LogOptions, LogReader, Notice
 from agentainerd.services.services import Services
 from agentainerd.units import parse_duration
@@ -110,18 +112,19 @@ def remove(request: ApiRequest, services: Services, ref: str) -> Response:
 
 def logs(request: ApiRequest, services: Services, ref: str) -> Response:
     """GET /agents/{ref}/logs."""
-    query = Query(request, ("follow", "tail", "since", "timestamps", "stream"))
+    query = Query(request, ("follow", "tail", "since", "timestamps", "stream", "replica"))
     options = LogOptions(
         follow=query.flag("follow"),
         tail=query.integer("tail", 0, 0, MAX_TAIL) if query.text("tail") else None,
         since=_since(query.text("since")),
         timestamps=query.flag("timestamps"),
         stream=_stream(query.text("stream")),
+        replica=query.integer("replica", 0, 0, defaults.MAX_REPLICAS),
     )
     reader = services.agents.logs(ref, options)
     if NDJSON in request.headers.get("Accept", ""):
         return stream_lines(reader, _lines(reader))
-    return stream_bytes(reader, (piece.data for piece in reader if not isinstance(piece, Notice)))
+    return stream_bytes(reader, (piece.data for _, piece in _pieces(reader) if isinstance(piece, LogPiece)))
 
 
 ROUTES = (
@@ -174,10 +177,17 @@ def _since(text: str) -> float:
     return time.time() - parse_duration(text[:64], "since")
 
 
-def _lines(reader: LogReader) -> Iterator[dict[str, object]]:
+def _pieces(reader: LogReader | LogMerge) -> Iterator[tuple[int, LogPiece | Notice]]:
+    """Return the pieces, each with the number of its replica; 0 where there is one only."""
+    for item in reader:
+        yield (item.replica, item.piece) if isinstance(item, Told) else (0, item)
+
+
+def _lines(reader: LogReader | LogMerge) -> Iterator[dict[str, object]]:
     """Return the log as JSON lines; bytes that are no UTF-8 are kept as lone surrogates, so that nothing is lost."""
-    for piece in reader:
+    for number, piece in _pieces(reader):
+        replica = {"replica": number} if number else {}
         if isinstance(piece, Notice):
-            yield {"notice": piece.text}
+            yield {"notice": piece.text, **replica}
         else:
-            yield {"stream": piece.stream, "data": piece.data.decode("utf-8", "surrogateescape")}
+            yield {"stream": piece.stream, "data": piece.data.decode("utf-8", "surrogateescape"), **replica}

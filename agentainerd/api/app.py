@@ -13,14 +13,21 @@ from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api import agents, images, requests, system, tokens
+from agentainerd.api import agents, images, replicas, requests, system, tokens
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
 from agentainerd.errors import AgentainerError, Forbidden, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.services.services import Services
 
-ROUTES: tuple[Rule, ...] = (*agents.ROUTES, *requests.ROUTES, *images.ROUTES, *system.ROUTES, *tokens.ROUTES)
+ROUTES: tuple[Rule, ...] = (
+    *agents.ROUTES,
+    *replicas.ROUTES,
+    *requests.ROUTES,
+    *images.ROUTES,
+    *system.ROUTES,
+    *tokens.ROUTES,
+)
 PUBLIC = frozenset((system.health, system.livez, system.readyz, requests.state, requests.response, requests.cancel_own))
 PROBES = frozenset((system.health, system.livez, system.readyz))
 LOCAL = frozenset((tokens.show, tokens.rotate))

@@ -106,6 +106,11 @@ class Containers:
                 raise
             self._wait_until_removed(container_id)
 
+    def rename(self, container_id: str, name: str) -> None:
+        """See Engine.rename."""
+        with self._connection.calling("rename", "container", name) as client:
+            client.rename(container_id, name)
+
     def inspect(self, container_id: str) -> Container:
         """See Engine.inspect."""
         with self._connection.calling("inspect", "container", container_id) as client:

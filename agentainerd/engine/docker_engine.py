@@ -108,6 +108,10 @@ class DockerEngine:
         """See Engine."""
         self._containers.remove(container_id)
 
+    def rename(self, container_id: str, name: str) -> None:
+        """See Engine."""
+        self._containers.rename(container_id, name)
+
     def inspect(self, container_id: str) -> Container:
         """See Engine."""
         return self._containers.inspect(container_id)

@@ -90,6 +90,9 @@ class Engine(Protocol):
     def remove(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes. Not there: nothing to do."""
 
+    def rename(self, container_id: str, name: str) -> None:
+        """Call it otherwise. Raises NotFound, Conflict (code CONTAINER_NAME_TAKEN)."""
+
     def inspect(self, container_id: str) -> Container:
         """Return its state now. Raises NotFound."""
 

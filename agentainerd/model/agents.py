@@ -5,16 +5,20 @@
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 
 import msgspec
 
 from agentainerd import defaults
-from agentainerd.errors import Conflict, InvalidParameter
+from agentainerd.errors import Conflict, InvalidParameter, NotFound
+from agentainerd.model.replicas import AgentState as AgentState
+from agentainerd.model.replicas import Exit as Exit
+from agentainerd.model.replicas import Replica, leading, reason_of
 from agentainerd.model.requests import ReplayPolicy
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 AGENT_ID = re.compile(r"agent-[0-9a-f]{16}")
+REPLICA = re.compile(r"(.+)-([1-9][0-9]{0,2})")
+"""How one replica is called: the agent's name or id and its number."""
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|COOKIE|CREDENTIAL", re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
@@ -26,16 +30,6 @@ _IMAGE = re.compile(
 MASK = "***"
 DENIED_SOURCES = ("/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/docker")
 DENIED_TARGETS = ("/", "/proc", "/sys", "/dev")
-
-
-class AgentState(StrEnum):
-    """What users see; the engine decides it."""
-
-    CREATED = "created"
-    RUNNING = "running"
-    STOPPED = "stopped"
-    PAUSED = "paused"
-    FAILED = "failed"
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +51,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     Units: `cpu_limit` nano-CPUs (0: no limit), `memory_limit` bytes, `*_s` seconds, `max_pending_bytes` bytes.
     `secrets` names the variables of `env_vars` that are masked in every read, beside those whose names look secret.
     `token`: what `/agent/<ref>/` asks for; empty: the agent's proxy path is public.
-    `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own.
+    `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own. `replicas`: how many containers.
     """
 
     name: str
@@ -82,52 +76,103 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ordered: bool = False
     max_pending: int = defaults.MAX_PENDING
     max_pending_bytes: int = defaults.MAX_PENDING_BYTES
+    replicas: int = 1
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
         return variable in self.secrets or SECRET_NAME.search(variable) is not None
 
 
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container ended. `code` is the engine's; `at` epoch seconds; `log` its last lines (at most 20)."""
-
-    code: int
-    oom_killed: bool = False
-    at: float = 0.0
-    error: str = ""
-    log: tuple[str, ...] = ()
-
-
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon knows of one agent; times are epoch seconds, 0: never.
 
-    `container_id` is "" before the first start and after the container was removed from outside.
-    `should_run`: a person wants it to run, so a crash is restarted where `auto_restart` is on.
-    `reason`: one clause that says why it is in this state ("exit 137, out of memory").
-    `crashes`: in a row; RESTART_RESET_S of running sets it back to 0. `restarts`: by the daemon, since deploy.
-    `next_restart_at`: while the daemon backs off before a restart.
+    `replicas`: one for each of its containers, by number; while it is scaled down, also those that are on their way out.
+    What is said of the agent as a whole is that of its leading replica (model/replicas.py).
     """
 
     id: str
     spec: AgentSpec
-    state: AgentState = AgentState.CREATED
-    reason: str = ""
-    container_id: str = ""
+    replicas: tuple[Replica, ...] = (Replica(),)
     image_id: str = ""
     port: int = defaults.AGENT_PORT
-    should_run: bool = False
-    crashes: int = 0
-    restarts: int = 0
-    next_restart_at: float = 0.0
-    last_exit: Exit | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
-    started_at: float = 0.0
 
     @property
     def name(self) -> str:
         """The unique, DNS-safe name."""
         return self.spec.name
+
+    @property
+    def state(self) -> AgentState:
+        """The state as a whole: running where one replica runs."""
+        return leading(self.replicas).state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this state."""
+        return reason_of(self.replicas)
+
+    @property
+    def container_id(self) -> str:
+        """The container of its leading replica."""
+        return leading(self.replicas).container_id
+
+    @property
+    def should_run(self) -> bool:
+        """A person wants it to run."""
+        return any(replica.should_run for replica in self.replicas)
+
+    @property
+    def is_expected(self) -> bool:
+        """One of its replicas runs, or will by itself."""
+        return any(replica.is_expected for replica in self.replicas)
+
+    @property
+    def crashes(self) -> int:
+        """In a row, of the replica that crashed most."""
+        return max(replica.crashes for replica in self.replicas)
+
+    @property
+    def restarts(self) -> int:
+        """By the daemon, of all replicas since deploy."""
+        return sum(replica.restarts for replica in self.replicas)
+
+    @property
+    def next_restart_at(self) -> float:
+        """The next restart of any replica; 0: none is waited for."""
+        return min((replica.next_restart_at for replica in self.replicas if replica.next_restart_at), default=0.0)
+
+    @property
+    def last_exit(self) -> Exit | None:
+        """The last end of any replica."""
+        ends = [replica.last_exit for replica in self.replicas if replica.last_exit]
+        return max(ends, key=lambda end: end.at) if ends else None
+
+    @property
+    def started_at(self) -> float:
+        """Since when the oldest running replica runs, else when the leading one was started."""
+        running = [replica.started_at for replica in self.replicas if replica.state is AgentState.RUNNING]
+        return min(running) if running else leading(self.replicas).started_at
+
+    def replica(self, number: int) -> Replica:
+        """Return a replica by its number.
+
+        Raises:
+            NotFound: there is none with it.
+        """
+        for replica in self.replicas:
+            if replica.number == number:
+                return replica
+        raise NotFound("replica", f"{self.name}-{number}", message=f"'{self.name}' has no replica {number}")
+
+    def changed(self, number: int = 0, **changes: object) -> "Agent":
+        """Return the agent with one replica changed, or with `number` 0 all of them; `changes` are fields by name."""
+        replicas = tuple(
+            msgspec.structs.replace(replica, **changes) if number in (0, replica.number) else replica
+            for replica in self.replicas
+        )
+        return msgspec.structs.replace(self, replicas=replicas)
 
     def require(self, verb: str, *states: AgentState) -> None:
         """Check that `verb` is allowed in this state.
@@ -175,6 +220,10 @@ def validate(spec: AgentSpec) -> AgentSpec:
         _check_text("command", part, 32768)
     _check_token(spec.token)
     _check_numbers(spec)
+    if spec.replicas > 1 and len(f"{spec.name}-{spec.replicas}") > defaults.MAX_NAME_CHARS:
+        raise InvalidParameter(
+            "replicas", f"'{spec.name}-{spec.replicas}' is longer than {defaults.MAX_NAME_CHARS} characters"
+        )
     if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
         raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
     return spec
@@ -208,7 +257,8 @@ def _check_name(name: str) -> None:
         raise InvalidParameter("name", f"is longer than {defaults.MAX_NAME_CHARS} characters")
     if not NAME.fullmatch(name):
         raise InvalidParameter("name", f"{name!r} is not a name", hint="use a-z, 0-9 and -, as in a host's name")
-    if AGENT_ID.fullmatch(name):
+    replica = REPLICA.fullmatch(name)
+    if AGENT_ID.fullmatch(name) or (replica and AGENT_ID.fullmatch(replica[1])):
         raise InvalidParameter("name", f"{name!r} has the form of an id")
 
 
@@ -218,7 +268,7 @@ def _check_env(spec: AgentSpec) -> None:
     for name, value in spec.env_vars.items():
         if not _ENV_NAME.fullmatch(name) or len(name) > 256:
             raise InvalidParameter("env_vars", f"{name!r} is not a variable's name")
-        if name in ("AGENT_ID", "AGENT_NAME", "AGENTAINER_URL"):
+        if name in ("AGENT_ID", "AGENT_NAME", "AGENT_REPLICA", "AGENTAINER_URL"):
             raise InvalidParameter("env_vars", f"{name} is set by agentainerd")
         _check_text("env_vars", value, 32768)
     for name in spec.secrets:
@@ -269,6 +319,7 @@ def _check_numbers(spec: AgentSpec) -> None:
         "replay_concurrency": (1, 64),
         "max_pending": (1, 1_000_000),
         "max_pending_bytes": (1024, 2**40),
+        "replicas": (1, defaults.MAX_REPLICAS),
     }
     for field, (low, high) in bounds.items():
         value = getattr(spec, field)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WAIT = re.compile(rb"(?:^|,)\s*wait\s*=\s*\"?([0-9]{1,6})")
 _OPEN_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
+_MARK = b"X-Agentainer-Maybe-Duplicate: 1\r\n"
 _NULL = NullJournal()
 MAX_OWN_VIAS = 5
 # Members by names of their own: Python 3.11 looks each one up in a map, in Python.
@@ -111,7 +112,10 @@ class Exchange(Delivery):
         ):
             return None
         target = route.pick()
-        return target.take(repeatable=self._record.is_repeatable) if target is not None else None
+        upstream = target.take(repeatable=self._record.is_repeatable) if target is not None else None
+        if upstream is None:
+            route.put_back()
+        return upstream
 
     def _serve(self) -> None:
         """Wait for what has to be waited for. In a greenlet."""
@@ -262,19 +266,25 @@ class Exchange(Delivery):
 
     # ---- to the agent
 
-    def _forward(self) -> None:
-        """Send it to the agent. In a greenlet: it may have to connect."""
+    def _forward(self, avoided: Target | None = None) -> None:
+        """Send it to the agent, to another replica where one refuses the connection. In a greenlet: it may have to connect.
+
+        `avoided`: has failed already; the last choice.
+        """
         plane, route, recording = self._plane, self._route, self._recording
         if plane.options.reject_without_journal and route.persistence and not plane.journal.available:
             recording.fail(Reason.INTERRUPTED, replies.JOURNAL_DOWN.message)
             self.say(replies.JOURNAL_DOWN)
             return
         recording.begin()
-        target = route.pick()
-        if target is None or not self._reach(target):
-            if target is not None:
-                plane.routes.on_suspect(route, target)
-            self._record.maybe_duplicate = self._again
+        tried: list[Target] = [] if avoided is None else [avoided]
+        target = route.pick_but(tried) or route.pick()
+        while target is not None and not self._reach(target):
+            plane.routes.on_suspect(route, target)
+            tried.append(target)
+            target = route.pick_but(tried)
+        if target is None:
+            self._record.maybe_duplicate = self._record.maybe_duplicate or self._again
             self._queue()
 
     def _reach(self, target: Target) -> bool:
@@ -292,28 +302,29 @@ class Exchange(Delivery):
         """Send head and body; False: nothing reached the agent. What is not here whole is pumped beside the answer."""
         request, record = self._request, self._record
         self._call(upstream)
+        head = record.head if not self._again or not record.maybe_duplicate else record.head + _MARK
         size = record.body_bytes
         try:
             if size < 0 and self._recording.is_untouched and request.done:
                 body = b"".join(request.pieces)
-                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (record.head, len(body), body))
+                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             elif size < 0 or record.spool:
-                self._send_pieces(upstream)
+                self._send_pieces(upstream, head)
             elif size or request.length == 0 or request.method in _OPEN_METHODS:
-                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (record.head, size, record.body))
+                upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (head, size, record.body))
             else:
-                upstream.send(record.head + b"\r\n")
+                upstream.send(head + b"\r\n")
         except OSError:
             self._hang_up()
             return False
         return True
 
-    def _send_pieces(self, upstream: Upstream) -> None:
+    def _send_pieces(self, upstream: Upstream, head: bytes) -> None:
         request, body = self._request, self._recording.body
         self._continue()
         length = body.size if body.done else request.length
         framing = b"Content-Length: %d\r\n\r\n" % length if length >= 0 else b"Transfer-Encoding: chunked\r\n\r\n"
-        upstream.send(self._record.head + framing)
+        upstream.send(head + framing)
         self._pump(upstream, itertools.chain(body.again(), body.pieces()) if body.kept else body.pieces(), length)
 
     def _may_pass(self) -> bool:
@@ -355,18 +366,24 @@ class Exchange(Delivery):
             self._break_off("the agent's answer broke off")
 
     def _after_silence(self, target: Target, stale: bool, timed_out: bool) -> None:
-        """Decide on a request that reached the agent and got no answer: once more, queued, or given up."""
+        """Decide on a request that reached the agent and got no answer: once more, queued, or given up.
+
+        One whose replica died goes to another one, marked; unless it is unsafe, because who is answered at once takes it to
+        have run once.
+        """
         try:
             if not stale and not self._survives_silence(target, timed_out):
                 return
-            record = self._record
-            kept = self._recording.is_kept
-            if self._again or record.maybe_duplicate or not kept or self._route.gate is not _OPEN:
+            record, route = self._record, self._route
+            may_go_on = route.gate is _OPEN
+            if record.maybe_duplicate:
+                may_go_on = record.is_repeatable and route.pick_but([target]) is not None
+            if self._again or not self._recording.is_kept or not may_go_on:
                 record.maybe_duplicate = True
                 self._queue()
                 return
             self._again = True
-            self._forward()
+            self._forward(target)
         except (OSError, Fault):
             self._fail("the client left before it was answered")
             raise

@@ -23,24 +23,33 @@ class Gate(StrEnum):
 
 
 class Route:
-    """One agent as the data plane sees it.
+    """One agent as the data plane sees it, or one replica of it.
 
     Attributes:
         agent_id, name: what paths may say.
-        targets: its containers that may get requests; empty unless it runs.
-        gate: see `Gate`; changed only through `open`, `hold` and `close`.
+        number: of the replica that this is the route of, 0: of the whole agent.
+        targets: its containers that run, ready or not.
+        serving: those of them that get requests: the ready ones, none unless the gate is OPEN.
+        parts: the routes of its replicas by number; empty where there is one only.
+        whole: the route of the agent, of which this one may be a part.
+        gate: see `Gate`; changed only through `open`, `hold`, `close`, `admit` and `dismiss`.
         token_digest: SHA-256 of the token that the path asks for, b"" where it is public.
     """
 
     __slots__ = (
-        "_changed", "agent_id", "gate", "hold_timeout_s", "max_pending", "max_pending_bytes", "name", "ordered",
-        "persistence", "policy", "replay_concurrency", "request_timeout_s", "targets", "token_digest",
+        "_changed", "_turn", "agent_id", "gate", "hold_timeout_s", "max_pending", "max_pending_bytes", "name", "number",
+        "ordered", "parts", "persistence", "policy", "replay_concurrency", "request_timeout_s", "serving", "targets",
+        "token_digest", "whole",
     )  # fmt: skip
 
-    def __init__(self, agent_id: str, name: str) -> None:
+    def __init__(self, agent_id: str, name: str, *, number: int = 0, whole: "Route | None" = None) -> None:
         self.agent_id = agent_id
         self.name = name
+        self.number = number
+        self.whole = whole or self
         self.targets: list[Target] = []
+        self.serving: list[Target] = []
+        self.parts: dict[int, Route] = {}
         self.gate = Gate.CLOSED
         self.persistence = True
         self.policy = ReplayPolicy.AUTO
@@ -52,6 +61,7 @@ class Route:
         self.max_pending_bytes = defaults.MAX_PENDING_BYTES
         self.token_digest = b""
         self._changed = Event()
+        self._turn = 0
 
     @property
     def in_flight(self) -> int:
@@ -65,16 +75,43 @@ class Route:
         return limit <= 0
 
     def open(self) -> None:
-        """Let requests through, the waiting ones first."""
+        """Let requests through to all targets, the waiting ones first."""
+        self.serving = list(self.targets)
         self._set(Gate.OPEN)
 
     def hold(self) -> None:
-        """Make requests wait; what is in flight goes on."""
-        self._set(Gate.HOLDING)
+        """Make requests wait; what is in flight goes on. Every target has to be admitted again."""
+        self._shut(Gate.HOLDING)
 
     def close(self) -> None:
-        """Queue requests at once; the waiting ones too."""
-        self._set(Gate.CLOSED)
+        """Queue requests at once; the waiting ones too. Every target has to be admitted again."""
+        self._shut(Gate.CLOSED)
+
+    def admit(self, target: Target) -> None:
+        """Let requests through to a target that is ready; nothing happens where it is none of this route's any more."""
+        if target not in self.targets:
+            return
+        if target not in self.serving:
+            self.serving = [*self.serving, target]
+        self._set(Gate.OPEN)
+        if part := self.parts.get(target.number):
+            part.targets = [target]
+            part.admit(target)
+
+    def dismiss(self, target: Target) -> None:
+        """Give a target no more requests; where it was the last one, they wait."""
+        if target in self.serving:
+            self.serving = [other for other in self.serving if other is not target]
+            if not self.serving:
+                self._set(Gate.HOLDING)
+        if part := self.parts.get(target.number):
+            part.dismiss(target)
+
+    def remove(self, target: Target) -> None:
+        """Forget a target that gets no requests any more."""
+        self.targets = [other for other in self.targets if other is not target]
+        if part := self.parts.get(target.number):
+            part.remove(target)
 
     def wait_open(self, timeout_s: float, *, even_closed: bool = False) -> Gate:
         """Block until the gate is OPEN, at most `timeout_s`; return what it is then.
@@ -91,10 +128,33 @@ class Route:
 
     def pick(self) -> Target | None:
         """Return the target with the fewest requests in flight, or None."""
-        targets = self.targets
+        targets = self.serving
         if len(targets) == 1:
             return targets[0]
-        return min(targets, key=lambda target: target.in_flight, default=None)
+        return self.pick_but([])
+
+    def put_back(self) -> None:
+        """What was picked last was not used: the next pick begins with it."""
+        self._turn -= 1
+
+    def pick_but(self, tried: list[Target]) -> Target | None:
+        """Return the target with the fewest requests in flight that is not in `tried`, or None. Equal ones take turns."""
+        targets = self.serving
+        best: Target | None = None
+        turn = self._turn
+        for step in range(len(targets)):
+            place = (self._turn + step) % len(targets)
+            target = targets[place]
+            if (best is None or target.in_flight < best.in_flight) and target not in tried:
+                best, turn = target, place + 1
+        self._turn = turn
+        return best
+
+    def _shut(self, gate: Gate) -> None:
+        self.serving = []
+        self._set(gate)
+        for part in self.parts.values():
+            part._shut(gate)
 
     def _set(self, gate: Gate) -> None:
         if gate is not self.gate:
@@ -106,10 +166,10 @@ class Route:
 class RouteTable:
     """All routes, by id and by name.
 
-    `on_suspect` is called (and must not block) when a connection to a route's target was refused though its gate is
-    open: its owner then probes the target and opens the gate again. `on_dead_check` blocks up to DEATH_CONFIRM_S and
-    says whether the engine knows that the target's container died. `on_control_token` (must not block) gets the client's
-    address and the agent's name when a control token was sent to an agent's path.
+    `on_suspect` is called (and must not block) when a connection to a route's target was refused though it is serving: its
+    owner then takes it out where that is called for, probes it and admits it again. `on_dead_check` blocks up to
+    DEATH_CONFIRM_S and says whether the engine knows that the target's container died. `on_control_token` (must not block)
+    gets the client's address and the agent's name when a control token was sent to an agent's path.
     """
 
     def __init__(self) -> None:
@@ -127,16 +187,35 @@ class RouteTable:
         return self._routes.get(ref)
 
     def publish(self, route: Route) -> None:
-        """Make a route reachable under its id and name. Replaces one with the same id."""
+        """Make a route reachable under its id and name, and its parts under theirs. Replaces one with the same id."""
         self._routes[route.agent_id.encode()] = route
         self._routes[route.name.encode()] = route
+        for part in route.parts.values():
+            self.publish_part(part)
+
+    def publish_part(self, part: Route) -> None:
+        """Make the route of one replica reachable as <id>-<n> and by its name."""
+        for ref in _part_refs(part):
+            self._routes[ref] = part
+
+    def withdraw_part(self, part: Route) -> None:
+        """Forget the route of one replica; whoever waits at its gate goes on."""
+        for ref in _part_refs(part):
+            self._routes.pop(ref, None)
+        part.close()
 
     def withdraw(self, route: Route) -> None:
-        """Forget a route; whoever waits at its gate goes on."""
+        """Forget a route and its parts; whoever waits at a gate goes on."""
         self._routes.pop(route.agent_id.encode(), None)
         self._routes.pop(route.name.encode(), None)
+        for part in route.parts.values():
+            self.withdraw_part(part)
         route.close()
 
     def routes(self) -> list[Route]:
-        """Return each route once."""
-        return list({route.agent_id: route for route in self._routes.values()}.values())
+        """Return the route of each agent once."""
+        return list({route.agent_id: route for route in self._routes.values() if not route.number}.values())
+
+
+def _part_refs(part: Route) -> tuple[bytes, bytes]:
+    return f"{part.agent_id}-{part.number}".encode(), part.name.encode()

@@ -18,17 +18,23 @@ class Target:
     Attributes:
         address: (host, port) where the agent listens, or the path of a Unix socket.
         container_id, started_at: which run of which container this is; a restart makes a new target.
+        number: which replica of the agent it is.
         in_flight: calls under way.
+        refusals: connections that could not be opened since one could.
         retired: set when the container of this run is known to be down.
     """
 
-    __slots__ = ("_idle", "address", "container_id", "in_flight", "retired", "started_at")
+    __slots__ = ("_idle", "address", "container_id", "in_flight", "number", "refusals", "retired", "started_at")
 
-    def __init__(self, address: tuple[str, int] | str, *, container_id: str = "", started_at: float = 0.0) -> None:
+    def __init__(
+        self, address: tuple[str, int] | str, *, container_id: str = "", started_at: float = 0.0, number: int = 1
+    ) -> None:
         self.address = address
         self.container_id = container_id
         self.started_at = started_at
+        self.number = number
         self.in_flight = 0
+        self.refusals = 0
         self.retired = Event()
         self._idle: list[Upstream] = []
 
@@ -71,7 +77,13 @@ class Target:
         Raises:
             OSError: refused, unreachable, or not within CONNECT_TIMEOUT_S.
         """
-        return Upstream(self, connect(self.address, defaults.CONNECT_TIMEOUT_S))
+        try:
+            stream = connect(self.address, defaults.CONNECT_TIMEOUT_S)
+        except OSError:
+            self.refusals += 1
+            raise
+        self.refusals = 0
+        return Upstream(self, stream)
 
     def put(self, upstream: Upstream) -> None:
         """Give a connection back after a whole exchange; it is closed where there is no room or the container is down."""

@@ -52,12 +52,27 @@ class Tunnel(Delivery):
         fields = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
         if request.length >= 0:
             fields += b"Content-Length: %d\r\n" % request.length
+        head = b"".join([self._exchange.head, fields, b"\r\n", *request.pieces])
+        tried: list[Target] = []
+        while target is not None and not self._reach(target, head):
+            self._plane.routes.on_suspect(route, target)
+            tried.append(target)
+            target = route.pick_but(tried)
+        if target is None:
+            self.say(replies.CANNOT_QUEUE)
+
+    def _reach(self, target: Target, head: bytes) -> bool:
         try:
-            self._call(target.connect(), may_switch=True)
-            self._upstream.send(b"".join([self._exchange.head, fields, b"\r\n", *request.pieces]))  # type: ignore[union-attr]
+            upstream = target.connect()
+        except OSError:
+            return False
+        self._call(upstream, may_switch=True)
+        try:
+            upstream.send(head)
         except OSError:
             self._hang_up()
-            self.say(replies.CANNOT_QUEUE)
+            return False
+        return True
 
     def _may_pass(self) -> bool:
         """An agent that did not switch has its answer passed on, and the connection ends."""

@@ -11,22 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import gevent
-import msgspec
 
 from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError
-from agentainerd.model.agents import Agent, AgentSpec, AgentState, validate
-from agentainerd.proxy.routing import Gate
+from agentainerd.model.agents import Agent, AgentSpec, validate
+from agentainerd.model.replicas import AgentState, Replica
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.fleet import Fleet
-from agentainerd.services.lifecycle import Lifecycle, start_error
+from agentainerd.services.lifecycle import Lifecycle
+from agentainerd.services.log_merge import LogMerge
 from agentainerd.services.logs import LogOptions, LogReader
+from agentainerd.services.starting import Starting
 from agentainerd.services.views import Json, agent_json
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.requests import RequestStore
 
 log = logging.getLogger(__name__)
+
+ROLL_TIMEOUT_S = 60.0  # until a replica that was restarted is ready: the next one waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,7 @@ class AgentFilter:
 
 
 class AgentService:
-    """Verbs and reads of agents. `ref` is an id or a name everywhere.
-
-    `sync(agent_id)` makes the stored state of one agent agree with the engine now.
-    """
+    """Verbs and reads of agents. `ref` is an id or a name everywhere."""
 
     def __init__(
         self,
@@ -57,9 +57,10 @@ class AgentService:
         engine: Engine,
         requests: RequestStore,
         *,
+        starting: Starting,
+        spawn: Callable[..., object],
         volumes: VolumePolicy,
         audit: AuditService,
-        sync: Callable[[str], object],
     ) -> None:
         self._fleet = fleet
         self._lifecycle = lifecycle
@@ -67,7 +68,8 @@ class AgentService:
         self._requests = requests
         self._volumes = volumes
         self._audit = audit
-        self._sync = sync
+        self._starting = starting
+        self._spawn = spawn
 
     # Verbs
 
@@ -86,6 +88,7 @@ class AgentService:
             agent = Agent(
                 id=f"agent-{secrets.token_hex(8)}",
                 spec=spec,
+                replicas=tuple(Replica(number=number) for number in range(1, spec.replicas + 1)),
                 image_id=image.id,
                 port=spec.port or (image.exposed[0] if len(image.exposed) == 1 else defaults.AGENT_PORT),
                 created_at=now,
@@ -98,9 +101,9 @@ class AgentService:
         return agent
 
     def start(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
-        """Start a created, stopped or failed agent. A running one is returned as it is.
+        """Start a created, stopped or failed agent, or those of its replicas that do not run. A running one is returned as it is.
 
-        Blocks until its container runs; with `wait_s` until it is ready, or that is sure not to be.
+        Blocks until its containers run; with `wait_s` until it is ready, or that is sure not to be.
 
         Raises:
             NotFound: no such agent, or its image is gone. Conflict: it is paused.
@@ -109,10 +112,10 @@ class AgentService:
             Unavailable: engine or Redis; the stored state is unchanged.
         """
         with self._changing(actor, "start_agent", ref) as agent:
-            if agent.state is not AgentState.RUNNING:
-                agent.require("start", AgentState.CREATED, AgentState.STOPPED, AgentState.FAILED)
-                agent = self._up(agent)
-        return self._when_ready(agent, wait_s)
+            if any(replica.state is not AgentState.RUNNING for replica in agent.replicas):
+                agent.require("start", AgentState.RUNNING, AgentState.CREATED, AgentState.STOPPED, AgentState.FAILED)
+                agent = self._starting.up(agent)
+        return self._starting.when_ready(agent, wait_s)
 
     def resume(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
         """Bring an agent back, whatever took it down: unpause, start, or make a lost container anew.
@@ -121,8 +124,8 @@ class AgentService:
         """
         with self._changing(actor, "resume_agent", ref) as agent:
             agent.require("resume", AgentState.PAUSED, AgentState.CREATED, AgentState.STOPPED, AgentState.FAILED)
-            agent = self._up(agent)
-        return self._when_ready(agent, wait_s)
+            agent = self._starting.up(agent)
+        return self._starting.when_ready(agent, wait_s)
 
     def stop(self, ref: str, actor: Actor, *, grace_s: float | None = None) -> Agent:
         """Stop an agent; one that does not run is returned as it is. Requests are queued from now on.
@@ -131,38 +134,39 @@ class AgentService:
         before it is killed. An agent that waits for its restart is stopped too.
         """
         with self._changing(actor, "stop_agent", ref) as agent:
-            if not agent.should_run and agent.state not in (AgentState.RUNNING, AgentState.PAUSED):
+            if not agent.should_run and not any(replica.is_alive for replica in agent.replicas):
                 return agent
             self._engine.ping()
             self._fleet.close(agent.id)
             before = agent
             try:
-                agent = self._fleet.save(agent, should_run=False, next_restart_at=0.0)
+                agent = self._fleet.save(agent.changed(should_run=False, next_restart_at=0.0))
                 self._lifecycle.down(agent, agent.spec.stop_grace_s if grace_s is None else grace_s)
             except AgentainerError:
                 self._fleet.reopen(agent.id)
-                self._fleet.save(agent, should_run=before.should_run, next_restart_at=before.next_restart_at)
+                self._fleet.save(before)
                 raise
-            agent = self._fleet.save(agent, state=AgentState.STOPPED, reason="", crashes=0)
+            agent = self._fleet.save(agent.changed(state=AgentState.STOPPED, reason="", crashes=0))
         log.info("agent stopped", extra={"agent_id": agent.id, "agent": agent.name})
         return agent
 
     def restart(self, ref: str, actor: Actor, *, wait_s: float | None = None) -> Agent:
         """Stop and start a running agent. Requests wait meanwhile, up to the agent's hold time, then they are queued.
 
-        Raises: as `start`; Conflict: it does not run.
+        Replicas are restarted one after the other, each when the one before is ready, so that requests go to the others.
+
+        Raises: as `start`; Conflict: it does not run. DeadlineExceeded: a replica was not ready in time, code AGENT_NOT_READY;
+            those after it were not restarted.
         """
         with self._changing(actor, "restart_agent", ref) as agent:
             agent.require("restart", AgentState.RUNNING)
             self._engine.ping()
-            self._fleet.hold(agent.id)
-            # A daemon that dies from here on finds an agent whose restart is due.
-            agent = self._fleet.save(
-                agent, state=AgentState.STOPPED, reason="restarting", should_run=True, next_restart_at=clock.now()
-            )
-            self._lifecycle.down(agent, agent.spec.stop_grace_s, will_return=True)
-            agent = self._up(agent)
-        return self._when_ready(agent, wait_s)
+            for replica in agent.replicas:
+                if replica.state is AgentState.RUNNING:
+                    agent = self._restart_one(agent, replica.number)
+                if replica is not agent.replicas[-1] and len(agent.replicas) > 1:
+                    agent = self._starting.when_ready(agent, ROLL_TIMEOUT_S, [replica.number])
+        return self._starting.when_ready(agent, wait_s)
 
     def pause(self, ref: str, actor: Actor) -> Agent:
         """Freeze a running agent; requests are queued from now on, and what is in flight may finish within its grace.
@@ -176,11 +180,16 @@ class AgentService:
             self._fleet.close(agent.id)
             try:
                 self._lifecycle.drain(agent, agent.spec.stop_grace_s)
-                self._engine.pause(agent.container_id)
+                for replica in agent.replicas:
+                    if replica.state is AgentState.RUNNING:
+                        self._engine.pause(replica.container_id)
+                        agent = agent.changed(replica.number, state=AgentState.PAUSED, reason="")
+                    elif replica.state is AgentState.STOPPED:
+                        agent = agent.changed(replica.number, should_run=False, next_restart_at=0.0)
             except AgentainerError:
                 self._fleet.reopen(agent.id)
                 raise
-            agent = self._fleet.save(agent, state=AgentState.PAUSED, reason="")
+            agent = self._fleet.save(agent)
         log.info("agent paused", extra={"agent_id": agent.id, "agent": agent.name})
         return agent
 
@@ -191,12 +200,11 @@ class AgentService:
             NotFound: no such agent. Unavailable: engine or Redis; repeat it then.
         """
         with self._changing(actor, "remove_agent", ref) as agent:
-            container = self._lifecycle.find(agent)
-            removed = self._fleet.save(agent, should_run=False, next_restart_at=0.0)
+            containers = self._lifecycle.find(agent)
+            removed = self._fleet.save(agent.changed(should_run=False, next_restart_at=0.0))
             self._fleet.withdraw(agent.id)
             try:
-                if container is not None:
-                    self._engine.remove(container.id)
+                self._lifecycle.remove(agent, containers)
                 self._fleet.store.remove(agent.id)
                 self._requests.forget_agent(agent.id)
             except AgentainerError:
@@ -227,13 +235,16 @@ class AgentService:
                 gevent.sleep(0)
         return shown
 
-    def logs(self, ref: str, options: LogOptions) -> LogReader:
-        """Return the agent's output, to be read piece by piece and closed.
+    def logs(self, ref: str, options: LogOptions) -> LogReader | LogMerge:
+        """Return the agent's output, to be read piece by piece and closed: of all its replicas, or of one.
 
         Raises:
-            NotFound: no such agent. Unavailable: the engine does not answer.
+            NotFound: no such agent, or replica. Unavailable: the engine does not answer.
         """
-        return LogReader(self._fleet, self._engine, self._fleet.find(ref), options)
+        agent = self._fleet.find(ref)
+        if options.replica or len(agent.replicas) == 1:
+            return LogReader(self._fleet, self._engine, agent, options, options.replica or agent.replicas[0].number)
+        return LogMerge(self._fleet, self._engine, agent, options, self._spawn)
 
     # Inside
 
@@ -243,35 +254,15 @@ class AgentService:
             entry.target = f"{agent.id} ({agent.name})"
             yield agent
 
-    def _up(self, agent: Agent) -> Agent:
-        """Start for a person: earlier crashes are forgotten, a failure is stored and raised."""
-        try:
-            return self._lifecycle.up(msgspec.structs.replace(agent, crashes=0))
-        except AgentainerError as error:
-            if error.code == "AGENT_START_FAILED":
-                self._lifecycle.failed(self._fleet.find(agent.id), error)
-            raise
-
-    def _when_ready(self, agent: Agent, wait_s: float | None) -> Agent:
-        """Block until the agent is ready, at most `wait_s` seconds; None: do not wait."""
-        if wait_s is None:
-            return agent
-        probe = self._fleet.probe_of(agent.id)
-        started_at = probe.target.started_at if probe else agent.started_at
-        if probe:
-            probe.ended.wait(wait_s)
-        route = self._fleet.route(agent.id)
-        if route is not None and route.gate is Gate.OPEN:
-            return self._fleet.find(agent.id)
-        self._sync(agent.id)
-        agent = self._fleet.find(agent.id)
-        raise start_error(agent, started_at=started_at, waited_s=wait_s, exposed=self._exposed(agent))
-
-    def _exposed(self, agent: Agent) -> tuple[int, ...]:
-        try:
-            return self._engine.image(agent.image_id or agent.spec.image).exposed
-        except AgentainerError:
-            return ()
+    def _restart_one(self, agent: Agent, number: int) -> Agent:
+        self._fleet.dismiss(agent.id, number)
+        # A daemon that dies from here on finds a replica whose restart is due.
+        agent = agent.changed(
+            number, state=AgentState.STOPPED, reason="restarting", should_run=True, next_restart_at=clock.now()
+        )
+        agent = self._fleet.save(agent)
+        self._lifecycle.down(agent, agent.spec.stop_grace_s, number)
+        return self._starting.up(agent, [number])
 
 
 def _position(agent: Agent) -> str:

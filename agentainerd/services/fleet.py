@@ -15,8 +15,9 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from agentainerd.errors import NotFound
-from agentainerd.model.agents import AGENT_ID, NAME, Agent, AgentState
+from agentainerd.model.agents import AGENT_ID, NAME, Agent
 from agentainerd.model.containers import Container
+from agentainerd.model.requests import ReplayPolicy
 from agentainerd.proxy.routing import Gate, Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.readiness import Probe, Readiness
@@ -47,6 +48,11 @@ class Fleet:
                 return self.store.find(ref)
             except NotFound:
                 pass
+        route = self.routes.find(ref.encode())
+        if route is not None and route.number:
+            whole = route.whole.name
+            message = f"'{ref}' is replica {route.number} of '{whole}': name the agent"
+            raise NotFound("agent", ref, message=message, hint=f"agentainerctl inspect {whole}")
         near = get_close_matches(ref, [route.name for route in self.routes.routes()], n=1)
         hint = f"did you mean '{near[0]}'? see: agentainerctl list" if near else "agentainerctl list"
         raise NotFound("agent", ref, hint=hint)
@@ -88,21 +94,27 @@ class Fleet:
 
     def publish(self, agent: Agent, gate: Gate = Gate.CLOSED) -> Route:
         """Make an agent reachable, with what its spec says; `gate` is HOLDING where it is expected to run."""
-        spec = agent.spec
-        route = Route(agent.id, agent.name)
-        route.persistence = spec.persistence and self._persistence
-        route.policy = spec.replay_policy
-        route.ordered = spec.ordered
-        route.replay_concurrency = 1 if spec.ordered else spec.replay_concurrency
-        route.hold_timeout_s = spec.hold_timeout_s
-        route.request_timeout_s = spec.request_timeout_s
-        route.max_pending = spec.max_pending
-        route.max_pending_bytes = spec.max_pending_bytes
-        route.token_digest = hashlib.sha256(spec.token.encode()).digest() if spec.token else b""
+        route = self._configured(Route(agent.id, agent.name), agent)
         if gate is Gate.HOLDING:
             route.hold()
         self.routes.publish(route)
+        self.reshape(agent)
         return route
+
+    def reshape(self, agent: Agent) -> None:
+        """Make each replica reachable by a name of its own where there are several; those that are not any more are not.
+
+        Such a path means this container and no other: nothing that comes over it is queued.
+        """
+        route = self.route(agent.id)
+        if route is None:
+            return
+        wanted = range(1, agent.spec.replicas + 1) if agent.spec.replicas > 1 else ()
+        for number in [number for number in route.parts if number not in wanted]:
+            self.routes.withdraw_part(route.parts.pop(number))
+        for number in wanted:
+            if number not in route.parts:
+                self._add_part(route, agent, number)
 
     def withdraw(self, agent_id: str) -> None:
         """Forget an agent; what waits at its gate is not queued any more."""
@@ -123,45 +135,78 @@ class Fleet:
         if route := self.route(agent_id):
             route.hold()
 
+    def expect(self, agent_id: str) -> None:
+        """A replica is about to start: requests wait for it where none gets through."""
+        route = self.route(agent_id)
+        if route and not route.serving:
+            route.hold()
+
+    def settle(self, agent: Agent) -> None:
+        """Where no request gets through, let them wait if a replica is expected, else queue them; refuse them at a replica's own
+        path.
+        """
+        route = self.route(agent.id)
+        if route is None:
+            return
+        if not route.serving and agent.is_expected:
+            route.hold()
+        elif not route.serving:
+            self.close(agent.id)
+        for replica in agent.replicas:
+            part = route.parts.get(replica.number)
+            if part and not part.serving and not replica.is_expected:
+                part.close()
+
     def close(self, agent_id: str) -> None:
         """Queue requests from now on."""
         self._readiness.cancel(agent_id)
         if route := self.route(agent_id):
             route.close()
 
-    def attach(self, agent: Agent, container: Container) -> Probe | None:
-        """Point the agent's route at a running container and let a probe open the gate. Targets of other runs are retired."""
+    def attach(self, agent: Agent, number: int, container: Container) -> Probe | None:
+        """Point the agent's route at a running container and let a probe admit it. The replica's earlier run is retired."""
         route = self.route(agent.id)
         if route is None:
             return None
         target = self.target_of(agent.id, container)
-        if target is None or target.address != (container.address, agent.port):
-            self._drop_targets(route)
-            target = Target((container.address, agent.port), container_id=container.id, started_at=container.started_at)
-            route.targets = [target]
-        elif route.gate is Gate.OPEN:
+        address = (container.address, agent.port)
+        if target is None or target.address != address:
+            self._drop_targets(route, number)
+            target = Target(address, container_id=container.id, started_at=container.started_at, number=number)
+            route.targets = [*route.targets, target]
+        elif target in route.serving:
             return None
         return self._readiness.watch(route, target)
 
     def reopen(self, agent_id: str) -> None:
-        """Something that had closed the gate came to nothing: open it again where the agent is ready."""
+        """Something that had closed the gate came to nothing: open it again for those that are ready."""
         route = self.route(agent_id)
         for target in route.targets if route else ():
             if route and not target.is_retired:
                 self._readiness.watch(route, target)
 
-    def probe_of(self, agent_id: str) -> Probe | None:
-        """Return the wait for readiness that is under way, or None."""
-        return self._readiness.probe_of(agent_id)
+    def dismiss(self, agent_id: str, number: int) -> None:
+        """Give one replica no more requests; those that come wait where it was the last one. What is in flight goes on."""
+        route = self.route(agent_id)
+        for target in route.targets if route else ():
+            if route and target.number == number:
+                self._readiness.cancel_one(target)
+                route.dismiss(target)
 
-    def detach(self, agent_id: str, *, will_return: bool = False) -> None:
-        """No container runs any more: its targets are retired. `will_return`: requests wait for the next run."""
-        if will_return:
-            self.hold(agent_id)
-        else:
-            self.close(agent_id)
-        if route := self.route(agent_id):
-            self._drop_targets(route)
+    def probes_of(self, agent_id: str) -> list[Probe]:
+        """Return the waits for readiness that are under way."""
+        return self._readiness.probes_of(agent_id)
+
+    def detach(self, agent: Agent, *numbers: int) -> None:
+        """Containers of replicas run no more, or without `numbers` none does: their targets are retired.
+
+        `agent` says what comes next: requests wait where one of its replicas is expected, else they are queued.
+        """
+        route = self.route(agent.id)
+        if route is None:
+            return
+        self._drop_targets(route, *numbers)
+        self.settle(agent)
 
     def target_of(self, agent_id: str, container: Container) -> Target | None:
         """Return the live target of exactly this run of the container."""
@@ -176,20 +221,19 @@ class Fleet:
         """The engine says that a container died at `at` (epoch seconds): its run, not a later one, is over at once."""
         route = self.route(agent_id)
         for target in route.targets if route else ():
-            if target.container_id == container_id and target.started_at <= at and not target.is_retired:
-                if route and route.gate is Gate.OPEN:
-                    self.hold(agent_id)
+            if route and target.container_id == container_id and target.started_at <= at and not target.is_retired:
+                route.dismiss(target)
                 target.retire()
 
     # Saving
 
-    def save(self, agent: Agent, **changes: object) -> Agent:
-        """Store the agent with `changes` (fields by name) and return it; blocks until Redis has it on disk.
+    def save(self, agent: Agent) -> Agent:
+        """Store the agent and return it; blocks until Redis has it on disk.
 
         Raises:
             Unavailable: Redis does not answer; the next reconcile makes store and engine agree.
         """
-        agent = msgspec.structs.replace(agent, **changes, updated_at=time.time())
+        agent = msgspec.structs.replace(agent, updated_at=time.time())
         self.store.put(agent)
         self._notify(agent.id)
         return agent
@@ -203,8 +247,7 @@ class Fleet:
         agents = self.store.all()
         for agent in agents:
             if self.route(agent.id) is None:
-                expected = agent.should_run and agent.state in (AgentState.RUNNING, AgentState.STOPPED)
-                self.publish(agent, Gate.HOLDING if expected else Gate.CLOSED)
+                self.publish(agent, Gate.HOLDING if agent.is_expected else Gate.CLOSED)
         return agents
 
     def _notify(self, agent_id: str) -> None:
@@ -214,8 +257,33 @@ class Fleet:
     def _lock(self, agent_id: str) -> RLock:
         return self._locks.setdefault(agent_id, RLock())
 
-    @staticmethod
-    def _drop_targets(route: Route) -> None:
-        targets, route.targets = route.targets, []
-        for target in targets:
-            target.retire()
+    def _configured(self, route: Route, agent: Agent) -> Route:
+        spec = agent.spec
+        route.persistence = spec.persistence and self._persistence
+        route.policy = ReplayPolicy.NEVER if route.number else spec.replay_policy
+        route.ordered = spec.ordered
+        route.replay_concurrency = 1 if spec.ordered else spec.replay_concurrency
+        route.hold_timeout_s = spec.hold_timeout_s
+        route.request_timeout_s = spec.request_timeout_s
+        route.max_pending = spec.max_pending
+        route.max_pending_bytes = spec.max_pending_bytes
+        route.token_digest = hashlib.sha256(spec.token.encode()).digest() if spec.token else b""
+        return route
+
+    def _add_part(self, route: Route, agent: Agent, number: int) -> None:
+        part = self._configured(Route(agent.id, f"{agent.name}-{number}", number=number, whole=route), agent)
+        route.parts[number] = part
+        part.targets = [target for target in route.targets if target.number == number]
+        if any(target in route.serving for target in part.targets):
+            part.open()
+        elif route.gate is not Gate.CLOSED:
+            part.hold()
+        self.routes.publish_part(part)
+
+    def _drop_targets(self, route: Route, *numbers: int) -> None:
+        for target in route.targets:
+            if not numbers or target.number in numbers:
+                self._readiness.cancel_one(target)
+                route.dismiss(target)
+                route.remove(target)
+                target.retire()

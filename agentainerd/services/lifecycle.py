@@ -1,121 +1,131 @@
-"""Bringing the container of one agent up and down, and what its end means. The verbs of people and the reconcile of
+"""Bringing the containers of one agent up and down, and what the end of one means. The verbs of people and the reconcile of
 state_sync.py are both made of these steps; every caller holds the agent's lock.
 
 The order of writes: the intention (`should_run`) is stored before the engine is asked, the result after. A daemon that dies
-in between finds at its next start an intention and a container, and goes on from there.
+in between finds at its next start an intention and a container, and goes on from there. Replicas are started and stopped
+side by side.
 """
 
-import contextlib
 import logging
 import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import gevent
+import msgspec
+from gevent.lock import BoundedSemaphore
 
 from agentainerd import clock, defaults
-from agentainerd.engine.engine import Engine
-from agentainerd.errors import AgentainerError, Conflict, DeadlineExceeded, Failed, NotFound
-from agentainerd.model.agents import Agent, AgentState, Exit
-from agentainerd.model.containers import Container, ContainerSpec, ContainerState
+from agentainerd.errors import AgentainerError, Unavailable
+from agentainerd.model.agents import Agent
+from agentainerd.model.containers import Container, ContainerState
+from agentainerd.model.replicas import AgentState, Exit
+from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
-from agentainerd.services.volumes import VolumePolicy
 
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
-MAX_LOG_LINE_CHARS = 1000
+MAX_AT_ONCE = 8  # replicas that are started or stopped side by side
+
+Spawn = Callable[..., gevent.Greenlet]
+T = TypeVar("T")
 
 
-def container_name(agent_id: str) -> str:
-    """Return the name of an agent's container."""
-    return f"agentainer-{agent_id}"
+@dataclass(slots=True)
+class _Start:
+    """How the start of one replica went: `container` as it was then, or the error."""
+
+    number: int
+    container_id: str
+    container: Container | None = None
+    error: AgentainerError | None = None
 
 
 class Lifecycle:
-    """`up`, `down` and `over`. `url` is where agents find the daemon."""
+    """`up`, `down` and `over`; see the module."""
 
-    def __init__(self, fleet: Fleet, engine: Engine, volumes: VolumePolicy, url: str) -> None:
+    def __init__(self, fleet: Fleet, containers: Containers, spawn: Spawn) -> None:
         self._fleet = fleet
-        self._engine = engine
-        self._volumes = volumes
-        self._url = url
+        self._containers = containers
+        self._spawn = spawn
+        self._places = BoundedSemaphore(MAX_AT_ONCE)
 
-    def up(self, agent: Agent) -> Agent:
-        """Make the container if there is none, start it, and let a probe open the gate. Requests wait meanwhile.
+    def up(self, agent: Agent, numbers: Collection[int] = ()) -> Agent:
+        """Start replicas (default: all that do not run), made anew where they have no container, and let probes admit them.
 
-        A program that exits at once is no error: the agent that is returned is then stopped or failed.
+        Requests wait meanwhile. A program that exits at once is no error: its replica is then stopped or failed. Neither is a
+        replica that could not be started beside others that were: it is failed, and says why.
 
         Raises:
-            Failed: the engine could not start it. NotFound: the image is gone. InvalidParameter: a volume is.
-            Conflict: its container's name is taken by a stranger.
-            Unavailable: engine or Redis; the stored state is what it was, the gate is closed.
+            Failed: the engine could not start any. NotFound: the image is gone. InvalidParameter: a volume is.
+            Conflict: a container's name is taken by a stranger.
+            Unavailable: engine or Redis; the stored state of what was not started is what it was.
         """
-        self._fleet.hold(agent.id)
+        wanted = [
+            replica.number
+            for replica in agent.replicas
+            if (replica.number in numbers if numbers else replica.state is not AgentState.RUNNING)
+        ]
+        self._fleet.expect(agent.id)
         try:
-            agent, container = self._start(agent)
+            found = self._containers.find(agent)
         except AgentainerError:
-            self._fleet.detach(agent.id)
+            self._fleet.settle(agent)
             raise
-        is_running = container.state is ContainerState.RUNNING
-        if is_running:
-            self._fleet.attach(agent, container)
-        agent = self._fleet.save(
-            agent,
-            state=AgentState.RUNNING,
-            reason="",
-            should_run=True,
-            next_restart_at=0.0,
-            started_at=container.started_at,
-        )
-        log.info("agent started", extra={"agent_id": agent.id, "agent": agent.name})
-        return agent if is_running else self.over(agent, container)
+        starts = self._each(wanted, lambda number: self._start(agent, number, found.get(number)))
+        return self._started(agent, starts)
 
-    def down(self, agent: Agent, grace_s: float, *, will_return: bool = False) -> None:
-        """Let what is in flight finish, up to `grace_s`, then stop the container (SIGTERM, and SIGKILL after `grace_s`).
+    def down(self, agent: Agent, grace_s: float, number: int = 0) -> None:
+        """Let what is in flight finish, up to `grace_s`, then stop a replica, or with `number` 0 all (SIGTERM, and SIGKILL
+        after `grace_s`). `agent` says what comes next (Fleet.detach).
 
-        The gate is not open when this is called, or a stream of requests would never end.
+        No request gets through to them when this is called, or a stream of requests would never end.
         """
-        if agent.state is not AgentState.PAUSED:
-            self.drain(agent, grace_s)
-        if agent.container_id:
-            with contextlib.suppress(NotFound):
-                self._engine.stop(agent.container_id, grace_s=grace_s)
-        self._fleet.detach(agent.id, will_return=will_return)
+        replicas = [replica for replica in agent.replicas if number in (0, replica.number)]
+        if any(replica.state is not AgentState.PAUSED for replica in replicas):
+            self.drain(agent, grace_s, number)
+        alive = {replica.number: replica.container_id for replica in replicas if replica.container_id}
+        self._each(list(alive), lambda each: self._containers.stop(alive[each], grace_s))
+        self._fleet.detach(agent, *(replica.number for replica in replicas))
 
-    def drain(self, agent: Agent, grace_s: float) -> int:
-        """Wait until nothing is in flight at the agent, at most `grace_s`; return how much still is."""
+    def drain(self, agent: Agent, grace_s: float, number: int = 0) -> None:
+        """Wait until nothing is in flight at a replica, or with `number` 0 at any; at most `grace_s`."""
         route = self._fleet.route(agent.id)
         end = time.monotonic() + grace_s
-        while route and route.in_flight and time.monotonic() < end:
+        while route and time.monotonic() < end:
+            if not any(target.in_flight for target in route.targets if number in (0, target.number)):
+                return
             gevent.sleep(DRAIN_POLL_S)
-        return route.in_flight if route else 0
 
-    def over(self, agent: Agent, container: Container) -> Agent:
-        """Its container ended, and nobody asked for that: record how, and decide what comes next."""
+    def over(self, agent: Agent, number: int, container: Container) -> Agent:
+        """A replica's container ended, and nobody asked for that: record how, and decide what comes next."""
         return self.crashed(
             agent,
+            number,
             Exit(
                 code=container.exit_code,
                 oom_killed=container.oom_killed,
                 at=container.finished_at or time.time(),
                 error=container.error,
-                log=self.last_lines(container.id),
+                log=self._containers.last_lines(container.id),
             ),
             ran_s=max(0.0, container.finished_at - container.started_at),
         )
 
-    def crashed(self, agent: Agent, end: Exit, *, ran_s: float = 0.0) -> Agent:
+    def crashed(self, agent: Agent, number: int, end: Exit, *, ran_s: float = 0.0) -> Agent:
         """Store an end that nobody asked for: `stopped`, with a time for the restart if there will be one, or `failed`."""
-        crashes = 1 if ran_s >= defaults.RESTART_RESET_S else agent.crashes + 1
-        restarts = agent.should_run and agent.spec.auto_restart
+        replica = agent.replica(number)
+        crashes = 1 if ran_s >= defaults.RESTART_RESET_S else replica.crashes + 1
+        restarts = replica.should_run and agent.spec.auto_restart
         gives_up = restarts and crashes >= defaults.CRASH_LOOP_LIMIT
         will_return = restarts and not gives_up
         reason = exit_reason(end)
         if gives_up:
             reason = f"crash loop: {crashes} crashes in a row, the last one with {reason}"
-        self._fleet.detach(agent.id, will_return=will_return)
-        log.warning("agent ended: %s", reason, extra={"agent_id": agent.id, "agent": agent.name})
-        return self._fleet.save(
-            agent,
+        agent = agent.changed(
+            number,
             state=AgentState.FAILED if gives_up else AgentState.STOPPED,
             reason=reason,
             last_exit=end,
@@ -123,100 +133,111 @@ class Lifecycle:
             should_run=will_return,
             next_restart_at=clock.now() + restart_delay_s(crashes) if will_return else 0.0,
         )
+        self._fleet.detach(agent, number)
+        log.warning("agent ended: %s", reason, extra=_fields(agent, number))
+        return self._fleet.save(agent)
 
-    def failed(self, agent: Agent, error: AgentainerError) -> Agent:
-        """Store that a person's start failed."""
-        code = error.details.get("exit_code")
-        end = Exit(code=code if isinstance(code, int) else 0, at=time.time(), error=error.message)
-        self._fleet.detach(agent.id)
-        return self._fleet.save(
-            agent,
-            state=AgentState.FAILED,
-            reason=error.message,
-            last_exit=end,
-            should_run=False,
-            next_restart_at=0.0,
-        )
+    def failed(self, agent: Agent, error: AgentainerError, numbers: Collection[int] = ()) -> Agent:
+        """Store that a person's start failed, of replicas (default: all that do not run)."""
+        for replica in agent.replicas:
+            if replica.number in numbers if numbers else not replica.is_alive:
+                agent = agent.changed(replica.number, **_failure(error))
+                self._fleet.detach(agent, replica.number)
+        return self._fleet.save(agent)
 
-    def last_lines(self, container_id: str) -> tuple[str, ...]:
-        """Return the last lines of a container's output; none where the engine does not tell them."""
-        try:
-            stream = self._engine.logs(container_id, tail=defaults.CRASH_LOG_LINES)
-        except AgentainerError:
-            return ()
-        data = bytearray()
-        try:
-            for piece in stream:
-                data += piece.data
-        except AgentainerError:
-            log.debug("the log of a container broke off", extra={"container_id": container_id})
-        finally:
-            stream.close()
-        lines = data.decode("utf-8", "replace").splitlines()[-defaults.CRASH_LOG_LINES :]
-        return tuple(line[:MAX_LOG_LINE_CHARS] for line in lines)
+    def shrink(self, agent: Agent) -> Agent:
+        """Take the replicas away that its spec has no more: no new request, what is in flight finishes, then stop and remove.
 
-    def find(self, agent: Agent) -> Container | None:
-        """Return the agent's container as the engine sees it now; None where there is none.
-
-        One that the record does not know (the daemon died before it could write it down) is found by label and name.
+        Raises:
+            Unavailable: engine or Redis; those that are left are taken away by the next reconcile.
         """
-        if agent.container_id:
-            with contextlib.suppress(NotFound):
-                return self._engine.inspect(agent.container_id)
-        for container in self._engine.containers():
-            if container.agent_id == agent.id and container.name == container_name(agent.id):
-                with contextlib.suppress(NotFound):
-                    return self._engine.inspect(container.id)
-        return None
+        leaving = [replica.number for replica in agent.replicas if replica.number > agent.spec.replicas]
+        for number in leaving:
+            self._fleet.dismiss(agent.id, number)
+        found = self._containers.find(agent)
+        self._each(leaving, lambda number: self._leave(agent, number, found.get(number)))
+        agent = msgspec.structs.replace(
+            agent, replicas=tuple(replica for replica in agent.replicas if replica.number not in leaving)
+        )
+        self._fleet.detach(agent, *leaving)
+        self.rename(agent)
+        return self._fleet.save(agent)
 
-    def _start(self, agent: Agent) -> tuple[Agent, Container]:
-        container = self.find(agent)
-        if container is None or container.state is ContainerState.GONE:
-            agent = self._fleet.save(agent, container_id=self._create(agent))
-        elif container.id != agent.container_id:
-            agent = self._fleet.save(agent, container_id=container.id)
-        if container is not None and container.state is ContainerState.PAUSED:
-            self._engine.unpause(container.id)
-        return agent, self._engine.start(agent.container_id)
+    def find(self, agent: Agent) -> dict[int, Container]:
+        """Return the containers of the agent's replicas (Containers.find)."""
+        return self._containers.find(agent)
 
-    def _create(self, agent: Agent) -> str:
-        spec = agent.spec
+    def remove(self, agent: Agent, containers: Mapping[int, Container]) -> None:
+        """Remove the containers of an agent by force."""
+        self._each(list(containers), lambda number: self._containers.remove(containers[number].id))
+
+    def rename(self, agent: Agent) -> None:
+        """Call the containers as the agent's number of replicas wants it."""
+        for replica in agent.replicas:
+            if replica.container_id:
+                self._containers.rename(agent, replica.number, replica.container_id)
+
+    def _leave(self, agent: Agent, number: int, container: Container | None) -> None:
+        self.drain(agent, agent.spec.stop_grace_s, number)
+        if container is not None:
+            self._containers.stop(container.id, agent.spec.stop_grace_s)
+            self._containers.remove(container.id)
+
+    def _start(self, agent: Agent, number: int, container: Container | None) -> _Start:
+        start = _Start(number, container.id if container is not None else "")
         try:
-            return self._engine.create(
-                ContainerSpec(
-                    name=container_name(agent.id),
-                    hostname=agent.id,
-                    image=self._image(agent),
-                    aliases=(agent.id, agent.name),
-                    labels={**spec.labels, "agentainer.id": agent.id, "agentainer.name": agent.name},
-                    env={
-                        **spec.env_vars,
-                        "AGENT_ID": agent.id,
-                        "AGENT_NAME": agent.name,
-                        "AGENTAINER_URL": self._url,
-                    },
-                    command=spec.command,
-                    volumes=self._volumes.resolve(spec.volumes),
-                    cpu_limit=spec.cpu_limit,
-                    memory_limit=spec.memory_limit,
-                    egress=spec.network_egress,
-                )
-            )
-        except Conflict as error:
-            raise Conflict(
-                f"there is a container '{container_name(agent.id)}' that is not this agent's",
-                code=error.code,
-                hint=f"docker rm -f {container_name(agent.id)}",
-            ) from error
+            start.container_id = self._containers.ready_to_start(agent, number, container)
+            start.container = self._containers.start(start.container_id)
+        except AgentainerError as error:
+            start.error = error
+        return start
 
-    def _image(self, agent: Agent) -> str:
-        """Return what to run: the image of the deploy, by its name where that still means it."""
-        if not agent.image_id:
-            return agent.spec.image
-        with contextlib.suppress(NotFound):
-            if self._engine.image(agent.spec.image).id == agent.image_id:
-                return agent.spec.image
-        return agent.image_id
+    def _started(self, agent: Agent, starts: Sequence[_Start]) -> Agent:
+        """Store what came of starts, and let requests through to those that run."""
+        errors = [start.error for start in starts if start.error is not None]
+        worst = next((error for error in errors if isinstance(error, Unavailable)), None)
+        is_lost = len(errors) == len(starts)
+        for start in starts:
+            agent = agent.changed(start.number, container_id=start.container_id)
+            if start.container is not None:
+                agent = agent.changed(start.number, **_success(start.container))
+            elif not is_lost and not isinstance(start.error, Unavailable):
+                agent = agent.changed(start.number, **_failure(start.error))
+        for start in starts:
+            if start.container is not None and start.container.state is ContainerState.RUNNING:
+                self._fleet.attach(agent, start.number, start.container)
+        self._fleet.settle(agent)
+        agent = self._fleet.save(agent)
+        if errors and (is_lost or worst):
+            raise worst or errors[0]
+        for start in starts:
+            if start.container is not None and start.container.state is not ContainerState.RUNNING:
+                agent = self.over(agent, start.number, start.container)
+            elif start.container is not None:
+                log.info("agent started", extra=_fields(agent, start.number))
+        return agent
+
+    def _each(self, numbers: Sequence[int], function: Callable[[int], T]) -> list[T]:
+        """Do something for several replicas side by side; the first error is raised when all have ended."""
+        if len(numbers) == 1:
+            return [function(numbers[0])]
+        tasks = [self._spawn(f"replica {number}", self._guarded, function, number) for number in numbers]
+        gevent.joinall(tasks)
+        values: list[T] = []
+        for task in tasks:
+            if isinstance(task.value, AgentainerError):
+                raise task.value
+            if not isinstance(task.value, tuple):
+                raise Unavailable("agentainerd stops")
+            values.append(task.value[0])
+        return values
+
+    def _guarded(self, function: Callable[[int], T], number: int) -> tuple[T] | AgentainerError:
+        with self._places:
+            try:
+                return (function(number),)
+            except AgentainerError as error:
+                return error
 
 
 def restart_delay_s(crashes: int) -> float:
@@ -236,35 +257,30 @@ def exit_reason(end: Exit) -> str:
     return f"exit {end.code}, {known[end.code]}" if end.code in known else f"exit {end.code}"
 
 
-def start_error(agent: Agent, *, started_at: float, waited_s: float, exposed: tuple[int, ...] = ()) -> AgentainerError:
-    """Return why an agent is not ready `waited_s` after its run of `started_at` began, with the evidence.
-
-    `exposed`: the ports that its image names, for the case that it listens elsewhere.
-    """
-    end = agent.last_exit
-    if end is not None and end.at >= started_at:
-        return Failed(
-            f"agent '{agent.name}' {_how_it_ended(agent, end, end.at - started_at)}",
-            code="AGENT_EXITED",
-            hint=f"fix it and: agentainerctl start {agent.name}   (full log: agentainerctl logs {agent.name})",
-            details={"exit_code": end.code, "oom_killed": end.oom_killed, "log": list(end.log)},
-        )
-    if agent.state is not AgentState.RUNNING:
-        return Conflict(
-            f"agent '{agent.name}' is {agent.state}: somebody changed it meanwhile", code=f"AGENT_{agent.state.upper()}"
-        )
-    also = f" (EXPOSE says {', '.join(map(str, exposed))})" if exposed and agent.port not in exposed else ""
-    return DeadlineExceeded(
-        f"'{agent.name}' is running but nothing answers on port {agent.port} after {waited_s:g} s{also}",
-        code="AGENT_NOT_READY",
-        hint=f"agentainerctl logs {agent.name}",
-        details={"port": agent.port, "exposed": list(exposed)},
-    )
+def _success(container: Container) -> dict[str, object]:
+    return {
+        "state": AgentState.RUNNING,
+        "reason": "",
+        "should_run": True,
+        "next_restart_at": 0.0,
+        "started_at": container.started_at,
+    }
 
 
-def _how_it_ended(agent: Agent, end: Exit, ran_s: float) -> str:
-    if end.oom_killed:
-        limit = f"{agent.spec.memory_limit / 2**20:g} MiB"
-        return f"was killed: out of memory (limit {limit}), {ran_s:.1f} s after start"
-    what = {126: ": its command cannot be executed", 127: ": its command was not found"}.get(end.code, "")
-    return f"exited {ran_s:.1f} s after start (exit {end.code}){what}"
+def _failure(error: AgentainerError | None) -> dict[str, object]:
+    message = error.message if error else ""
+    code = error.details.get("exit_code") if error else 0
+    end = Exit(code=code if isinstance(code, int) else 0, at=time.time(), error=message)
+    return {
+        "state": AgentState.FAILED,
+        "reason": message,
+        "last_exit": end,
+        "should_run": False,
+        "next_restart_at": 0.0,
+    }
+
+
+def _fields(agent: Agent, number: int) -> dict[str, object]:
+    """Return the fields of a line in the log."""
+    fields: dict[str, object] = {"agent_id": agent.id, "agent": agent.name}
+    return fields if agent.spec.replicas == 1 else {**fields, "replica": number}

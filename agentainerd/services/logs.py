@@ -17,18 +17,22 @@ from agentainerd.model.containers import Container, ContainerState, LogPiece
 from agentainerd.services.fleet import Fleet
 
 PAUSE_S = 1.0
-_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
+STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What to read. `tail`: the last lines only; `since`: epoch seconds; `stream`: "stdout", "stderr" or "" for both."""
+    """What to read. `tail`: the last lines only; `since`: epoch seconds; `stream`: "stdout", "stderr" or "" for both.
+
+    `replica`: of which one; 0: of all.
+    """
 
     follow: bool = False
     tail: int | None = None
     since: float = 0.0
     timestamps: bool = False
     stream: str = ""
+    replica: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +43,24 @@ class Notice:
 
 
 class LogReader:
-    """An agent's output, piece by piece. Whoever got it iterates over it once and calls `close`.
+    """A replica's output, piece by piece. Whoever got it iterates over it once and calls `close`.
 
     Raises:
         Unavailable: the engine does not answer, at once; later on, a follow waits for it.
     """
 
-    def __init__(self, fleet: Fleet, engine: Engine, agent: Agent, options: LogOptions) -> None:
+    def __init__(self, fleet: Fleet, engine: Engine, agent: Agent, options: LogOptions, number: int = 1) -> None:
         self._fleet = fleet
         self._engine = engine
         self._agent = agent
+        self._number = number
         self._options = options
         self._position = _Position(options)
         self._is_closed = False
         self._run: tuple[str, float] = ("", 0.0)
         self._stream: Stream[LogPiece] | None = None
-        if agent.container_id:
-            self._open(agent.container_id, tail=options.tail, since=options.since)
+        if container_id := agent.replica(number).container_id:
+            self._open(container_id, tail=options.tail, since=options.since)
 
     def __iter__(self) -> Iterator[LogPiece | Notice]:
         """Return the pieces as they come.
@@ -119,10 +124,10 @@ class LogReader:
         """Block until there can be more to read, and open it; None: there never will be."""
         while not self._is_closed:
             try:
-                agent = self._fleet.store.get(self._agent.id)
-                container = self._engine.inspect(agent.container_id) if agent.container_id else None
+                replica = self._fleet.store.get(self._agent.id).replica(self._number)
+                container = self._engine.inspect(replica.container_id) if replica.container_id else None
             except NotFound as error:
-                if error.noun == "agent":
+                if error.noun in ("agent", "replica"):
                     return None
                 container = None
             except Unavailable:
@@ -160,7 +165,7 @@ class _Position:
         """Return what of a piece is new."""
         kept = []
         for line in data.splitlines(keepends=True):
-            match = _STAMP.match(line)
+            match = STAMP.match(line)
             if not match:
                 kept.append(line)
                 continue

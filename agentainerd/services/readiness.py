@@ -1,7 +1,7 @@
 """When an agent is ready, and whether one died: the two questions that only its container can answer.
 
-Ready means that a TCP connection to its port is accepted; nothing is sent on it. A probe opens the agent's gate, and
-nobody else does.
+Ready means that a TCP connection to its port is accepted; nothing is sent on it. A probe lets requests through to the
+replica that it watched, and nobody else does.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from agentainerd import defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, NotFound
 from agentainerd.model.containers import ContainerState
-from agentainerd.proxy.routing import Gate, Route
+from agentainerd.proxy.routing import Route
 from agentainerd.proxy.target import Target
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ Spawn = Callable[..., object]
 
 
 class Probe:
-    """The wait until one run of an agent is ready. `ended` is set once; then `is_ready` is true or false for good."""
+    """The wait until one run of a replica is ready. `ended` is set once; then `is_ready` is true or false for good."""
 
     __slots__ = ("ended", "is_cancelled", "is_ready", "route", "target")
 
@@ -37,43 +37,58 @@ class Probe:
 
 
 class Readiness:
-    """Probes agents whose gate is HOLDING and opens it when they are ready; at most one probe an agent.
+    """Probes targets that get no requests yet and admits them when they are ready; at most one probe a target.
 
-    `on_ready` gets the agent's id right after its gate opened, and must not block.
+    `on_ready` gets the agent's id right after a target was admitted, and must not block.
     """
 
     def __init__(self, spawn: Spawn, on_ready: Callable[[str], None] = lambda agent_id: None) -> None:
         self.on_ready = on_ready
         self._spawn = spawn
-        self._probes: dict[str, Probe] = {}
+        self._probes: dict[Target, Probe] = {}
 
     def watch(self, route: Route, target: Target) -> Probe:
-        """Hold the route until `target` accepts connections. Does not block; a probe of another target is cancelled."""
-        known = self._probes.get(route.agent_id)
-        if known and known.target is target:
+        """Give `target` no requests until it accepts connections; the agent's wait where it has no other. Does not block."""
+        known = self._probes.get(target)
+        if known:
             return known
-        self.cancel(route.agent_id)
-        probe = Probe(route, target)
-        self._probes[route.agent_id] = probe
-        route.hold()
+        probe = self._probes[target] = Probe(route, target)
+        route.dismiss(target)
+        for gated in (route, route.parts.get(target.number)):
+            if gated is not None and not gated.serving:
+                gated.hold()
         self._spawn(f"probe {route.name}", self._run, probe)
         return probe
 
     def cancel(self, agent_id: str) -> None:
-        """End an agent's probe, if there is one: from now on it opens no gate."""
-        probe = self._probes.pop(agent_id, None)
+        """End all probes of an agent: from now on they admit nothing."""
+        for probe in self.probes_of(agent_id):
+            self.cancel_one(probe.target)
+
+    def cancel_one(self, target: Target) -> None:
+        """End the probe of a target, if there is one."""
+        probe = self._probes.pop(target, None)
         if probe:
             probe.is_cancelled = True
             probe.ended.set()
 
     def suspect(self, route: Route, target: Target) -> None:
-        """Doubt a target that refused a connection: probe it again, where it is still one of its route's. Never blocks."""
-        if route.gate is Gate.OPEN and target in route.targets and not target.is_retired:
+        """Doubt a target that refused a connection: it is probed again, at once where it is the only one that gets requests,
+        else when MAX_REFUSALS were refused in a row. Never blocks.
+        """
+        route = route.whole
+        if target not in route.serving or target.is_retired:
+            return
+        if len(route.serving) == 1 or target.refusals >= defaults.MAX_REFUSALS:
             self.watch(route, target)
 
-    def probe_of(self, agent_id: str) -> Probe | None:
-        """Return the probe under way, or None."""
-        return self._probes.get(agent_id)
+    def probe_of(self, target: Target) -> Probe | None:
+        """Return the probe of a target that is under way, or None."""
+        return self._probes.get(target)
+
+    def probes_of(self, agent_id: str) -> list[Probe]:
+        """Return the probes of an agent that are under way."""
+        return [probe for probe in self._probes.values() if probe.route.agent_id == agent_id]
 
     def _run(self, probe: Probe) -> None:
         interval_s = defaults.READY_PROBE_INTERVAL_S
@@ -84,16 +99,16 @@ class Readiness:
                 probe.target.retired.wait(interval_s)
                 interval_s = min(interval_s * 2, defaults.MAX_READY_PROBE_INTERVAL_S)
         finally:
-            if self._probes.get(probe.route.agent_id) is probe:
-                del self._probes[probe.route.agent_id]
+            if self._probes.get(probe.target) is probe:
+                del self._probes[probe.target]
             probe.ended.set()
 
     def _open(self, probe: Probe) -> bool:
-        """Open the gate, unless the world has changed during the connect."""
+        """Admit the target, unless the world has changed during the connect."""
         if probe.is_cancelled or probe.target.is_retired:
             return False
         probe.is_ready = True
-        probe.route.open()
+        probe.route.admit(probe.target)
         self.on_ready(probe.route.agent_id)
         return True
 

@@ -141,7 +141,7 @@ class ReplayService:
         self._spawn(name, function, record)
 
     def attempt(self, route: Route, record: Record) -> Ruling:
-        """Send a record to the agent once and return what becomes of it."""
+        """Send a record to the agent once and return what becomes of it. A replica that refuses the connection is passed over."""
         target = route.pick()
         if target is None or route.gate is not Gate.OPEN:
             return Ruling(Verdict.GIVE_BACK)
@@ -149,12 +149,19 @@ class ReplayService:
             log.error("the body of a queued request is lost", extra={"request_id": record.id})
             error = "its body is not in the spool any more"
             return Ruling(Verdict.SETTLE, Outcome(RequestState.FAILED, Reason.INTERRUPTED, error=error))
+        replayed, tried = self._send_to(route, target, record), [target]
+        while replayed.failure is Failure.CONNECT and (target := route.pick_but(tried)) is not None:
+            replayed = self._send_to(route, target, record)
+            tried.append(target)
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+        return rule(record, replayed, now=clock.now(), max_attempts=self.max_attempts, jitter=jitter)
+
+    def _send_to(self, route: Route, target: Target, record: Record) -> Replayed:
         body = self._spool.pieces(record.spool) if record.spool else (record.body,)
         replayed = self._send(route, target, record, body)
         if replayed.failure is Failure.CONNECT:
             self.routes.on_suspect(route, target)
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
-        return rule(record, replayed, now=clock.now(), max_attempts=self.max_attempts, jitter=jitter)
+        return replayed
 
     def apply(self, record: Record, ruling: Ruling) -> None:
         """Write down what became of a claimed record. Never blocks; the journal keeps it while Redis is away."""

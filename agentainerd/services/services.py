@@ -10,12 +10,15 @@ from agentainerd.engine.engine import Engine
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
+from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
+from agentainerd.services.starting import Starting
 from agentainerd.services.state_sync import StateSync
 from agentainerd.services.system import Sources, SystemService
 from agentainerd.services.tokens import TokenService
@@ -47,6 +50,7 @@ class Services:
     """One of each."""
 
     agents: AgentService
+    replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
     images: ImageService
@@ -87,8 +91,10 @@ def build(
     readiness = Readiness(supervisor.spawn, on_ready=replay.wake)
     fleet = Fleet(stores.agents, routes, readiness, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
-    lifecycle = Lifecycle(fleet, engine, volumes, f"http://{HOST_NAME}:{port}")
-    state_sync = StateSync(fleet, lifecycle, engine, spawn=supervisor.spawn, wake=supervisor.wake)
+    containers = Containers(engine, volumes, f"http://{HOST_NAME}:{port}")
+    lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
+    state_sync = StateSync(fleet, lifecycle, containers, engine, spawn=supervisor.spawn, wake=supervisor.wake)
+    starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     routes.on_suspect = readiness.suspect
     routes.on_dead_check = DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
@@ -97,8 +103,16 @@ def build(
     stores.journal.on_pending = replay.wake
     return Services(
         agents=AgentService(
-            fleet, lifecycle, engine, stores.requests, volumes=volumes, audit=audit, sync=state_sync.sync
+            fleet,
+            lifecycle,
+            engine,
+            stores.requests,
+            starting=starting,
+            spawn=supervisor.spawn,
+            volumes=volumes,
+            audit=audit,
         ),
+        replicas=ReplicaService(fleet, lifecycle, starting=starting, audit=audit),
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
         ),

@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 
 import gevent
-import msgspec
 from gevent.lock import BoundedSemaphore
 
 from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, NotFound, Unavailable
-from agentainerd.model.agents import Agent, AgentState, Exit
+from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerState, EngineEvent
-from agentainerd.proxy.routing import Gate
+from agentainerd.model.replicas import AgentState, Exit, Replica, number_of
+from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
-from agentainerd.services.lifecycle import Lifecycle, container_name
+from agentainerd.services.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +39,26 @@ class StateSync:
     """
 
     def __init__(
-        self, fleet: Fleet, lifecycle: Lifecycle, engine: Engine, *, spawn: Spawn, wake: Callable[[str], object]
+        self,
+        fleet: Fleet,
+        lifecycle: Lifecycle,
+        containers: Containers,
+        engine: Engine,
+        *,
+        spawn: Spawn,
+        wake: Callable[[str], object],
     ) -> None:
         self.orphans: list[Container] = []
         self.on_reconnect: Callable[[], object] = lambda: None
         self._fleet = fleet
         self._lifecycle = lifecycle
+        self._containers = containers
         self._engine = engine
         self._spawn = spawn
         self._wake = wake
         self._look_closely = True
         self._queued: set[str] = set()
-        self._restarting: dict[str, float] = {}
+        self._restarting: dict[tuple[str, int], float] = {}
         self._syncs = BoundedSemaphore(MAX_SYNCS_AT_ONCE)
         self._restarts = BoundedSemaphore(MAX_RESTARTS_AT_ONCE)
 
@@ -86,7 +94,7 @@ class StateSync:
         known = {agent.id for agent in agents}
         self.orphans = [container for container in containers if container.agent_id not in known]
         found = _by_agent(agents, containers)
-        due = [agent for agent in agents if closely or self._differs(agent, found.get(agent.id), now)]
+        due = [agent for agent in agents if closely or self._differs(agent, found.get(agent.id, {}), now)]
         for place, agent in enumerate(due, 1):
             self._enqueue(agent.id)
             if place % defaults.BREATH == 0:
@@ -102,7 +110,7 @@ class StateSync:
         try:
             with self._fleet.locked(agent_id) as agent, self._syncs:
                 self._queued.discard(agent_id)  # what is told from here on is another matter
-                self._reconcile(agent, self._lifecycle.find(agent))
+                self._reconcile(agent, self._containers.find(agent))
         except NotFound as error:
             if error.noun != "agent":
                 raise
@@ -144,124 +152,140 @@ class StateSync:
 
     # Reconciling
 
-    def _differs(self, agent: Agent, container: Container | None, now: float) -> bool:
-        """Return whether an agent needs a closer look; `container` is from the engine's list, which does not say all."""
+    def _differs(self, agent: Agent, found: dict[int, Container], now: float) -> bool:
+        """Return whether an agent needs a closer look; `found` is from the engine's list, which does not say all."""
+        if len(agent.replicas) != agent.spec.replicas:
+            return True
+        return any(self._is_unlike(agent, replica, found.get(replica.number), now) for replica in agent.replicas)
+
+    def _is_unlike(self, agent: Agent, replica: Replica, container: Container | None, now: float) -> bool:
         if container is None:
-            return bool(agent.container_id) or agent.state in (AgentState.RUNNING, AgentState.PAUSED)
-        if container.id != agent.container_id:
+            return bool(replica.container_id) or replica.is_alive
+        if container.id != replica.container_id:
             return True
         if container.state is ContainerState.RUNNING:
-            return not self._is_as_recorded(agent, container) or bool(
-                agent.crashes and now - agent.started_at > defaults.RESTART_RESET_S
+            return not self._is_as_recorded(agent, replica, container) or bool(
+                replica.crashes and now - replica.started_at > defaults.RESTART_RESET_S
             )
         if container.state is ContainerState.PAUSED:
-            return agent.state is not AgentState.PAUSED
-        return agent.state in (AgentState.RUNNING, AgentState.PAUSED) or _is_due(agent, now)
+            return replica.state is not AgentState.PAUSED
+        return replica.is_alive or _is_due(replica, now)
 
-    def _is_as_recorded(self, agent: Agent, container: Container) -> bool:
+    def _is_as_recorded(self, agent: Agent, replica: Replica, container: Container) -> bool:
         route = self._fleet.route(agent.id)
-        if agent.state is not AgentState.RUNNING or not agent.should_run or route is None:
+        if replica.state is not AgentState.RUNNING or not replica.should_run or route is None:
             return False
-        targets = [target for target in route.targets if not target.is_retired]
-        same = [target for target in targets if target.address == (container.address, agent.port)]
-        return bool(same) and (route.gate is Gate.OPEN or self._fleet.probe_of(agent.id) is not None)
+        watched = [probe.target for probe in self._fleet.probes_of(agent.id)]
+        return any(
+            target.number == replica.number and target.address == (container.address, agent.port)
+            for target in (*route.serving, *watched)
+            if not target.is_retired
+        )
 
-    def _reconcile(self, agent: Agent, container: Container | None) -> None:
+    def _reconcile(self, agent: Agent, found: dict[int, Container]) -> None:
+        if any(replica.number > agent.spec.replicas for replica in agent.replicas):
+            agent = self._lifecycle.shrink(agent)
+        for replica in agent.replicas:
+            agent = self._reconcile_one(agent, replica, found.get(replica.number))
+        for replica in agent.replicas:
+            self._schedule(agent, replica)
+
+    def _reconcile_one(self, agent: Agent, replica: Replica, container: Container | None) -> Agent:
+        number = replica.number
         if container is None or container.state is ContainerState.GONE:
-            self._lost(agent)
-            return
-        if container.id != agent.container_id:
-            agent = self._fleet.save(agent, container_id=container.id)
+            return self._lost(agent, replica)
+        if container.id != replica.container_id:
+            agent = self._fleet.save(agent.changed(number, container_id=container.id))
         if container.state is ContainerState.RUNNING:
-            self._running(agent, container)
-        elif container.state is ContainerState.PAUSED:
-            self._paused(agent)
-        elif agent.state in (AgentState.RUNNING, AgentState.PAUSED):
-            self._schedule(self._lifecycle.over(agent, container))
-        elif agent.state is AgentState.CREATED and container.state is ContainerState.EXITED:
-            self._lifecycle.over(agent, container)  # started and ended while nobody looked
-        else:
-            self._schedule(agent)
+            return self._running(agent, replica, container)
+        if container.state is ContainerState.PAUSED:
+            return self._paused(agent, replica)
+        never_seen = replica.state is AgentState.CREATED and container.state is ContainerState.EXITED
+        if replica.is_alive or never_seen:  # or it was started, and ended, while nobody looked
+            return self._lifecycle.over(agent, number, container)
+        return agent
 
-    def _lost(self, agent: Agent) -> None:
+    def _lost(self, agent: Agent, replica: Replica) -> Agent:
         """Its container is not there: removed from outside, or there never was one."""
-        was_alive = agent.state in (AgentState.RUNNING, AgentState.PAUSED)
-        if not was_alive and not agent.container_id:
-            self._schedule(agent)
-            return
-        self._fleet.detach(agent.id)
-        never_ran = agent.state in (AgentState.CREATED, AgentState.FAILED)
+        if not replica.is_alive and not replica.container_id:
+            return agent
+        never_ran = replica.state in (AgentState.CREATED, AgentState.FAILED)
         log.warning("container was removed from outside", extra={"agent_id": agent.id, "agent": agent.name})
-        self._fleet.save(
-            agent,
-            state=agent.state if never_ran else AgentState.STOPPED,
-            reason=agent.reason if never_ran else "its container was removed from outside",
+        agent = agent.changed(
+            replica.number,
+            state=replica.state if never_ran else AgentState.STOPPED,
+            reason=replica.reason if never_ran else "its container was removed from outside",
             container_id="",
             should_run=False,
             next_restart_at=0.0,
         )
+        self._fleet.detach(agent, replica.number)
+        return self._fleet.save(agent)
 
-    def _running(self, agent: Agent, container: Container) -> None:
-        self._fleet.attach(agent, container)
+    def _running(self, agent: Agent, replica: Replica, container: Container) -> Agent:
         ran_s = time.time() - container.started_at
-        wanted = msgspec.structs.replace(
-            agent,
+        wanted = agent.changed(
+            replica.number,
             state=AgentState.RUNNING,
             reason="",
             should_run=True,
             next_restart_at=0.0,
             started_at=container.started_at,
-            crashes=0 if ran_s > defaults.RESTART_RESET_S else agent.crashes,
+            crashes=0 if ran_s > defaults.RESTART_RESET_S else replica.crashes,
         )
-        if wanted != agent:
-            self._fleet.save(wanted)
+        self._fleet.attach(wanted, replica.number, container)
+        return self._fleet.save(wanted) if wanted != agent else agent
 
-    def _paused(self, agent: Agent) -> None:
-        self._fleet.close(agent.id)
-        if agent.state is not AgentState.PAUSED:
-            self._fleet.save(agent, state=AgentState.PAUSED, reason="", should_run=True, next_restart_at=0.0)
+    def _paused(self, agent: Agent, replica: Replica) -> Agent:
+        paused = agent.changed(replica.number, state=AgentState.PAUSED, reason="", should_run=True, next_restart_at=0.0)
+        self._fleet.dismiss(agent.id, replica.number)
+        self._fleet.settle(paused)
+        return self._fleet.save(paused) if replica.state is not AgentState.PAUSED else agent
 
     # Restarting
 
-    def _schedule(self, agent: Agent) -> None:
-        """Restart a crashed agent when its time has come; nothing to do for any other."""
-        if not _is_due(agent, float("inf")) or self._restarting.get(agent.id) == agent.next_restart_at:
+    def _schedule(self, agent: Agent, replica: Replica) -> None:
+        """Restart a crashed replica when its time has come; nothing to do for any other."""
+        key = (agent.id, replica.number)
+        if not _is_due(replica, float("inf")) or self._restarting.get(key) == replica.next_restart_at:
             return
-        self._restarting[agent.id] = agent.next_restart_at
-        self._spawn(f"restart {agent.name}", self._restart_later, agent.id, agent.next_restart_at)
+        self._restarting[key] = replica.next_restart_at
+        self._spawn(f"restart {agent.name}", self._restart_later, *key, replica.next_restart_at)
 
-    def _restart_later(self, agent_id: str, due: float) -> None:
+    def _restart_later(self, agent_id: str, number: int, due: float) -> None:
         now = clock.now()
         if not _has_come(due, now):
             gevent.sleep(due - now)
         try:
             with self._restarts, self._fleet.locked(agent_id) as agent:
-                if _is_due(agent, clock.now()) and agent.next_restart_at == due:
-                    self._restart(agent)
+                replica = agent.replica(number)
+                if _is_due(replica, clock.now()) and replica.next_restart_at == due:
+                    self._restart(agent, replica)
         except AgentainerError as error:
             log.warning("an agent could not be restarted, and will be: %s", error, extra={"agent_id": agent_id})
         finally:
-            if self._restarting.get(agent_id) == due:
-                del self._restarting[agent_id]
+            if self._restarting.get((agent_id, number)) == due:
+                del self._restarting[(agent_id, number)]
 
-    def _restart(self, agent: Agent) -> None:
+    def _restart(self, agent: Agent, replica: Replica) -> None:
+        number = replica.number
         try:
-            agent = self._lifecycle.up(msgspec.structs.replace(agent, restarts=agent.restarts + 1))
+            agent = self._lifecycle.up(agent.changed(number, restarts=replica.restarts + 1), [number])
         except Unavailable:
-            self._fleet.hold(agent.id)
+            self._fleet.expect(agent.id)
             raise
         except AgentainerError as error:
             code = error.details.get("exit_code")
             end = Exit(code=code if isinstance(code, int) else 0, at=time.time(), error=error.message)
-            agent = self._lifecycle.crashed(self._fleet.find(agent.id), end)
-        self._restarting.pop(agent.id, None)
-        self._schedule(agent)
+            agent = self._lifecycle.crashed(self._fleet.find(agent.id), number, end)
+        self._restarting.pop((agent.id, number), None)
+        self._schedule(agent, agent.replica(number))
 
 
-def _is_due(agent: Agent, now: float) -> bool:
-    """Return whether a stopped agent is to be restarted at `now`."""
-    is_waiting = agent.state is AgentState.STOPPED and agent.should_run and agent.next_restart_at > 0
-    return is_waiting and _has_come(agent.next_restart_at, now)
+def _is_due(replica: Replica, now: float) -> bool:
+    """Return whether a stopped replica is to be restarted at `now`."""
+    is_waiting = replica.state is AgentState.STOPPED and replica.should_run and replica.next_restart_at > 0
+    return is_waiting and _has_come(replica.next_restart_at, now)
 
 
 def _has_come(due: float, now: float) -> bool:
@@ -269,12 +293,14 @@ def _has_come(due: float, now: float) -> bool:
     return not now < due <= now + defaults.MAX_RESTART_BACKOFF_S
 
 
-def _by_agent(agents: list[Agent], containers: list[Container]) -> dict[str, Container]:
-    """Return each agent's container: the recorded one, else the one that has the name of an agent's container."""
-    recorded = {agent.id: agent.container_id for agent in agents}
-    found: dict[str, Container] = {}
-    for container in containers:
-        is_recorded = recorded.get(container.agent_id) == container.id
-        if is_recorded or (container.agent_id not in found and container.name == container_name(container.agent_id)):
-            found[container.agent_id] = container
+def _by_agent(agents: list[Agent], containers: list[Container]) -> dict[str, dict[int, Container]]:
+    """Return each agent's containers by replica: the recorded one, else the one that has the name of a replica's container."""
+    recorded = {
+        replica.container_id: replica.number for agent in agents for replica in agent.replicas if replica.container_id
+    }
+    found: dict[str, dict[int, Container]] = {}
+    for container in sorted(containers, key=lambda container: container.id in recorded):
+        number = recorded.get(container.id) or number_of(container.name, container.agent_id)
+        if number:
+            found.setdefault(container.agent_id, {})[number] = container
     return found

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agentainerd.model.agents import MASK, Agent, AgentState, masked_env
+from agentainerd.model.agents import MASK, Agent, masked_env
+from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
 from agentainerd.model.requests import Detail, RequestState, StoredResponse, Summary
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.store.requests import Counts
@@ -27,7 +28,6 @@ def rfc3339(at: float) -> str | None:
 def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
     """Return an agent as the API shows it."""
     spec = agent.spec
-    end = agent.last_exit
     return {
         "id": agent.id,
         "name": spec.name,
@@ -50,6 +50,7 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
         "command": list(spec.command),
         "labels": dict(spec.labels),
         "network_egress": spec.network_egress,
+        "replicas": spec.replicas,
         "hold_timeout_s": spec.hold_timeout_s,
         "request_timeout_s": spec.request_timeout_s,
         "stop_grace_s": spec.stop_grace_s,
@@ -63,14 +64,8 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
         "restarts": agent.restarts,
         "crashes": agent.crashes,
         "next_restart_at": rfc3339(agent.next_restart_at),
-        "last_exit": end
-        and {
-            "exit_code": end.code,
-            "oom_killed": end.oom_killed,
-            "finished_at": rfc3339(end.at),
-            "error": end.error,
-            "log": list(end.log),
-        },
+        "last_exit": _exit_json(agent.last_exit),
+        "containers": [_replica_json(agent, replica, route) for replica in agent.replicas],
         "requests": {
             "pending": counts.pending,
             "failed": counts.failed,
@@ -79,6 +74,36 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
         "created_at": rfc3339(agent.created_at),
         "updated_at": rfc3339(agent.updated_at),
         "started_at": rfc3339(agent.started_at),
+    }
+
+
+def _replica_json(agent: Agent, replica: Replica, route: Route | None) -> Json:
+    targets = [target for target in route.targets if target.number == replica.number] if route else []
+    return {
+        "replica": replica.number,
+        "name": container_name(agent.id, replica.number, agent.spec.replicas),
+        "container_id": replica.container_id,
+        "status": replica.state.value,
+        "reason": replica.reason,
+        "ready": route is not None and any(target in route.serving for target in targets),
+        "restarts": replica.restarts,
+        "crashes": replica.crashes,
+        "next_restart_at": rfc3339(replica.next_restart_at),
+        "last_exit": _exit_json(replica.last_exit),
+        "in_flight": sum(target.in_flight for target in targets),
+        "started_at": rfc3339(replica.started_at),
+    }
+
+
+def _exit_json(end: Exit | None) -> Json | None:
+    if end is None:
+        return None
+    return {
+        "exit_code": end.code,
+        "oom_killed": end.oom_killed,
+        "finished_at": rfc3339(end.at),
+        "error": end.error,
+        "log": list(end.log),
     }
 
 

@@ -211,6 +211,22 @@ def test_a_name_can_be_had_once(bench):
     assert failure.value.code == "CONTAINER_NAME_TAKEN"
 
 
+def test_a_container_is_called_otherwise_while_it_runs(bench):
+    box = bench.started()
+    other = bench.spec()
+    bench.engine.create(other)
+
+    bench.engine.rename(box.id, f"{box.name}-1")
+
+    assert bench.engine.inspect(box.id).name == f"{box.name}-1"
+    assert bench.engine.inspect(box.id).state is ContainerState.RUNNING
+    with pytest.raises(Conflict) as failure:
+        bench.engine.rename(box.id, other.name)
+    assert failure.value.code == "CONTAINER_NAME_TAKEN"
+    with pytest.raises(NotFound):
+        bench.engine.rename("0" * 64, "agentainer-nobody")
+
+
 def test_a_volume_of_a_folder_that_is_not_there_is_refused(bench):
     spec = bench.spec(volumes=(Volume("/no/such/folder", "/data"),))
 

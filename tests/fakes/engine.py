@@ -21,6 +21,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from os import path
@@ -42,6 +43,7 @@ from agentainerd.model.containers import (
     Networks,
     Progress,
 )
+from agentainerd.model.replicas import number_of
 from tests.fakes.containers import END, FakeContainer, FakeRun, FakeStream
 from tests.fakes.programs import Program
 
@@ -85,9 +87,9 @@ class FakeEngine:
         """Return the program of a local image; change it, and the next start does so."""
         return self._images[_tagged(name)][1]
 
-    def kill(self, agent_id: str) -> None:
-        """SIGKILL to the agent, as by `docker kill`."""
-        self._die(self._box_of(agent_id), 137)
+    def kill(self, agent_id: str, replica: int = 0) -> None:
+        """SIGKILL to the agent, as by `docker kill`; to one of its replicas, or to the last one."""
+        self._die(self._box_of(agent_id, replica), 137)
 
     def oom(self, agent_id: str) -> None:
         """The kernel kills the agent, because it used too much memory."""
@@ -105,9 +107,9 @@ class FakeEngine:
         assert run is not None, f"{agent_id} does not run"
         run.listen()
 
-    def say(self, agent_id: str, text: str, *, stream: str = "stdout") -> None:
+    def say(self, agent_id: str, text: str, *, stream: str = "stdout", replica: int = 0) -> None:
         """Write a line to the agent's log."""
-        self._box_of(agent_id).log(stream, text)
+        self._box_of(agent_id, replica).log(stream, text)
 
     def go_down(self, why: str = "the engine was stopped") -> None:
         """Answer nothing any more; agents go on (as with the engine's live restore)."""
@@ -228,6 +230,13 @@ class FakeEngine:
         del self._boxes[box.id]
         self._tell("destroy", box)
 
+    def rename(self, container_id: str, name: str) -> None:
+        self._called("rename")
+        box = self._box(container_id)
+        if any(other.spec.name == name for other in self._boxes.values() if other is not box):
+            raise Conflict(f"there is a container with the name '{name}' already", code="CONTAINER_NAME_TAKEN")
+        box.spec = replace(box.spec, name=name)
+
     def inspect(self, container_id: str) -> Container:
         self._called("inspect")
         return self._box(container_id).seen()
@@ -291,8 +300,12 @@ class FakeEngine:
             raise NotFound("container", container_id)
         return box
 
-    def _box_of(self, agent_id: str) -> FakeContainer:
-        boxes = [box for box in self._boxes.values() if box.agent_id == agent_id]
+    def _box_of(self, agent_id: str, replica: int = 0) -> FakeContainer:
+        boxes = [
+            box
+            for box in self._boxes.values()
+            if box.agent_id == agent_id and (not replica or number_of(box.spec.name, agent_id) == replica)
+        ]
         assert boxes, f"no container of {agent_id}"
         return boxes[-1]
 

@@ -1,8 +1,12 @@
--- Remove an agent and its name: ARGV is id.
+-- Remove an agent and its names: ARGV is id.
 
 local text = redis.call('HGET', P .. 'agents', ARGV[1])
 if not text then return 0 end
-local name = cjson.decode(text).spec.name
-if redis.call('HGET', P .. 'names', name) == ARGV[1] then redis.call('HDEL', P .. 'names', name) end
+local spec = cjson.decode(text).spec
+if redis.call('HGET', P .. 'names', spec.name) == ARGV[1] then redis.call('HDEL', P .. 'names', spec.name) end
+for i = 1, spec.replicas or 1 do
+  local name = spec.name .. '-' .. i
+  if redis.call('HGET', P .. 'names', name) == ARGV[1] .. '/' .. i then redis.call('HDEL', P .. 'names', name) end
+end
 redis.call('HDEL', P .. 'agents', ARGV[1])
 return 1

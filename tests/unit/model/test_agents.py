@@ -4,7 +4,8 @@ import pytest
 
 from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter
-from agentainerd.model.agents import Agent, AgentSpec, AgentState, Volume, masked_env, validate
+from agentainerd.model.agents import Agent, AgentSpec, Volume, masked_env, validate
+from agentainerd.model.replicas import AgentState, Replica
 
 
 def spec(**fields):
@@ -121,7 +122,7 @@ def test_secrets_are_masked_by_name_and_by_choice():
 
 
 def test_a_verb_in_the_wrong_state_says_why_and_what_to_do():
-    agent = Agent(id="agent-0", spec=spec(), state=AgentState.STOPPED, reason="exit 0")
+    agent = Agent(id="agent-0", spec=spec(), replicas=(Replica(state=AgentState.STOPPED, reason="exit 0"),))
 
     agent.require("start", AgentState.STOPPED)
     with pytest.raises(Conflict) as refused:

@@ -10,6 +10,7 @@ import pytest
 from agentainerd import defaults
 from agentainerd.model.requests import Reason, ReplayPolicy, RequestState
 from agentainerd.proxy import watch
+from agentainerd.proxy.target import Target
 from tests.fakes.agents import RawAgent, answer, body_of, receive_all
 from tests.fakes.planes import Answered
 
@@ -818,3 +819,97 @@ def test_own_errors_say_what_in_json_and_in_proxy_status(plane):
     assert got.json["message"] == "Agent not found: nobody"
     assert got.fields["proxy-status"] == "agentainer; error=destination_not_found"
     assert got.fields["x-agentainer-request-id"]
+
+
+@pytest.fixture
+def pair(plane):
+    """A second replica beside the first; `second` is its agent."""
+    second = RawAgent()
+    plane.route.targets.append(Target(second.address, number=2))
+    plane.route.open()
+    plane.second = second
+    yield plane
+    second.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_replica_that_refuses_is_passed_over(pair, method):
+    suspects = []
+    pair.routes.on_suspect = lambda route, target: suspects.append(target.number)
+    pair.agent.close()
+
+    statuses = [pair.ask(method, body=b"{}").status for _ in range(4)]
+
+    assert statuses == [200] * 4
+    assert suspects and set(suspects) == {1}
+    assert len(pair.second.requests) == 4
+    assert not pair.journal.pending
+
+
+def test_requests_one_after_the_other_take_turns(pair):
+    for _ in range(6):
+        assert pair.ask().status == 200
+
+    assert len(pair.agent.requests) == len(pair.second.requests) == 3
+
+
+@pytest.fixture
+def dying(pair):
+    """The first replica, which is asked first, dies of each request."""
+    pair.routes.on_dead_check = lambda route, target: True
+    pair.agent.script = lambda connection, request: connection.close()
+    pair.route.targets[1].in_flight = 1
+    return pair
+
+
+@pytest.mark.parametrize(("method", "fields"), [("GET", {}), ("PUT", {}), ("POST", {"Idempotency-Key": "k"})])
+def test_a_repeatable_request_whose_replica_died_goes_to_another_one_marked(dying, method, fields):
+    got = dying.ask(method, body=b"{}", fields=fields)
+
+    assert got.status == 200
+    assert len(dying.agent.requests) == len(dying.second.requests) == 1
+    assert b"X-Agentainer-Maybe-Duplicate: 1\r\n" in dying.second.requests[0]
+    assert b"Maybe-Duplicate" not in dying.agent.requests[0]
+
+
+def test_an_unsafe_one_is_queued_because_who_is_answered_takes_it_to_have_run_once(dying):
+    got = dying.ask("POST", body=b"{}")
+
+    assert (got.status, dying.second.requests) == (202, [])
+    assert only(dying.journal.pending)[0].maybe_duplicate
+
+
+def test_under_the_policy_safe_an_unsafe_one_is_given_up(dying):
+    dying.route.policy = ReplayPolicy.SAFE
+
+    assert dying.ask("POST", body=b"{}").status == 502
+    assert not dying.second.requests
+
+
+def test_an_idempotent_one_that_a_living_replica_does_not_answer_goes_to_another_one(pair):
+    pair.routes.on_dead_check = lambda route, target: False
+    pair.agent.script = lambda connection, request: connection.close()
+    pair.route.targets[1].in_flight = 1
+
+    assert pair.ask("GET").status == 200
+    assert len(pair.second.requests) == 1
+
+
+def test_where_all_replicas_refuse_it_is_queued(pair):
+    pair.agent.close()
+    pair.second.close()
+
+    assert pair.ask("POST", body=b"{}").status == 202
+
+
+def test_an_upgrade_goes_to_a_replica_that_takes_it(pair):
+    pair.agent.close()
+
+    def switch(connection, request):
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        connection.close()
+
+    pair.second.script = switch
+    pair.route.targets[1].in_flight = 1
+
+    assert pair.ask(fields={"Connection": "Upgrade", "Upgrade": "x"}).status == 101

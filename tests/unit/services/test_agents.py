@@ -5,7 +5,7 @@ import pytest
 
 from agentainerd import defaults
 from agentainerd.errors import Conflict, DeadlineExceeded, Failed, InvalidParameter, NotFound, Unavailable
-from agentainerd.model.agents import AgentState
+from agentainerd.model.replicas import AgentState
 from agentainerd.proxy.routing import Gate
 from agentainerd.services.agents import AgentFilter
 from tests.fakes.programs import Answer, Program, http
@@ -59,11 +59,17 @@ def test_start_runs_the_container_with_name_labels_and_environment(world):
     assert spec.name == f"agentainer-{agent.id}"
     assert spec.hostname == agent.id
     assert spec.aliases == (agent.id, "web")
-    assert spec.labels == {"agentainer.id": agent.id, "agentainer.name": "web", "team": "search"}
+    assert spec.labels == {
+        "agentainer.id": agent.id,
+        "agentainer.name": "web",
+        "agentainer.replica": "1",
+        "team": "search",
+    }
     assert spec.env == {
         "MODEL": "small",
         "AGENT_ID": agent.id,
         "AGENT_NAME": "web",
+        "AGENT_REPLICA": "1",
         "AGENTAINER_URL": "http://host.docker.internal:8081",
     }
     assert agent.state is AgentState.RUNNING
@@ -468,11 +474,7 @@ def test_a_stranger_with_the_containers_name_is_told_apart(world):
 
 def test_a_container_that_the_record_does_not_know_is_found_by_its_label(world):
     agent = world.up()
-    world.agents.put(
-        agent.__class__(
-            **{**{f: getattr(agent, f) for f in agent.__struct_fields__}, "container_id": "", "state": "created"}
-        )
-    )
+    world.agents.put(agent.changed(container_id="", state=AgentState.CREATED))
     world.services.agents.start("web", ADMIN, wait_s=5)
 
     assert len(world.engine.containers()) == 1

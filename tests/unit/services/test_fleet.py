@@ -4,7 +4,8 @@ import gevent
 import pytest
 
 from agentainerd.errors import NotFound
-from agentainerd.model.agents import AgentState
+from agentainerd.model.replicas import AgentState
+from agentainerd.model.requests import ReplayPolicy
 from agentainerd.proxy.routing import Gate
 
 
@@ -46,7 +47,7 @@ def test_a_lock_is_waited_for_and_the_agent_is_read_under_it(world, fleet, event
         other = gevent.spawn(later)  # noqa: TID251
         gevent.sleep(0)
         assert seen == []
-        fleet.save(held, reason="changed meanwhile")
+        fleet.save(held.changed(reason="changed meanwhile"))
     other.join(5)
 
     assert seen == ["changed meanwhile"]
@@ -135,7 +136,7 @@ def test_attaching_the_run_that_is_attached_changes_nothing(world, fleet):
     box = container_of(world, agent)
     target = fleet.route(agent.id).targets[0]
 
-    assert fleet.attach(world.agents.get(agent.id), box) is None
+    assert fleet.attach(world.agents.get(agent.id), 1, box) is None
 
     assert fleet.route(agent.id).targets == [target]
     assert fleet.route(agent.id).gate is Gate.OPEN
@@ -151,8 +152,12 @@ def test_a_withdrawn_agent_is_not_queued_for_any_more(world, fleet):
     assert world.route("web") is None
     fleet.hold(agent.id)
     fleet.close(agent.id)
-    fleet.detach(agent.id)
+    fleet.detach(agent)
     fleet.reopen(agent.id)
+    fleet.expect(agent.id)
+    fleet.settle(agent)
+    fleet.reshape(agent)
+    fleet.dismiss(agent.id, 1)
 
 
 def test_a_gate_that_was_closed_for_nothing_is_opened_again(world, fleet, eventually):
@@ -166,7 +171,10 @@ def test_a_gate_that_was_closed_for_nothing_is_opened_again(world, fleet, eventu
 
 def test_whoever_waits_for_a_change_is_told_of_a_save_and_of_a_removal(world, fleet):
     agent = world.deploy()
-    for change in (lambda: fleet.save(world.agents.get(agent.id), reason="x"), lambda: fleet.withdraw(agent.id)):
+    for change in (
+        lambda: fleet.save(world.agents.get(agent.id).changed(reason="x")),
+        lambda: fleet.withdraw(agent.id),
+    ):
         waiting = gevent.spawn(fleet.wait_for_change, agent.id, 30)  # noqa: TID251
         gevent.sleep(0)
         change()
@@ -183,3 +191,42 @@ def test_after_a_start_requests_wait_for_what_should_run(world, make_world):
     assert again.route(running.id).gate is Gate.HOLDING
     assert again.route(stopped.id).gate is Gate.CLOSED
     assert again.agents.get(running.id).state is AgentState.RUNNING
+
+
+def test_a_replica_is_no_agent_and_says_whose_it_is(world, fleet):
+    world.deploy("web", replicas=2)
+
+    with pytest.raises(NotFound) as failure:
+        fleet.find("web-2")
+
+    assert "'web-2' is replica 2 of 'web'" in failure.value.message
+
+
+def test_the_route_of_a_replica_queues_nothing(world, fleet):
+    agent = world.up("web", replicas=2)
+
+    part = world.routes.find(b"web-2")
+
+    assert (part.persistence, part.policy, part.gate) == (True, ReplayPolicy.NEVER, Gate.OPEN)
+    assert [target.number for target in part.targets] == [2]
+    assert world.routes.find(f"{agent.id}-2".encode()) is part
+
+
+def test_the_end_of_one_of_two_leaves_the_other_one_serving(world, fleet):
+    agent = world.up("web", replicas=2)
+    route = fleet.route(agent.id)
+
+    fleet.detach(agent.changed(1, state=AgentState.STOPPED, should_run=False), 1)
+
+    assert (route.gate, [target.number for target in route.serving]) == (Gate.OPEN, [2])
+    fleet.detach(agent.changed(state=AgentState.STOPPED, should_run=False), 2)
+    assert (route.gate, route.targets) == (Gate.CLOSED, [])
+
+
+def test_the_path_of_a_replica_that_does_not_come_back_is_closed_at_once(world, fleet, eventually):
+    agent = world.up("web", replicas=2)
+
+    world.engine.kill(agent.id, 2)
+
+    eventually(lambda: world.routes.find(b"web-2").gate is Gate.CLOSED)
+    assert world.route().gate is Gate.OPEN

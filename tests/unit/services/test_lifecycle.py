@@ -1,15 +1,13 @@
 """What the end of a container means, and the words for it."""
 
-import msgspec
 import pytest
 
 from agentainerd import defaults
-from agentainerd.errors import Conflict, DeadlineExceeded, Failed
-from agentainerd.model.agents import AgentState, Exit
+from agentainerd.model.containers import ContainerSpec
+from agentainerd.model.replicas import AgentState, Exit
 from agentainerd.proxy.routing import Gate
-from agentainerd.services.lifecycle import exit_reason, restart_delay_s, start_error
+from agentainerd.services.lifecycle import exit_reason, restart_delay_s
 from tests.fakes.programs import Program
-from tests.fakes.world import ADMIN
 
 
 @pytest.fixture
@@ -43,7 +41,7 @@ def test_the_first_restart_begins_at_once_and_each_further_one_waits_twice_as_lo
 def test_a_crash_with_auto_restart_waits_and_holds_requests(world, lifecycle):
     world.up(auto_restart=True)
     with world.services.state_sync._fleet.locked("web") as agent:
-        agent = lifecycle.crashed(agent, Exit(code=1), ran_s=3.0)
+        agent = lifecycle.crashed(agent, 1, Exit(code=1), ran_s=3.0)
         gate = world.route().gate
 
     assert (agent.state, agent.crashes, agent.should_run) == (AgentState.STOPPED, 1, True)
@@ -54,7 +52,7 @@ def test_a_crash_with_auto_restart_waits_and_holds_requests(world, lifecycle):
 def test_without_it_it_stays_stopped_and_requests_are_queued(world, lifecycle):
     world.up()
     with world.services.state_sync._fleet.locked("web") as agent:
-        agent = lifecycle.crashed(agent, Exit(code=1))
+        agent = lifecycle.crashed(agent, 1, Exit(code=1))
         gate = world.route().gate
 
     assert (agent.state, agent.should_run, agent.next_restart_at) == (AgentState.STOPPED, False, 0.0)
@@ -64,7 +62,7 @@ def test_without_it_it_stays_stopped_and_requests_are_queued(world, lifecycle):
 def test_too_many_crashes_in_a_row_end_in_failed(world, lifecycle):
     agent = world.up(auto_restart=True)
     for _ in range(defaults.CRASH_LOOP_LIMIT):
-        agent = lifecycle.crashed(agent, Exit(code=3), ran_s=0.1)
+        agent = lifecycle.crashed(agent, 1, Exit(code=3), ran_s=0.1)
 
     assert (agent.state, agent.should_run) == (AgentState.FAILED, False)
     assert agent.reason == "crash loop: 5 crashes in a row, the last one with exit 3"
@@ -73,59 +71,9 @@ def test_too_many_crashes_in_a_row_end_in_failed(world, lifecycle):
 def test_a_long_run_forgets_earlier_crashes(world, lifecycle):
     agent = world.up(auto_restart=True)
     for _ in range(defaults.CRASH_LOOP_LIMIT - 1):
-        agent = lifecycle.crashed(agent, Exit(code=3))
+        agent = lifecycle.crashed(agent, 1, Exit(code=3))
 
-    assert lifecycle.crashed(agent, Exit(code=3), ran_s=defaults.RESTART_RESET_S).crashes == 1
-
-
-def test_the_last_lines_are_kept_and_cut(world, lifecycle):
-    agent = world.up()
-    for number in range(defaults.CRASH_LOG_LINES + 5):
-        world.engine.say(agent.id, f"line {number} " + "x" * 2000)
-
-    lines = lifecycle.last_lines(world.agent().container_id)
-
-    assert len(lines) == defaults.CRASH_LOG_LINES
-    assert lines[-1].startswith(f"line {defaults.CRASH_LOG_LINES + 4} ")
-    assert max(map(len, lines)) == 1000
-
-
-def test_an_engine_that_tells_no_log_costs_only_the_log(world, lifecycle):
-    agent = world.up()
-    world.engine.go_down()
-
-    assert lifecycle.last_lines(agent.container_id) == ()
-
-
-def test_a_start_that_failed_is_told_with_the_log_and_the_exit_code(world):
-    agent = world.up()
-    crashed = msgspec.structs.replace(
-        agent,
-        state=AgentState.STOPPED,
-        last_exit=Exit(code=137, oom_killed=True, at=agent.started_at + 2, log=("a", "b")),
-    )
-
-    error = start_error(crashed, started_at=agent.started_at, waited_s=5)
-
-    assert isinstance(error, Failed)
-    assert "was killed: out of memory" in error.message and "2.0 s after start" in error.message
-    assert error.details == {"exit_code": 137, "oom_killed": True, "log": ["a", "b"]}
-
-
-def test_one_that_listens_elsewhere_is_told_where(world):
-    agent = world.up()
-
-    error = start_error(agent, started_at=agent.started_at, waited_s=5, exposed=(9000,))
-
-    assert isinstance(error, DeadlineExceeded)
-    assert f"nothing answers on port {agent.port} after 5 s (EXPOSE says 9000)" in error.message
-
-
-def test_one_that_somebody_stopped_meanwhile_is_a_conflict(world):
-    agent = world.up()
-    world.services.agents.stop("web", ADMIN)
-
-    assert isinstance(start_error(world.agent(), started_at=agent.started_at, waited_s=5), Conflict)
+    assert lifecycle.crashed(agent, 1, Exit(code=3), ran_s=defaults.RESTART_RESET_S).crashes == 1
 
 
 def test_a_program_that_exits_at_once_is_no_error_of_the_start(world, lifecycle):
@@ -135,3 +83,28 @@ def test_a_program_that_exits_at_once_is_no_error_of_the_start(world, lifecycle)
     agent = lifecycle.up(agent)
 
     assert (agent.state, agent.last_exit.code) == (AgentState.STOPPED, 7)
+
+
+def test_what_could_not_be_started_beside_others_is_failed_and_says_why(world, lifecycle):
+    agent = world.deploy(replicas=3)
+    world.engine.create(stranger(f"agentainer-{agent.id}-2"))
+
+    agent = lifecycle.up(agent)
+
+    assert [replica.state.value for replica in agent.replicas] == ["running", "failed", "running"]
+    assert "is not this agent's" in agent.replica(2).reason
+    assert agent.state is AgentState.RUNNING
+    assert agent.reason.startswith("2 of 3 replicas run; replica 2 is failed")
+
+
+def test_the_crash_of_one_replica_is_its_own(world, lifecycle):
+    agent = world.up(replicas=2, auto_restart=True)
+
+    agent = lifecycle.crashed(agent, 2, Exit(code=1))
+
+    assert (agent.replica(1).crashes, agent.replica(2).crashes) == (0, 1)
+    assert (agent.state, agent.crashes, world.route().gate) == (AgentState.RUNNING, 1, Gate.OPEN)
+
+
+def stranger(name):
+    return ContainerSpec(name=name, hostname="x", image="echo", aliases=(), labels={}, env={})

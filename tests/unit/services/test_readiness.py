@@ -40,13 +40,13 @@ def test_the_gate_is_held_until_somebody_listens(readiness, listener):
     route, target = route_to(listener)
     probe = readiness.watch(route, target)
     gevent.sleep(0.05)
-    assert (route.gate, readiness.ready, readiness.probe_of("agent-1")) == (Gate.HOLDING, [], probe)
+    assert (route.gate, readiness.ready, readiness.probe_of(target)) == (Gate.HOLDING, [], probe)
 
     listener.listen()
     probe.ended.wait(5)
 
     assert (probe.is_ready, route.gate, readiness.ready) == (True, Gate.OPEN, ["agent-1"])
-    assert readiness.probe_of("agent-1") is None
+    assert readiness.probe_of(target) is None
 
 
 def test_a_second_watch_of_the_same_target_is_the_same_probe(readiness, listener):
@@ -56,17 +56,18 @@ def test_a_second_watch_of_the_same_target_is_the_same_probe(readiness, listener
     readiness.cancel("agent-1")
 
 
-def test_a_probe_of_another_target_ends_the_first_which_opens_nothing(readiness, listener):
+def test_replicas_are_probed_side_by_side_and_each_is_admitted_by_itself(readiness, listener):
     route, target = route_to(listener)
-    first = readiness.watch(route, target)
-
-    second = readiness.watch(route, Target(listener.getsockname()))
+    deaf = Target(("127.0.0.1", 1), number=2)
+    route.targets = [target, deaf]
+    first, second = readiness.watch(route, target), readiness.watch(route, deaf)
     listener.listen()
-    second.ended.wait(5)
 
-    assert first.ended.is_set()
-    assert (first.is_ready, second.is_ready) == (False, True)
-    assert readiness.ready == ["agent-1"]
+    first.ended.wait(5)
+
+    assert (first.is_ready, route.serving, readiness.probes_of("agent-1")) == (True, [target], [second])
+    readiness.cancel("agent-1")
+    assert second.ended.is_set() and not second.is_ready
 
 
 def test_a_probe_that_is_cancelled_opens_nothing_whatever_happens_then(readiness, listener):
@@ -95,15 +96,37 @@ def test_a_target_that_is_retired_is_not_waited_for(readiness, listener):
 def test_a_suspect_is_probed_again_only_where_it_still_counts(readiness, listener):
     route, target = route_to(listener)
     readiness.suspect(route, target)
-    assert readiness.probe_of("agent-1") is None  # its gate is not open
+    assert readiness.probe_of(target) is None  # it gets no requests
 
     route.open()
     readiness.suspect(route, Target(listener.getsockname()))
-    assert readiness.probe_of("agent-1") is None
+    assert readiness.probes_of("agent-1") == []
 
     readiness.suspect(route, target)
     assert route.gate is Gate.HOLDING
     readiness.cancel("agent-1")
+
+
+def test_one_of_several_is_taken_out_when_it_refused_three_times_in_a_row(readiness, listener):
+    route, target = route_to(listener)
+    other = Target(("127.0.0.1", 2), number=2)
+    route.targets = [target, other]
+    route.open()
+    for _ in range(defaults.MAX_REFUSALS - 1):
+        with pytest.raises(OSError):
+            target.connect()
+        readiness.suspect(route, target)
+    assert target in route.serving
+    listener.listen()
+    target.connect().close()
+    assert target.refusals == 0  # one that was accepted forgets the others
+
+    target.refusals = defaults.MAX_REFUSALS
+    readiness.suspect(route, target)
+    assert (route.serving, route.gate) == ([other], Gate.OPEN)
+    readiness.probe_of(target).ended.wait(5)
+
+    assert target in route.serving  # it listens again
 
 
 class Engine:

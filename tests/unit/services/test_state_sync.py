@@ -2,7 +2,6 @@
 
 import time
 
-import msgspec
 import pytest
 
 from agentainerd import defaults
@@ -159,7 +158,7 @@ def test_a_crash_is_restarted_though_the_clock_was_set_back_by_a_day(world, sync
     world.wait_state("stopped")
     waiting = world.agent()
     assert waiting.next_restart_at > time.time()
-    world.agents.put(msgspec.structs.replace(waiting, next_restart_at=waiting.next_restart_at + 86400))
+    world.agents.put(waiting.changed(next_restart_at=waiting.next_restart_at + 86400))
 
     sync.run_once(time.time())
 

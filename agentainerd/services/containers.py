@@ -1,0 +1,133 @@
+"""The container of one replica on the engine: found, made, started, and its last words. Nothing here stores anything."""
+
+import contextlib
+import logging
+
+from agentainerd import defaults
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import AgentainerError, Conflict, NotFound
+from agentainerd.model.agents import Agent
+from agentainerd.model.containers import Container, ContainerSpec, ContainerState
+from agentainerd.model.replicas import container_name, number_of
+from agentainerd.services.volumes import VolumePolicy
+
+log = logging.getLogger(__name__)
+
+MAX_LOG_LINE_CHARS = 1000
+
+
+class Containers:
+    """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon."""
+
+    def __init__(self, engine: Engine, volumes: VolumePolicy, url: str) -> None:
+        self._engine = engine
+        self._volumes = volumes
+        self._url = url
+
+    def find(self, agent: Agent) -> dict[int, Container]:
+        """Return the containers of the agent's replicas, by number, as the engine sees them now.
+
+        One that the record does not know (the daemon died before it could write it down) is found by label and name.
+        """
+        found: dict[int, Container] = {}
+        for replica in agent.replicas:
+            if replica.container_id:
+                with contextlib.suppress(NotFound):
+                    found[replica.number] = self._engine.inspect(replica.container_id)
+        if len(found) < len(agent.replicas):
+            for container in self._engine.containers():
+                number = number_of(container.name, agent.id) if container.agent_id == agent.id else 0
+                if number and number not in found and any(replica.number == number for replica in agent.replicas):
+                    with contextlib.suppress(NotFound):
+                        found[number] = self._engine.inspect(container.id)
+        return found
+
+    def ready_to_start(self, agent: Agent, number: int, container: Container | None) -> str:
+        """Return the id of a container that `start` can start: the one that was found, or a new one.
+
+        Raises:
+            NotFound: the image is gone. InvalidParameter: a volume is. Conflict: the name is a stranger's.
+            Failed, Unavailable: the engine.
+        """
+        if container is None or container.state is ContainerState.GONE:
+            return self._create(agent, number)
+        if container.state is ContainerState.PAUSED:
+            self._engine.unpause(container.id)
+        return container.id
+
+    def start(self, container_id: str) -> Container:
+        """Start it; see Engine.start."""
+        return self._engine.start(container_id)
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        """Stop it, if it is there."""
+        with contextlib.suppress(NotFound):
+            self._engine.stop(container_id, grace_s=grace_s)
+
+    def remove(self, container_id: str) -> None:
+        """Remove it, if it is there."""
+        self._engine.remove(container_id)
+
+    def rename(self, agent: Agent, number: int, container_id: str) -> None:
+        """Call it as the agent's number of replicas wants it; one that is not there, or whose name is taken, is left."""
+        name = container_name(agent.id, number, agent.spec.replicas)
+        with contextlib.suppress(NotFound, Conflict):
+            if self._engine.inspect(container_id).name != name:
+                self._engine.rename(container_id, name)
+
+    def last_lines(self, container_id: str) -> tuple[str, ...]:
+        """Return the last lines of a container's output; none where the engine does not tell them."""
+        try:
+            stream = self._engine.logs(container_id, tail=defaults.CRASH_LOG_LINES)
+        except AgentainerError:
+            return ()
+        data = bytearray()
+        try:
+            for piece in stream:
+                data += piece.data
+        except AgentainerError:
+            log.debug("the log of a container broke off", extra={"container_id": container_id})
+        finally:
+            stream.close()
+        lines = data.decode("utf-8", "replace").splitlines()[-defaults.CRASH_LOG_LINES :]
+        return tuple(line[:MAX_LOG_LINE_CHARS] for line in lines)
+
+    def _create(self, agent: Agent, number: int) -> str:
+        spec = agent.spec
+        name = container_name(agent.id, number, spec.replicas)
+        labels = {"agentainer.id": agent.id, "agentainer.name": agent.name, "agentainer.replica": str(number)}
+        env = {
+            "AGENT_ID": agent.id,
+            "AGENT_NAME": agent.name,
+            "AGENT_REPLICA": str(number),
+            "AGENTAINER_URL": self._url,
+        }
+        try:
+            return self._engine.create(
+                ContainerSpec(
+                    name=name,
+                    hostname=agent.id if spec.replicas == 1 else f"{agent.id}-{number}",
+                    image=self._image(agent),
+                    aliases=(agent.id, agent.name),
+                    labels={**spec.labels, **labels},
+                    env={**spec.env_vars, **env},
+                    command=spec.command,
+                    volumes=self._volumes.resolve(spec.volumes),
+                    cpu_limit=spec.cpu_limit,
+                    memory_limit=spec.memory_limit,
+                    egress=spec.network_egress,
+                )
+            )
+        except Conflict as error:
+            raise Conflict(
+                f"there is a container '{name}' that is not this agent's", code=error.code, hint=f"docker rm -f {name}"
+            ) from error
+
+    def _image(self, agent: Agent) -> str:
+        """Return what to run: the image of the deploy, by its name where that still means it."""
+        if not agent.image_id:
+            return agent.spec.image
+        with contextlib.suppress(NotFound):
+            if self._engine.image(agent.spec.image).id == agent.image_id:
+                return agent.spec.image
+        return agent.image_id

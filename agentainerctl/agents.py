@@ -37,7 +37,7 @@ def status(agent: Agent) -> str:
     if state == "running":
         health = agent.get("health", "none")
         if not agent.get("ready"):
-            return f"running ({agent.get('reason') or 'starting'})"
+            return f"running ({agent.get('reason') or ('unhealthy' if health == 'unhealthy' else 'starting')})"
         how = "ready" if health in ("none", "", None) else health
         return f"running ({how}{_how_many(agent)})"
     reason = str(agent.get("reason") or "")
@@ -122,6 +122,7 @@ def page(agent: Agent, session: Session) -> None:
             ("Replay", _replay(agent)),
             ("Network egress", _on(agent.get("network_egress"))),
             ("Timeouts", _timeouts(agent)),
+            ("Health", _health(agent)),
             ("Token", "asked for" if agent.get("token") else "none: its endpoint is public"),
             ("Replicas", _replicas(agent) if len(containers) > 1 else None),
             ("Container", str(agent.get("container_id") or "")[:12] if len(containers) < 2 else None),
@@ -188,6 +189,15 @@ def _replay(agent: Agent) -> str:
         return ""
     how = "one by one, in order" if agent.get("ordered") else f"{agent.get('replay_concurrency', '?')} at a time"
     return f"{agent['replay_policy']}, {how}; at most {agent.get('max_pending', '?')} pending"
+
+
+def _health(agent: Agent) -> str:
+    """Return the health, and what is asked."""
+    check = agent.get("health_check")
+    if not check:
+        return "none: it has no health check"
+    asked = " ".join(check.get("command") or []) or check.get("endpoint") or "/health"
+    return f"{agent.get('health')} ({asked} every {check.get('interval')}, {check.get('retries')} failures in a row)"
 
 
 def _timeouts(agent: Agent) -> str:

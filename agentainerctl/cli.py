@@ -28,6 +28,7 @@ COMMANDS = {
     "list": ("agents", "list_", "List agents."),
     "inspect": ("agents", "inspect", "Show all that is known of agents."),
     "logs": ("logs", "logs", "Show what an agent writes."),
+    "health": ("health", "health", "Show how agents are."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),

@@ -30,6 +30,12 @@ FLAGS = {
     "max_pending": "--max-pending",
     "max_pending_bytes": "--max-pending-size",
     "replicas": "--replicas",
+    "health_check.endpoint": "--health-endpoint",
+    "health_check.command": "--health-command",
+    "health_check.interval": "--health-interval",
+    "health_check.timeout": "--health-timeout",
+    "health_check.retries": "--health-retries",
+    "health_check.start_period": "--health-start-period",
 }
 """Field of the API: option of `deploy`."""
 _MAX_ENV_FILE_BYTES = 1024 * 1024

@@ -146,6 +146,11 @@ def epoch(moment: object) -> float:
         return 0.0
 
 
+def begin_screen(stream: TextIO) -> None:
+    """Empty a terminal, for what is shown again and again; anywhere else print an empty line."""
+    print("\x1b[H\x1b[2J" if is_terminal(stream) else "", end="" if is_terminal(stream) else "\n", file=stream)
+
+
 def say(text: str) -> None:
     """Print one line of data on stdout."""
     print(text)

@@ -101,6 +101,16 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 @click.option("--max-pending", "max_pending", type=int, metavar="N", help="Most requests in its queue.")
 @click.option("--max-pending-size", "max_pending_bytes", type=SIZE, metavar="SIZE", help="Most bytes in its queue.")
 @click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
+@click.option(
+    "--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection."
+)
+@click.option("--health-command", metavar="LINE", help="Or what it runs in the container.")
+@click.option("--health-interval", metavar="TIME", help="From one to the next.  [default: 30s]")
+@click.option("--health-timeout", metavar="TIME", help="How long one may take.  [default: 5s]")
+@click.option("--health-retries", type=int, metavar="N", help="Failures in a row until it is unhealthy.  [default: 3]")
+@click.option(
+    "--health-start-period", metavar="TIME", help="How long after a start failures do not count.  [default: 0s]"
+)
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME=VALUE", help="An ARG of the Dockerfile.")
 @click.option(
     "--pull",
@@ -154,6 +164,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "labels": {name: value for name, _, value in (text.partition("=") for text in given["label"])},
         "command": _command(given["command"], given["command_line"]),
     }
+    found["health_check"] = _health_check(given)
     body |= {field: value for field, value in found.items() if value}
     if given["cpu"] is not None:
         body["cpu_limit"] = round(given["cpu"] * 1e9)
@@ -161,6 +172,15 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         if given[field]:
             body[field] = given[field] == "on"
     return body
+
+
+def _health_check(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the health check that was asked for; times go as they are written, as in files."""
+    fields = ("endpoint", "interval", "timeout", "retries", "start_period")
+    found = {field: given[f"health_{field}"] for field in fields if given[f"health_{field}"] is not None}
+    if given["health_command"] is not None:
+        found["command"] = _command((), given["health_command"])
+    return found
 
 
 def _warn_of_folders(session: Session, volumes: list[dict[str, Any]]) -> None:

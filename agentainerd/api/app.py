@@ -13,7 +13,7 @@ from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api import agents, images, replicas, requests, system, tokens
+from agentainerd.api import agents, health, images, replicas, requests, system, tokens
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
@@ -23,6 +23,7 @@ from agentainerd.services.services import Services
 ROUTES: tuple[Rule, ...] = (
     *agents.ROUTES,
     *replicas.ROUTES,
+    *health.ROUTES,
     *requests.ROUTES,
     *images.ROUTES,
     *system.ROUTES,

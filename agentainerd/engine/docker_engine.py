@@ -3,11 +3,12 @@
 It connects when it is first used, and again after a loss, so the daemon can start before its engine does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from agentainerd import defaults
 from agentainerd.engine import logs
+from agentainerd.engine.commands import Commands
 from agentainerd.engine.connection import Connection
 from agentainerd.engine.containers import Containers
 from agentainerd.engine.engine import Stream
@@ -45,6 +46,7 @@ class DockerEngine:
         self._connection = Connection(host, timeout_s=timeout_s)
         self._networks = AgentNetworks(self._connection, network=network, isolated=isolated_network)
         self._containers = Containers(self._connection, self._networks)
+        self._commands = Commands(self._connection)
         self._images = Images(self._connection)
         self._events: set[Events] = set()
 
@@ -119,6 +121,10 @@ class DockerEngine:
     def containers(self) -> list[Container]:
         """See Engine."""
         return self._containers.list()
+
+    def execute(self, container_id: str, command: Sequence[str], *, timeout_s: float) -> int:
+        """See Engine."""
+        return self._commands.run(container_id, command, timeout_s)
 
     def logs(
         self,

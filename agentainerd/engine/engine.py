@@ -11,7 +11,7 @@ One contract suite (tests/contract/test_engine.py) runs on both. Every method bl
     Failed                                 the engine tried and could not (start, build, pull): its own words in the message
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Protocol, TypeVar
 
 from agentainerd.model.containers import (
@@ -100,6 +100,13 @@ class Engine(Protocol):
         """Return all containers with the label `agentainer.id`, in any state, in one call to the engine.
 
         The list API has neither exit code (but in its text) nor start time: those fields may be 0 here; `inspect` has them.
+        """
+
+    def execute(self, container_id: str, command: Sequence[str], *, timeout_s: float) -> int:
+        """Run a command in a running container and return its exit code (126 or 127: it can't be run, or is not there).
+
+        Raises NotFound, Conflict (it does not run), DeadlineExceeded: it takes longer than `timeout_s`. It can't be ended
+        then; until it ends by itself, further ones in this container are DeadlineExceeded at once.
         """
 
     def logs(

@@ -10,6 +10,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
+from agentainerd.model.health import HealthCheck, check_health
 from agentainerd.model.replicas import AgentState as AgentState
 from agentainerd.model.replicas import Exit as Exit
 from agentainerd.model.replicas import Replica, leading, reason_of
@@ -52,6 +53,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `secrets` names the variables of `env_vars` that are masked in every read, beside those whose names look secret.
     `token`: what `/agent/<ref>/` asks for; empty: the agent's proxy path is public.
     `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own. `replicas`: how many containers.
+    `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     """
 
     name: str
@@ -77,6 +79,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     max_pending: int = defaults.MAX_PENDING
     max_pending_bytes: int = defaults.MAX_PENDING_BYTES
     replicas: int = 1
+    health_check: HealthCheck | None = None
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -224,6 +227,8 @@ def validate(spec: AgentSpec) -> AgentSpec:
         raise InvalidParameter(
             "replicas", f"'{spec.name}-{spec.replicas}' is longer than {defaults.MAX_NAME_CHARS} characters"
         )
+    if spec.health_check is not None:
+        check_health(spec.health_check)
     if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
         raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
     return spec

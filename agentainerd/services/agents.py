@@ -19,6 +19,7 @@ from agentainerd.model.agents import Agent, AgentSpec, validate
 from agentainerd.model.replicas import AgentState, Replica
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.log_merge import LogMerge
 from agentainerd.services.logs import LogOptions, LogReader
@@ -50,7 +51,7 @@ class AgentFilter:
 class AgentService:
     """Verbs and reads of agents. `ref` is an id or a name everywhere."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each service that it builds on
         self,
         fleet: Fleet,
         lifecycle: Lifecycle,
@@ -58,6 +59,7 @@ class AgentService:
         requests: RequestStore,
         *,
         starting: Starting,
+        health: HealthReports,
         spawn: Callable[..., object],
         volumes: VolumePolicy,
         audit: AuditService,
@@ -69,6 +71,7 @@ class AgentService:
         self._volumes = volumes
         self._audit = audit
         self._starting = starting
+        self._health = health
         self._spawn = spawn
 
     # Verbs
@@ -230,7 +233,7 @@ class AgentService:
         counts = self._requests.counts_of([agent.id for agent in agents])
         shown = []
         for agent in agents:
-            shown.append(agent_json(agent, self._fleet.route(agent.id), counts[agent.id]))
+            shown.append(agent_json(agent, self._fleet.route(agent.id), counts[agent.id], self._health.state))
             if len(shown) % defaults.BREATH == 0:
                 gevent.sleep(0)
         return shown

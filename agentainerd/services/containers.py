@@ -64,6 +64,12 @@ class Containers:
         with contextlib.suppress(NotFound):
             self._engine.stop(container_id, grace_s=grace_s)
 
+    def exit_code(self, container_id: str) -> int:
+        """Return how its last run ended; 0 where it is not there any more."""
+        with contextlib.suppress(NotFound):
+            return self._engine.inspect(container_id).exit_code
+        return 0
+
     def remove(self, container_id: str) -> None:
         """Remove it, if it is there."""
         self._engine.remove(container_id)

@@ -17,6 +17,7 @@ from gevent.lock import RLock
 from agentainerd.errors import NotFound
 from agentainerd.model.agents import AGENT_ID, NAME, Agent
 from agentainerd.model.containers import Container
+from agentainerd.model.health import HealthState
 from agentainerd.model.requests import ReplayPolicy
 from agentainerd.proxy.routing import Gate, Route, RouteTable
 from agentainerd.proxy.target import Target
@@ -95,6 +96,7 @@ class Fleet:
     def publish(self, agent: Agent, gate: Gate = Gate.CLOSED) -> Route:
         """Make an agent reachable, with what its spec says; `gate` is HOLDING where it is expected to run."""
         route = self._configured(Route(agent.id, agent.name), agent)
+        self._readiness.health.configure(agent.id, agent.spec.health_check)
         if gate is Gate.HOLDING:
             route.hold()
         self.routes.publish(route)
@@ -122,6 +124,7 @@ class Fleet:
         route = self.route(agent_id)
         if route:
             route.persistence = False
+            self._readiness.health.configure(agent_id, None)
             self._drop_targets(route)
             self.routes.withdraw(route)
         self._notify(agent_id)
@@ -192,6 +195,11 @@ class Fleet:
             if route and target.number == number:
                 self._readiness.cancel_one(target)
                 route.dismiss(target)
+
+    def is_well(self, target: Target) -> bool:
+        """A run is over, or its health check has not given up on it."""
+        health = self._readiness.health.of(target)
+        return target.is_retired or health is None or health.state is not HealthState.UNHEALTHY
 
     def probes_of(self, agent_id: str) -> list[Probe]:
         """Return the waits for readiness that are under way."""
@@ -287,3 +295,4 @@ class Fleet:
                 route.dismiss(target)
                 route.remove(target)
                 target.retire()
+                self._readiness.health.forget(target)

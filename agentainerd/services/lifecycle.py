@@ -114,14 +114,30 @@ class Lifecycle:
             ran_s=max(0.0, container.finished_at - container.started_at),
         )
 
-    def crashed(self, agent: Agent, number: int, end: Exit, *, ran_s: float = 0.0) -> Agent:
-        """Store an end that nobody asked for: `stopped`, with a time for the restart if there will be one, or `failed`."""
+    def unwell(self, agent: Agent, number: int, message: str, *, well_s: float) -> Agent:
+        """Stop a replica whose health check gave up on it, after what it has in flight, and go on as if it had crashed.
+
+        `well_s`: how long it had been well; a run that never was counts as a crash at once.
+        """
+        self._fleet.dismiss(agent.id, number)
+        container_id = agent.replica(number).container_id
+        lines = self._containers.last_lines(container_id)
+        self.down(agent, agent.spec.stop_grace_s, number)
+        reason = f"unhealthy: {message}"
+        end = Exit(code=self._containers.exit_code(container_id), at=time.time(), error=reason, log=lines)
+        return self.crashed(agent, number, end, ran_s=well_s, reason=reason)
+
+    def crashed(self, agent: Agent, number: int, end: Exit, *, ran_s: float = 0.0, reason: str = "") -> Agent:
+        """Store an end that nobody asked for: `stopped`, with a time for the restart if there will be one, or `failed`.
+
+        `reason`: what the end itself does not say.
+        """
         replica = agent.replica(number)
         crashes = 1 if ran_s >= defaults.RESTART_RESET_S else replica.crashes + 1
         restarts = replica.should_run and agent.spec.auto_restart
         gives_up = restarts and crashes >= defaults.CRASH_LOOP_LIMIT
         will_return = restarts and not gives_up
-        reason = exit_reason(end)
+        reason = reason or exit_reason(end)
         if gives_up:
             reason = f"crash loop: {crashes} crashes in a row, the last one with {reason}"
         agent = agent.changed(

@@ -1,7 +1,8 @@
 """When an agent is ready, and whether one died: the two questions that only its container can answer.
 
-Ready means that a TCP connection to its port is accepted; nothing is sent on it. A probe lets requests through to the
-replica that it watched, and nobody else does.
+Ready means that a TCP connection to its port is accepted, on which nothing is sent, and that its health check, where it has
+one, is content. A probe lets requests through to the replica that it watched; nobody else does but a health check that is
+content again.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from agentainerd.errors import AgentainerError, NotFound
 from agentainerd.model.containers import ContainerState
 from agentainerd.proxy.routing import Route
 from agentainerd.proxy.target import Target
+from agentainerd.services.health import HealthMonitor
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,11 @@ class Readiness:
     `on_ready` gets the agent's id right after a target was admitted, and must not block.
     """
 
-    def __init__(self, spawn: Spawn, on_ready: Callable[[str], None] = lambda agent_id: None) -> None:
+    def __init__(
+        self, spawn: Spawn, health: HealthMonitor, on_ready: Callable[[str], None] = lambda agent_id: None
+    ) -> None:
         self.on_ready = on_ready
+        self.health = health
         self._spawn = spawn
         self._probes: dict[Target, Probe] = {}
 
@@ -90,11 +95,17 @@ class Readiness:
         """Return the probes of an agent that are under way."""
         return [probe for probe in self._probes.values() if probe.route.agent_id == agent_id]
 
+    def admit(self, route: Route, target: Target) -> None:
+        """Let requests through to a target that is ready, and ask it how it is from now on."""
+        route.admit(target)
+        self.health.watch(route, target)
+        self.on_ready(route.agent_id)
+
     def _run(self, probe: Probe) -> None:
         interval_s = defaults.READY_PROBE_INTERVAL_S
         try:
             while not probe.is_cancelled and not probe.target.is_retired:
-                if _accepts(probe.target) and self._open(probe):
+                if _accepts(probe.target) and self.health.is_ready(probe.route, probe.target) and self._open(probe):
                     return
                 probe.target.retired.wait(interval_s)
                 interval_s = min(interval_s * 2, defaults.MAX_READY_PROBE_INTERVAL_S)
@@ -108,8 +119,7 @@ class Readiness:
         if probe.is_cancelled or probe.target.is_retired:
             return False
         probe.is_ready = True
-        probe.route.admit(probe.target)
-        self.on_ready(probe.route.agent_id)
+        self.admit(probe.route, probe.target)
         return True
 
 

@@ -3,15 +3,20 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from agentainerd import defaults
 from agentainerd.config import Config
 from agentainerd.engine.engine import Engine
-from agentainerd.proxy.routing import RouteTable
+from agentainerd.model.health import Health, HealthState
+from agentainerd.proxy.routing import Route, RouteTable
+from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.health import HealthMonitor
+from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.readiness import DeathCheck, Readiness
@@ -50,6 +55,7 @@ class Services:
     """One of each."""
 
     agents: AgentService
+    health: HealthReports
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -88,12 +94,16 @@ def build(
         spawn=supervisor.spawn,
         max_attempts=config.requests.max_attempts,
     )
-    readiness = Readiness(supervisor.spawn, on_ready=replay.wake)
+    monitor = HealthMonitor(engine, supervisor.spawn)
+    readiness = Readiness(supervisor.spawn, monitor, on_ready=replay.wake)
     fleet = Fleet(stores.agents, routes, readiness, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     containers = Containers(engine, volumes, f"http://{HOST_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     state_sync = StateSync(fleet, lifecycle, containers, engine, spawn=supervisor.spawn, wake=supervisor.wake)
+    health = HealthReports(fleet, monitor)
+    monitor.on_recovered = readiness.admit
+    monitor.on_change = partial(_health_changed, state_sync)
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     routes.on_suspect = readiness.suspect
     routes.on_dead_check = DeathCheck(engine)
@@ -108,10 +118,12 @@ def build(
             engine,
             stores.requests,
             starting=starting,
+            health=health,
             spawn=supervisor.spawn,
             volumes=volumes,
             audit=audit,
         ),
+        health=health,
         replicas=ReplicaService(fleet, lifecycle, starting=starting, audit=audit),
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
@@ -140,6 +152,14 @@ def build(
         state_sync=state_sync,
         volumes=volumes,
     )
+
+
+def _health_changed(state_sync: StateSync, route: Route, target: Target, before: Health, now: Health) -> None:
+    """Tell of a replica whose health changed; one that is not well any more is replaced."""
+    if now.state is HealthState.UNHEALTHY and now.last is not None:
+        well_s = now.since - before.since if before.state is HealthState.HEALTHY else 0.0
+        message = f"{now.last.message} ({now.failures} in a row)"
+        state_sync.replace(route, target, message, well_s)
 
 
 def _own_paths(config: Config) -> list[str]:

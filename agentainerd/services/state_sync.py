@@ -17,6 +17,8 @@ from agentainerd.errors import AgentainerError, NotFound, Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerState, EngineEvent
 from agentainerd.model.replicas import AgentState, Exit, Replica, number_of
+from agentainerd.proxy.routing import Route
+from agentainerd.proxy.target import Target
 from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.lifecycle import Lifecycle
@@ -243,6 +245,20 @@ class StateSync:
         return self._fleet.save(paused) if replica.state is not AgentState.PAUSED else agent
 
     # Restarting
+
+    def replace(self, route: Route, target: Target, message: str, well_s: float) -> None:
+        """A replica is not well: restart it where that is wanted, by the way of a crash. Never blocks."""
+        self._spawn(f"restart {route.name}", self._replace, route.agent_id, target, message, well_s)
+
+    def _replace(self, agent_id: str, target: Target, message: str, well_s: float) -> None:
+        try:
+            with self._fleet.locked(agent_id) as agent:
+                if agent.spec.auto_restart and not self._fleet.is_well(target):
+                    agent = self._lifecycle.unwell(agent, target.number, message, well_s=well_s)
+                    self._schedule(agent, agent.replica(target.number))
+        except AgentainerError as error:
+            log.warning("an unhealthy agent could not be restarted: %s", error, extra={"agent_id": agent_id})
+            self._look_closely = True
 
     def _schedule(self, agent: Agent, replica: Replica) -> None:
         """Restart a crashed replica when its time has come; nothing to do for any other."""

@@ -1,11 +1,13 @@
 """How agents and requests look in the API: the field names of the original, our own beside them, secrets masked."""
 
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from agentainerd.model.agents import MASK, Agent, masked_env
+from agentainerd.model.health import HealthState, worst
 from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
 from agentainerd.model.requests import Detail, RequestState, StoredResponse, Summary
 from agentainerd.proxy.routing import Gate, Route
@@ -25,8 +27,13 @@ def rfc3339(at: float) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
-    """Return an agent as the API shows it."""
+def agent_json(
+    agent: Agent,
+    route: Route | None,
+    counts: Counts,
+    health_of: Callable[[Agent, int], HealthState] = lambda agent, number: HealthState.NONE,
+) -> Json:
+    """Return an agent as the API shows it; `health_of` tells the health of a replica, by its number."""
     spec = agent.spec
     return {
         "id": agent.id,
@@ -37,7 +44,8 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
         "status": agent.state.value,
         "reason": agent.reason,
         "ready": agent.state is AgentState.RUNNING and route is not None and route.gate is Gate.OPEN,
-        "health": "none",
+        "health": worst([health_of(agent, replica.number) for replica in agent.replicas]).value,
+        "health_check": spec.health_check and msgspec.structs.asdict(spec.health_check),
         "env_vars": masked_env(spec),
         "secrets": list(spec.secrets),
         "cpu_limit": spec.cpu_limit,
@@ -65,7 +73,9 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
         "crashes": agent.crashes,
         "next_restart_at": rfc3339(agent.next_restart_at),
         "last_exit": _exit_json(agent.last_exit),
-        "containers": [_replica_json(agent, replica, route) for replica in agent.replicas],
+        "containers": [
+            _replica_json(agent, replica, route, health_of(agent, replica.number)) for replica in agent.replicas
+        ],
         "requests": {
             "pending": counts.pending,
             "failed": counts.failed,
@@ -77,7 +87,7 @@ def agent_json(agent: Agent, route: Route | None, counts: Counts) -> Json:
     }
 
 
-def _replica_json(agent: Agent, replica: Replica, route: Route | None) -> Json:
+def _replica_json(agent: Agent, replica: Replica, route: Route | None, health: HealthState) -> Json:
     targets = [target for target in route.targets if target.number == replica.number] if route else []
     return {
         "replica": replica.number,
@@ -86,6 +96,7 @@ def _replica_json(agent: Agent, replica: Replica, route: Route | None) -> Json:
         "status": replica.state.value,
         "reason": replica.reason,
         "ready": route is not None and any(target in route.serving for target in targets),
+        "health": health.value,
         "restarts": replica.restarts,
         "crashes": replica.crashes,
         "next_restart_at": rfc3339(replica.next_restart_at),

@@ -16,9 +16,10 @@ from gevent import socket
 
 from agentainerd.engine.docker_engine import DockerEngine
 from agentainerd.engine.engine import Engine
-from agentainerd.errors import Conflict, Failed, InvalidParameter, NotFound
+from agentainerd.errors import Conflict, DeadlineExceeded, Failed, InvalidParameter, NotFound
 from agentainerd.model.agents import Volume
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
+from tests.conftest import wait_until
 from tests.fakes.docker import context
 from tests.fakes.engine import FakeEngine
 from tests.fakes.programs import Answer, Program, Request, Run, echo, http
@@ -225,6 +226,42 @@ def test_a_container_is_called_otherwise_while_it_runs(bench):
     assert failure.value.code == "CONTAINER_NAME_TAKEN"
     with pytest.raises(NotFound):
         bench.engine.rename("0" * 64, "agentainer-nobody")
+
+
+def test_a_command_in_a_container_has_its_exit_code(bench):
+    box = bench.started()
+
+    assert bench.engine.execute(box.id, ["/bin/sh", "-c", "exit 0"], timeout_s=5) == 0
+    assert bench.engine.execute(box.id, ["/bin/sh", "-c", "exit 3"], timeout_s=5) == 3
+
+
+def test_a_command_that_takes_too_long_keeps_others_out_until_it_ends(bench):
+    box = bench.started()
+    began = time.monotonic()
+
+    with pytest.raises(DeadlineExceeded):
+        bench.engine.execute(box.id, ["/bin/sh", "-c", "sleep 1.5"], timeout_s=0.3)
+    with pytest.raises(DeadlineExceeded):
+        bench.engine.execute(box.id, ["/bin/sh", "-c", "exit 0"], timeout_s=0.3)
+
+    assert time.monotonic() - began < 1.4
+    wait_until(lambda: executes(bench.engine, box), limit_s=5)
+
+
+def executes(engine, box) -> bool:
+    try:
+        return engine.execute(box.id, ["/bin/sh", "-c", "exit 0"], timeout_s=5) == 0
+    except DeadlineExceeded:
+        return False
+
+
+def test_a_command_needs_a_container_that_runs(bench):
+    container_id = bench.engine.create(bench.spec())
+
+    with pytest.raises(Conflict):
+        bench.engine.execute(container_id, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
+    with pytest.raises(NotFound):
+        bench.engine.execute("0" * 64, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
 
 
 def test_a_volume_of_a_folder_that_is_not_there_is_refused(bench):

@@ -127,6 +127,7 @@ class FakeContainer:
     error: str = ""
     runs: int = 0
     run: FakeRun | None = None
+    busy_until: float = 0.0
     lines: list[tuple[float, str, str]] = field(default_factory=list)
     followers: list[Queue] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ import io
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -31,7 +31,7 @@ import gevent
 import pytest
 from gevent.queue import Queue
 
-from agentainerd.errors import Conflict, Failed, InvalidParameter, NotFound, Unavailable
+from agentainerd.errors import Conflict, DeadlineExceeded, Failed, InvalidParameter, NotFound, Unavailable
 from agentainerd.model.containers import (
     Container,
     ContainerSpec,
@@ -244,6 +244,22 @@ class FakeEngine:
     def containers(self) -> list[Container]:
         self._called("containers")
         return [box.seen() for box in self._boxes.values() if box.agent_id]
+
+    def execute(self, container_id: str, command: Sequence[str], *, timeout_s: float) -> int:
+        """Understands `sh -c "exit N"` and `sh -c "sleep N"`; any other word ends as the program's `commands_exit` says."""
+        self._called("execute")
+        box = self._box(container_id)
+        if box.run is None or box.state is not ContainerState.RUNNING:
+            raise Conflict(f"the container is {box.state}", code="CONTAINER_STATE")
+        if box.busy_until > time.monotonic():
+            raise DeadlineExceeded("the command before it still runs")
+        word, _, number = command[-1].partition(" ")
+        if word == "sleep":
+            box.busy_until = time.monotonic() + float(number)
+            gevent.sleep(min(float(number), timeout_s))
+            if box.busy_until > time.monotonic():
+                raise DeadlineExceeded("the command did not end in time")
+        return int(number) if word == "exit" else box.program.commands_exit
 
     def logs(
         self,

@@ -192,6 +192,7 @@ class Program:
         fails: it can't be started: (exit code as the engine gives it, the engine's words).
         heeds_sigterm: False: it ends only by SIGKILL, after the grace.
         prints: its first lines, on stdout.
+        commands_exit: what commands that are run in it exit with.
     """
 
     handler: Handler = field(default_factory=lambda: http(echo))
@@ -202,3 +203,4 @@ class Program:
     fails: tuple[int, str] | None = None
     heeds_sigterm: bool = True
     prints: tuple[str, ...] = ()
+    commands_exit: int = 0

@@ -2,6 +2,7 @@
 
 FIRST_S=5 FIRST=reset|503|deaf    behave so for the first seconds of each run: reset every connection, answer 503, never read
 CRASH_EVERY=10                    die on every tenth request, after it is in the ledger and before it is answered
+/health    503 while there is a file sick-<replica> beside the ledger; nothing of it is in there
 /stream    an answer in five pieces      /die    die before the answer      /oom    take all memory there is
 """
 
@@ -18,6 +19,7 @@ LEDGER = os.open("/ledger/ledger.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0
 STARTED = time.monotonic()
 FIRST_S = float(os.environ.get("FIRST_S", "0"))
 FIRST = os.environ.get("FIRST", "")
+REPLICA = os.environ.get("AGENT_REPLICA", "")
 CRASH_EVERY = int(os.environ.get("CRASH_EVERY", "0"))
 requests = itertools.count(1)
 
@@ -31,6 +33,11 @@ class Agent(BaseHTTPRequestHandler):
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == "/health":
+            self.send_response(503 if os.path.exists(f"/ledger/sick-{REPLICA}") else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if is_first("503"):
             self.send_response(503)
             self.send_header("Content-Length", "0")

@@ -11,7 +11,9 @@ from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.containers import Container, ContainerState
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
+from agentainerd.services.health import HealthMonitor
 from agentainerd.services.readiness import DeathCheck, Readiness
+from tests.fakes.engine import FakeEngine
 
 
 @pytest.fixture
@@ -24,7 +26,11 @@ def listener():
 @pytest.fixture
 def readiness():
     ready = []
-    made = Readiness(lambda _, function, *arguments: gevent.spawn(function, *arguments), ready.append)  # noqa: TID251
+
+    def spawn(_, function, *arguments):
+        return gevent.spawn(function, *arguments)  # noqa: TID251
+
+    made = Readiness(spawn, HealthMonitor(FakeEngine(), spawn), ready.append)
     made.ready = ready
     return made
 

@@ -202,7 +202,8 @@ def _health(agent: Agent) -> str:
 
 def _timeouts(agent: Agent) -> str:
     shown = (("hold", "hold_timeout_s"), ("request", "request_timeout_s"), ("stop grace", "stop_grace_s"))
-    return ", ".join(f"{title} {agent[key]:g} s" for title, key in shown if agent.get(key) is not None)
+    told = [f"{title} {agent[key]:g} s" for title, key in shown if agent.get(key) is not None]
+    return ", ".join([*told, f"idle {agent['idle_timeout_s']:g} s"] if agent.get("idle_timeout_s") else told)
 
 
 def _section(title: str, lines: list[str]) -> None:

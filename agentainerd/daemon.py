@@ -30,7 +30,7 @@ from agentainerd.engine.docker_engine import DockerEngine
 from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.lag import Lag
-from agentainerd.loops import replay, retention, state_sync
+from agentainerd.loops import idle, replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.peers import Peers
@@ -52,7 +52,7 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 
 log = logging.getLogger(__name__)
 
-LOOPS = (state_sync, replay, retention)
+LOOPS = (state_sync, replay, retention, idle)
 GC_THRESHOLDS = (50_000, 20, 20)
 """A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain

@@ -32,7 +32,7 @@ MIN_MEMORY_BYTES = 6 * 1024 * 1024  # what the engine accepts
 FIRST_RESTART_S = 0.1  # after the first crash in a row
 RESTART_BACKOFF_S = 1.0  # after those that follow: doubled with each, 2, 4, 8
 MAX_RESTART_BACKOFF_S = 60.0
-HEALTH_ENDPOINT = "/health"  # where a health check says nothing else; its times are durations, as in the original's files
+HEALTH_ENDPOINT = "/health"  # of a health check that names none; its times are durations, as in the original's files
 HEALTH_INTERVAL = "30s"
 HEALTH_TIMEOUT = "5s"
 HEALTH_RETRIES = 3
@@ -110,6 +110,7 @@ MAX_PAGE_LIMIT = 1000
 
 # Loops
 STATE_SYNC_INTERVAL_S = 10.0
+IDLE_INTERVAL_S = 1.0
 REPLAY_INTERVAL_S = 5.0
 RETENTION_INTERVAL_S = 30.0
 REDIS_START_TIMEOUT_S = 60.0  # loading a large journal takes a while

@@ -102,8 +102,13 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 @click.option("--max-pending-size", "max_pending_bytes", type=SIZE, metavar="SIZE", help="Most bytes in its queue.")
 @click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
 @click.option(
-    "--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection."
+    "--idle-timeout",
+    "idle_timeout_s",
+    type=DURATION,
+    metavar="TIME",
+    help="Stop it when it had no request for so long; the next one starts it.",
 )
+@click.option("--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection.")
 @click.option("--health-command", metavar="LINE", help="Or what it runs in the container.")
 @click.option("--health-interval", metavar="TIME", help="From one to the next.  [default: 30s]")
 @click.option("--health-timeout", metavar="TIME", help="How long one may take.  [default: 5s]")
@@ -151,7 +156,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         field: given[field]
         for field in ("name", "image", "auto_restart", "token", "port", "memory_limit", "hold_timeout_s", "request_timeout_s",
                       "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes",
-                      "replicas")
+                      "replicas", "idle_timeout_s")
         if given[field] is not None
     }  # fmt: skip
     file_lines = tuple(line for path in given["env_files"] for line in read_env_file(path))

@@ -53,6 +53,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `secrets` names the variables of `env_vars` that are masked in every read, beside those whose names look secret.
     `token`: what `/agent/<ref>/` asks for; empty: the agent's proxy path is public.
     `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own. `replicas`: how many containers.
+    `idle_timeout_s`: without any request for so long it is stopped, until the next one comes; 0: never.
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     """
 
@@ -80,6 +81,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     max_pending_bytes: int = defaults.MAX_PENDING_BYTES
     replicas: int = 1
     health_check: HealthCheck | None = None
+    idle_timeout_s: float = 0
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -130,6 +132,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     def is_expected(self) -> bool:
         """One of its replicas runs, or will by itself."""
         return any(replica.is_expected for replica in self.replicas)
+
+    @property
+    def is_idle(self) -> bool:
+        """It was stopped because nothing was asked of it, and the next request starts it."""
+        return any(replica.is_idle for replica in self.replicas)
 
     @property
     def crashes(self) -> int:
@@ -325,6 +332,7 @@ def _check_numbers(spec: AgentSpec) -> None:
         "max_pending": (1, 1_000_000),
         "max_pending_bytes": (1024, 2**40),
         "replicas": (1, defaults.MAX_REPLICAS),
+        "idle_timeout_s": (0, 30 * 86400),
     }
     for field, (low, high) in bounds.items():
         value = getattr(spec, field)

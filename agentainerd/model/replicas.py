@@ -33,7 +33,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     `should_run`: a person wants it to run, so a crash is restarted where `auto_restart` is on.
     `reason`: one clause that says why it is in this state ("exit 137, out of memory").
     `crashes`: in a row; RESTART_RESET_S of running sets it back to 0. `restarts`: by the daemon, since deploy.
-    `next_restart_at`: while the daemon backs off before a restart.
+    `next_restart_at`: while the daemon backs off before a restart. `is_idle`: it was stopped because nothing was asked of it,
+    and the next request starts it.
     """
 
     number: int = 1
@@ -44,6 +45,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0
     restarts: int = 0
     next_restart_at: float = 0.0
+    is_idle: bool = False
     last_exit: Exit | None = None
     started_at: float = 0.0
 
@@ -54,8 +56,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_expected(self) -> bool:
-        """It runs, or will by itself: requests are worth holding for it."""
-        return self.should_run and self.state in (AgentState.RUNNING, AgentState.STOPPED)
+        """It runs, or will by itself or for a request: requests are worth holding for it."""
+        return self.is_idle or (self.should_run and self.state in (AgentState.RUNNING, AgentState.STOPPED))
 
 
 _ORDER = (AgentState.RUNNING, AgentState.PAUSED, AgentState.STOPPED, AgentState.FAILED, AgentState.CREATED)

@@ -33,13 +33,15 @@ class Route:
         parts: the routes of its replicas by number; empty where there is one only.
         whole: the route of the agent, of which this one may be a part.
         gate: see `Gate`; changed only through `open`, `hold`, `close`, `admit` and `dismiss`.
+        on_wanted: called, and must not block, when somebody waits at the gate of an agent that sleeps; else None.
+        idle_timeout_s: after so long without a request it is put to sleep; 0: never.
         token_digest: SHA-256 of the token that the path asks for, b"" where it is public.
     """
 
     __slots__ = (
-        "_changed", "_turn", "agent_id", "gate", "hold_timeout_s", "max_pending", "max_pending_bytes", "name", "number",
-        "ordered", "parts", "persistence", "policy", "replay_concurrency", "request_timeout_s", "serving", "targets",
-        "token_digest", "whole",
+        "_changed", "_turn", "agent_id", "gate", "hold_timeout_s", "idle_timeout_s", "max_pending", "max_pending_bytes",
+        "name", "number", "on_wanted", "ordered", "parts", "persistence", "policy", "replay_concurrency",
+        "request_timeout_s", "serving", "targets", "token_digest", "whole",
     )  # fmt: skip
 
     def __init__(self, agent_id: str, name: str, *, number: int = 0, whole: "Route | None" = None) -> None:
@@ -60,6 +62,8 @@ class Route:
         self.max_pending = defaults.MAX_PENDING
         self.max_pending_bytes = defaults.MAX_PENDING_BYTES
         self.token_digest = b""
+        self.idle_timeout_s = 0.0
+        self.on_wanted: Callable[[], object] | None = None
         self._changed = Event()
         self._turn = 0
 
@@ -67,6 +71,12 @@ class Route:
     def in_flight(self) -> int:
         """Exchanges under way on all its targets."""
         return sum(target.in_flight for target in self.targets)
+
+    def idle_s(self) -> float:
+        """Return for how long nothing was asked of it, 0.0 while something is in flight or no request gets through."""
+        if self.gate is not Gate.OPEN or self.in_flight:
+            return 0.0
+        return time.monotonic() - max((target.used_at for target in self.serving), default=time.monotonic())
 
     def is_busy(self, limit: int) -> bool:
         """Whether so many exchanges are under way already."""
@@ -119,6 +129,8 @@ class Route:
         A CLOSED gate is not waited for, unless the caller asked to (`even_closed`).
         """
         end = time.monotonic() + timeout_s
+        if self.whole.on_wanted is not None:
+            self.whole.on_wanted()
         while self.gate is Gate.HOLDING or (self.gate is Gate.CLOSED and even_closed):
             left_s = end - time.monotonic()
             if left_s <= 0:

@@ -21,10 +21,21 @@ class Target:
         number: which replica of the agent it is.
         in_flight: calls under way.
         refusals: connections that could not be opened since one could.
+        used_at: monotonic time when the last call ended, or it was admitted.
         retired: set when the container of this run is known to be down.
     """
 
-    __slots__ = ("_idle", "address", "container_id", "in_flight", "number", "refusals", "retired", "started_at")
+    __slots__ = (
+        "_idle",
+        "address",
+        "container_id",
+        "in_flight",
+        "number",
+        "refusals",
+        "retired",
+        "started_at",
+        "used_at",
+    )
 
     def __init__(
         self, address: tuple[str, int] | str, *, container_id: str = "", started_at: float = 0.0, number: int = 1
@@ -35,6 +46,7 @@ class Target:
         self.number = number
         self.in_flight = 0
         self.refusals = 0
+        self.used_at = time.monotonic()
         self.retired = Event()
         self._idle: list[Upstream] = []
 
@@ -90,7 +102,7 @@ class Target:
         if len(self._idle) >= defaults.MAX_IDLE_UPSTREAMS or self.retired.is_set():
             upstream.close()
         else:
-            upstream.idle_since = time.monotonic()
+            upstream.idle_since = self.used_at = time.monotonic()
             self._idle.append(upstream)
 
     def drop(self, upstream: Upstream) -> None:

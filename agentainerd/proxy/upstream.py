@@ -5,6 +5,7 @@ clean exchange) or `abort`. Knows nothing of clients and journals: it tells a `C
 """
 
 import logging
+import time
 from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -111,6 +112,7 @@ class Upstream:
         if self._caller is not None:
             self._caller = None
             self.target.in_flight -= 1
+            self.target.used_at = time.monotonic()
         self.close()
 
     def close(self) -> None:

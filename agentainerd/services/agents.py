@@ -137,13 +137,13 @@ class AgentService:
         before it is killed. An agent that waits for its restart is stopped too.
         """
         with self._changing(actor, "stop_agent", ref) as agent:
-            if not agent.should_run and not any(replica.is_alive for replica in agent.replicas):
+            if not agent.should_run and not agent.is_idle and not any(replica.is_alive for replica in agent.replicas):
                 return agent
             self._engine.ping()
             self._fleet.close(agent.id)
             before = agent
             try:
-                agent = self._fleet.save(agent.changed(should_run=False, next_restart_at=0.0))
+                agent = self._fleet.save(agent.changed(should_run=False, next_restart_at=0.0, is_idle=False))
                 self._lifecycle.down(agent, agent.spec.stop_grace_s if grace_s is None else grace_s)
             except AgentainerError:
                 self._fleet.reopen(agent.id)

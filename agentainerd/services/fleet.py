@@ -6,9 +6,10 @@ are changed here only (and opened by readiness.py), so that a probe under way ne
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 
 import msgspec
 from gevent.event import Event
@@ -32,6 +33,8 @@ class Fleet:
         self.store = store
         self.routes = routes
         self._readiness = readiness
+        self.on_wanted: Callable[[str], object] = lambda agent_id: None
+        """Called with the id of an agent that sleeps when a request waits for it; must not block."""
         self._persistence = persistence
         self._locks: dict[str, RLock] = {}
         self._changed: dict[str, Event] = {}
@@ -100,6 +103,8 @@ class Fleet:
         if gate is Gate.HOLDING:
             route.hold()
         self.routes.publish(route)
+        if agent.is_idle:
+            route.on_wanted = partial(self.on_wanted, agent.id)
         self.reshape(agent)
         return route
 
@@ -138,6 +143,12 @@ class Fleet:
         if route := self.route(agent_id):
             route.hold()
 
+    def rest(self, agent: Agent) -> None:
+        """Let requests wait from now on, and `on_wanted` be told of them. Does not block."""
+        self.hold(agent.id)
+        if route := self.route(agent.id):
+            route.on_wanted = partial(self.on_wanted, agent.id)
+
     def expect(self, agent_id: str) -> None:
         """A replica is about to start: requests wait for it where none gets through."""
         route = self.route(agent_id)
@@ -151,6 +162,7 @@ class Fleet:
         route = self.route(agent.id)
         if route is None:
             return
+        route.on_wanted = partial(self.on_wanted, agent.id) if agent.is_idle else None
         if not route.serving and agent.is_expected:
             route.hold()
         elif not route.serving:
@@ -273,6 +285,7 @@ class Fleet:
         route.replay_concurrency = 1 if spec.ordered else spec.replay_concurrency
         route.hold_timeout_s = spec.hold_timeout_s
         route.request_timeout_s = spec.request_timeout_s
+        route.idle_timeout_s = spec.idle_timeout_s
         route.max_pending = spec.max_pending
         route.max_pending_bytes = spec.max_pending_bytes
         route.token_digest = hashlib.sha256(spec.token.encode()).digest() if spec.token else b""

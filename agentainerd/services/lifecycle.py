@@ -279,6 +279,7 @@ def _success(container: Container) -> dict[str, object]:
         "reason": "",
         "should_run": True,
         "next_restart_at": 0.0,
+        "is_idle": False,
         "started_at": container.started_at,
     }
 
@@ -293,6 +294,7 @@ def _failure(error: AgentainerError | None) -> dict[str, object]:
         "last_exit": end,
         "should_run": False,
         "next_restart_at": 0.0,
+        "is_idle": False,
     }
 
 

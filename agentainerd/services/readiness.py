@@ -97,6 +97,7 @@ class Readiness:
 
     def admit(self, route: Route, target: Target) -> None:
         """Let requests through to a target that is ready, and ask it how it is from now on."""
+        target.used_at = time.monotonic()
         route.admit(target)
         self.health.watch(route, target)
         self.on_ready(route.agent_id)

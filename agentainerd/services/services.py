@@ -17,6 +17,7 @@ from agentainerd.services.containers import Containers
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.health import HealthMonitor
 from agentainerd.services.health_reports import HealthReports
+from agentainerd.services.idle import IdleService
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.readiness import DeathCheck, Readiness
@@ -56,6 +57,7 @@ class Services:
 
     agents: AgentService
     health: HealthReports
+    idle: IdleService
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -105,6 +107,8 @@ def build(
     monitor.on_recovered = readiness.admit
     monitor.on_change = partial(_health_changed, state_sync)
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
+    idle = IdleService(fleet, lifecycle, starting, stores.requests, spawn=supervisor.spawn)
+    fleet.on_wanted = idle.wake
     routes.on_suspect = readiness.suspect
     routes.on_dead_check = DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
@@ -124,6 +128,7 @@ def build(
             audit=audit,
         ),
         health=health,
+        idle=idle,
         replicas=ReplicaService(fleet, lifecycle, starting=starting, audit=audit),
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts

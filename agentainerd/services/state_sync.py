@@ -232,6 +232,7 @@ class StateSync:
             reason="",
             should_run=True,
             next_restart_at=0.0,
+            is_idle=False,
             started_at=container.started_at,
             crashes=0 if ran_s > defaults.RESTART_RESET_S else replica.crashes,
         )

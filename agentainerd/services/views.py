@@ -59,6 +59,7 @@ def agent_json(
         "labels": dict(spec.labels),
         "network_egress": spec.network_egress,
         "replicas": spec.replicas,
+        "idle_timeout_s": spec.idle_timeout_s,
         "hold_timeout_s": spec.hold_timeout_s,
         "request_timeout_s": spec.request_timeout_s,
         "stop_grace_s": spec.stop_grace_s,

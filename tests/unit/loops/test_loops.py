@@ -2,7 +2,7 @@
 
 import time
 
-from agentainerd.loops import replay, retention, state_sync
+from agentainerd.loops import idle, replay, retention, state_sync
 
 
 def test_state_sync_finds_what_happened_behind_the_daemons_back(world):
@@ -33,6 +33,14 @@ def test_retention_turns_deadlines_into_states(world):
     assert (counts.pending, counts.failed) == (0, 1)
 
 
+def test_idle_puts_to_sleep_what_nobody_asks(world, eventually):
+    world.up(idle_timeout_s=0.01)
+
+    eventually(lambda: idle.run_once(world.services, time.time()) or world.agent().is_idle)
+
+    world.wait_state("stopped")
+
+
 def test_loops_have_names_of_their_own():
-    assert len({loop.NAME for loop in (replay, retention, state_sync)}) == 3
-    assert all(loop.INTERVAL_S > 0 for loop in (replay, retention, state_sync))
+    assert len({loop.NAME for loop in (replay, retention, state_sync, idle)}) == 4
+    assert all(loop.INTERVAL_S > 0 for loop in (replay, retention, state_sync, idle))

@@ -107,7 +107,8 @@ class Lifecycle:
             Exit(
                 code=container.exit_code,
                 oom_killed=container.oom_killed,
-                at=container.finished_at or time.time(),
+                # An end that comes at once can be dated before the beginning: the engine takes the times in two processes.
+                at=max(container.finished_at, container.started_at) if container.finished_at else time.time(),
                 error=container.error,
                 log=self._containers.last_lines(container.id),
             ),

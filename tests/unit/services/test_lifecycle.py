@@ -1,5 +1,7 @@
 """What the end of a container means, and the words for it."""
 
+from dataclasses import replace
+
 import pytest
 
 from agentainerd import defaults
@@ -83,6 +85,15 @@ def test_a_program_that_exits_at_once_is_no_error_of_the_start(world, lifecycle)
     agent = lifecycle.up(agent)
 
     assert (agent.state, agent.last_exit.code) == (AgentState.STOPPED, 7)
+
+
+def test_an_end_that_is_dated_before_the_beginning_is_the_end_of_that_run(world, lifecycle):
+    agent = world.up()
+    container = replace(world.engine.inspect(agent.container_id), exit_code=7, started_at=100.5, finished_at=100.4)
+
+    agent = lifecycle.over(agent, 1, container)
+
+    assert agent.last_exit.at == 100.5
 
 
 def test_what_could_not_be_started_beside_others_is_failed_and_says_why(world, lifecycle):

@@ -56,7 +56,9 @@ class Fleet:
         if route is not None and route.number:
             whole = route.whole.name
             message = f"'{ref}' is replica {route.number} of '{whole}': name the agent"
-            raise NotFound("agent", ref, message=message, hint=f"agentainerctl inspect {whole}")
+            raise NotFound(
+                "agent", ref, message=message, code="AGENT_IS_REPLICA", hint=f"agentainerctl inspect {whole}"
+            )
         near = get_close_matches(ref, [route.name for route in self.routes.routes()], n=1)
         hint = f"did you mean '{near[0]}'? see: agentainerctl list" if near else "agentainerctl list"
         raise NotFound("agent", ref, hint=hint)

@@ -60,7 +60,7 @@ class HealthReports:
         state = self.state_of(agent)
         replicas = {replica.number: self._replica(agent, replica) for replica in agent.replicas}
         shown = next((each for each in replicas.values() if each["status"] == state.value), {})
-        away = f"agent is {agent.state}" if agent.state is not AgentState.RUNNING else ""
+        is_away = agent.state is not AgentState.RUNNING
         return {
             "agent_id": agent.id,
             "agent_name": agent.name,
@@ -70,7 +70,7 @@ class HealthReports:
             "last_check": shown.get("last_check"),
             "latency_ms": shown.get("latency_ms", 0.0),
             "status_code": shown.get("status_code", 0),
-            "message": shown.get("message") or away,
+            "message": f"agent is {agent.state}" if is_away else shown.get("message", ""),
             "check": {
                 **msgspec.structs.asdict(check),
                 "endpoint": "" if check.command else check.path or check.endpoint,
@@ -91,5 +91,5 @@ class HealthReports:
             "last_check": rfc3339(last.at) if last else None,
             "latency_ms": round(last.latency_s * 1000, 3) if last else 0.0,
             "status_code": last.status if last else 0,
-            "message": last.message if last else "",
+            "message": last.message if last else "" if state is not HealthState.NONE else f"it is {replica.state}",
         }

@@ -258,8 +258,9 @@ class StateSync:
                     agent = self._lifecycle.unwell(agent, target.number, message, well_s=well_s)
                     self._schedule(agent, agent.replica(target.number))
         except AgentainerError as error:
-            log.warning("an unhealthy agent could not be restarted: %s", error, extra={"agent_id": agent_id})
-            self._look_closely = True
+            if not _is_gone(error):
+                log.warning("an unhealthy agent could not be restarted: %s", error, extra={"agent_id": agent_id})
+                self._look_closely = True
 
     def _schedule(self, agent: Agent, replica: Replica) -> None:
         """Restart a crashed replica when its time has come; nothing to do for any other."""
@@ -279,7 +280,8 @@ class StateSync:
                 if _is_due(replica, clock.now()) and replica.next_restart_at == due:
                     self._restart(agent, replica)
         except AgentainerError as error:
-            log.warning("an agent could not be restarted, and will be: %s", error, extra={"agent_id": agent_id})
+            if not _is_gone(error):
+                log.warning("an agent could not be restarted, and will be: %s", error, extra={"agent_id": agent_id})
         finally:
             if self._restarting.get((agent_id, number)) == due:
                 del self._restarting[(agent_id, number)]
@@ -303,6 +305,11 @@ def _is_due(replica: Replica, now: float) -> bool:
     """Return whether a stopped replica is to be restarted at `now`."""
     is_waiting = replica.state is AgentState.STOPPED and replica.should_run and replica.next_restart_at > 0
     return is_waiting and _has_come(replica.next_restart_at, now)
+
+
+def _is_gone(error: AgentainerError) -> bool:
+    """It was removed, or scaled down, meanwhile."""
+    return isinstance(error, NotFound) and error.noun in ("agent", "replica")
 
 
 def _has_come(due: float, now: float) -> bool:

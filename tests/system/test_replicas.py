@@ -1,10 +1,13 @@
 """Replicas on a real engine, under load."""
 
+import os
+
 import gevent
 import pytest
 
 from tests.system.test_agents_real import host  # noqa: F401 - a fixture
 
+KILLS = int(os.environ.get("SOAK_KILLS", "0")) // 10
 WHOLE = ("get", "post", "slow", "async", "keyed", "large")  # a stream that is under way breaks off with its replica
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 
@@ -34,6 +37,17 @@ def test_scaling_up_and_down_and_a_kill_under_load_lose_nothing(promise, docker_
     left = docker_client.containers(all=True, filters={"label": f"agentainer.id={world.agent['id']}"})
     assert [box["Id"] for box in left] == [only["container_id"]]
     assert docker_client.inspect_container(only["container_id"])["Name"] == f"/agentainer-{world.agent['id']}"
+    world.finish()
+
+
+def test_kills_of_the_daemon_and_of_replicas_under_load_lose_nothing(promise, docker_client, eventually):
+    world = promise(replicas=3)
+    for number in range(KILLS or 3):
+        docker_client.kill(replicas(world)[number % 3 + 1]["container_id"])
+        world.after(world.kill_daemon)
+        world.check_journal()
+        eventually(lambda: all(one["ready"] for one in replicas(world).values()), limit_s=60)
+
     world.finish()
 
 

@@ -200,6 +200,7 @@ def test_a_replica_is_no_agent_and_says_whose_it_is(world, fleet):
         fleet.find("web-2")
 
     assert "'web-2' is replica 2 of 'web'" in failure.value.message
+    assert failure.value.code == "AGENT_IS_REPLICA"  # the tool does not look for a name that is nearly the same
 
 
 def test_the_route_of_a_replica_queues_nothing(world, fleet):

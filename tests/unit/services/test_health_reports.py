@@ -63,3 +63,4 @@ def test_one_that_does_not_run_says_so(world, program):
         "agent is stopped",
         None,
     )
+    assert report["replicas"][0]["message"] == "it is stopped"

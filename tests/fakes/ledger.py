@@ -147,7 +147,7 @@ class Promise:
     def kill_redis(self):
         redis = redis_of(self.daemon)
         os.kill(redis.pid, signal.SIGKILL)
-        wait_until(lambda: not redis.is_running() or redis.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: is_over(redis))
 
     def kill_agent(self, docker_client):
         """SIGKILL; whoever kills it so often is not made to wait for its back-off."""
@@ -271,6 +271,14 @@ def answers(url: str) -> bool:
         return False
     finally:
         client.close()
+
+
+def is_over(process: psutil.Process) -> bool:
+    """It does not run any more; its parent may not know yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def redis_of(daemon) -> psutil.Process:

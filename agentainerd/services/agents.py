@@ -165,8 +165,7 @@ class AgentService:
             agent.require("restart", AgentState.RUNNING)
             self._engine.ping()
             for replica in agent.replicas:
-                if replica.state is AgentState.RUNNING:
-                    agent = self._restart_one(agent, replica.number)
+                agent = self._restart_one(agent, replica)
                 if replica is not agent.replicas[-1] and len(agent.replicas) > 1:
                     agent = self._starting.when_ready(agent, ROLL_TIMEOUT_S, [replica.number])
         return self._starting.when_ready(agent, wait_s)
@@ -257,7 +256,10 @@ class AgentService:
             entry.target = f"{agent.id} ({agent.name})"
             yield agent
 
-    def _restart_one(self, agent: Agent, number: int) -> Agent:
+    def _restart_one(self, agent: Agent, replica: Replica) -> Agent:
+        number = replica.number
+        if replica.state is not AgentState.RUNNING:
+            return self._starting.up(agent, [number])
         self._fleet.dismiss(agent.id, number)
         # A daemon that dies from here on finds a replica whose restart is due.
         agent = agent.changed(

@@ -3,6 +3,7 @@
 FIRST_S=5 FIRST=reset|503|deaf    behave so for the first seconds of each run: reset every connection, answer 503, never read
 CRASH_EVERY=10                    die on every tenth request, after it is in the ledger and before it is answered
 /health    503 while there is a file sick-<replica> beside the ledger; nothing of it is in there
+While there is a file stuck-<replica>, nothing is answered at all.
 /stream    an answer in five pieces      /die    die before the answer      /oom    take all memory there is
 """
 
@@ -33,6 +34,8 @@ class Agent(BaseHTTPRequestHandler):
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        while os.path.exists(f"/ledger/stuck-{REPLICA}"):
+            time.sleep(0.1)
         if self.path == "/health":
             self.send_response(503 if os.path.exists(f"/ledger/sick-{REPLICA}") else 200)
             self.send_header("Content-Length", "0")

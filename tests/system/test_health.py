@@ -32,6 +32,24 @@ def test_an_unhealthy_agent_is_replaced_under_load_without_a_lost_request(promis
     world.finish()
 
 
+def test_what_a_stuck_replica_holds_goes_to_others_when_it_is_replaced(promise, eventually):
+    """It accepts connections, and answers nobody: requests and checks alike run into it."""
+    check = {**CHECK, "timeout": "500ms"}
+    world = promise(kinds=WHOLE, health_check=check, replicas=2, stop_grace_s=1)
+    world.load.statuses.clear()
+    stuck = world.folder / "stuck-2"
+
+    stuck.touch()
+    eventually(lambda: world.agent["containers"][1]["crashes"] == 1, limit_s=20)
+    stuck.unlink()
+    eventually(lambda: world.agent["containers"][1]["ready"], limit_s=30)
+    world.serve(100)
+
+    assert "no answer within 500ms" in world.agent["containers"][1]["last_exit"]["error"]
+    assert not set(world.load.statuses) & {500, 502, 503, 504, "no connection"}, world.load.statuses
+    world.finish()
+
+
 def test_a_command_in_the_container_is_a_health_check(host, docker_client, eventually):  # noqa: F811
     check = {"command": ["/bin/sh", "-c", "test ! -e /tmp/sick"], "interval": "200ms", "retries": 1}
     agent = host.up("web", health_check=check)

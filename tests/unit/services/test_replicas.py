@@ -179,6 +179,16 @@ def test_a_restart_takes_one_after_the_other(world):
     assert all(replica.started_at > before[replica.number] for replica in world.agent().replicas)
 
 
+def test_a_restart_brings_those_back_that_were_down(world, eventually):
+    agent = world.up(replicas=2)
+    world.engine.kill(agent.id, 1)
+    eventually(lambda: numbers(world) == [2])
+
+    world.services.agents.restart("web", ADMIN, wait_s=5)
+
+    assert serving(world) == [1, 2]
+
+
 def test_a_restart_stops_at_a_replica_that_does_not_get_ready(world, monkeypatch):
     monkeypatch.setattr("agentainerd.services.agents.ROLL_TIMEOUT_S", 0.2)
     world.engine.add_image("deaf", Program())

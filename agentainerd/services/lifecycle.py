@@ -148,7 +148,7 @@ class Lifecycle:
             last_exit=end,
             crashes=crashes,
             should_run=will_return,
-            next_restart_at=clock.now() + restart_delay_s(crashes) if will_return else 0.0,
+            next_restart_at=clock.now() + restart_delay_s(crashes, ran_s) if will_return else 0.0,
         )
         self._fleet.detach(agent, number)
         log.warning("agent ended: %s", reason, extra=_fields(agent, number))
@@ -257,9 +257,9 @@ class Lifecycle:
                 return error
 
 
-def restart_delay_s(crashes: int) -> float:
-    """Return how long to wait after the given number of crashes in a row: after the first one only a moment."""
-    if crashes <= 1:
+def restart_delay_s(crashes: int, ran_s: float = 0.0) -> float:
+    """Return how long to wait after the given number of crashes in a row: only a moment after the first one, or a good run."""
+    if crashes <= 1 or ran_s >= defaults.RUN_WELL_S:
         return defaults.FIRST_RESTART_S
     return float(min(defaults.RESTART_BACKOFF_S * 2 ** min(crashes - 1, 16), defaults.MAX_RESTART_BACKOFF_S))
 

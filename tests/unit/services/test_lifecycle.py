@@ -40,6 +40,10 @@ def test_the_first_restart_begins_at_once_and_each_further_one_waits_twice_as_lo
     assert delays == [0.1, 0.1, 2, 4, 8, 60, 60, 60]
 
 
+def test_after_a_good_run_a_restart_begins_at_once_though_it_had_crashed_before():
+    assert [restart_delay_s(4, ran_s) for ran_s in (9.9, 10.0, 1000.0)] == [8, 0.1, 0.1]
+
+
 def test_a_crash_with_auto_restart_waits_and_holds_requests(world, lifecycle):
     world.up(auto_restart=True)
     with world.services.state_sync._fleet.locked("web") as agent:

@@ -78,7 +78,7 @@ def follow_log(
             raise
         except StreamBroken:
             yield Piece("notice", "the connection to agentainerd broke; reconnecting")
-        _wait_for_daemon(client, limit_s, sleep)
+        wait_for_daemon(client, limit_s, sleep)
         if position.last:
             query = {**query, "since": position.epoch(), "tail": None}
             position.is_resumed = True
@@ -125,7 +125,10 @@ def _piece(entry: dict[str, Any]) -> Piece:
     return Piece(str(entry.get("stream", "stdout")), str(entry.get("data", "")), replica)
 
 
-def _wait_for_daemon(client: Client, limit_s: float, sleep: Callable[[float], None]) -> None:
+def wait_for_daemon(
+    client: Client, limit_s: float = RECONNECT_LIMIT_S, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait until the daemon answers again, for `limit_s` at most; then raise why it does not."""
     pause_s = _MIN_PAUSE_S
     waited_s = 0.0
     while True:

@@ -1,9 +1,6 @@
 """`/agents`: deploy, the verbs, the reads, and the log."""
 
-import re
-import time
 from collections.abc import Iterator
-from datetime import datetime
 
 import msgspec
 from werkzeug.routing import Rule
@@ -18,12 +15,10 @@ from agentainerd.services.agents import AgentFilter
 from agentainerd.services.log_merge import LogMerge, Told
 from agentainerd.services.logs import LogOptions, LogReader, Notice
 from agentainerd.services.services import Services
-from agentainerd.units import parse_duration
 
 MAX_WAIT_S = 3600.0
 MAX_GRACE_S = 3600.0
 MAX_TAIL = 1_000_000
-_EPOCH = re.compile(r"[0-9]{9,12}(?:\.[0-9]{1,9})?")
 
 
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +111,7 @@ def logs(request: ApiRequest, services: Services, ref: str) -> Response:
     options = LogOptions(
         follow=query.flag("follow"),
         tail=query.integer("tail", 0, 0, MAX_TAIL) if query.text("tail") else None,
-        since=_since(query.text("since")),
+        since=query.moment("since"),
         timestamps=query.flag("timestamps"),
         stream=_stream(query.text("stream")),
         replica=query.integer("replica", 0, 0, defaults.MAX_REPLICAS),
@@ -161,20 +156,6 @@ def _stream(text: str) -> str:
     if text not in ("", "stdout", "stderr"):
         raise InvalidParameter("stream", f"{text[:64]!r} is neither stdout nor stderr")
     return text
-
-
-def _since(text: str) -> float:
-    """Return epoch seconds for a time (epoch, RFC 3339) or for a duration ago; 0.0 for nothing."""
-    if not text:
-        return 0.0
-    if _EPOCH.fullmatch(text):
-        return float(text)
-    if "T" in text:
-        try:
-            return datetime.fromisoformat(text[:40].replace(" ", "+")).timestamp()
-        except ValueError:
-            raise InvalidParameter("since", f"{text[:64]!r} is not a time (RFC 3339)") from None
-    return time.time() - parse_duration(text[:64], "since")
 
 
 def _pieces(reader: LogReader | LogMerge) -> Iterator[tuple[int, LogPiece | Notice]]:

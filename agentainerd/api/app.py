@@ -13,7 +13,7 @@ from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api import agents, health, images, replicas, requests, system, tokens
+from agentainerd.api import agents, events, health, images, replicas, requests, system, tokens
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
@@ -26,6 +26,7 @@ ROUTES: tuple[Rule, ...] = (
     *health.ROUTES,
     *requests.ROUTES,
     *images.ROUTES,
+    *events.ROUTES,
     *system.ROUTES,
     *tokens.ROUTES,
 )

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+_EPOCH = re.compile(r"[0-9]{9,12}(?:\.[0-9]{1,9})?")
 _TRUE = ("", "1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 _PIECE_BYTES = 64 * 1024
@@ -125,6 +130,20 @@ class Query:
             raise InvalidParameter(name, f"{value[:64]!r} is longer than {high:g} s")
         return seconds
 
+    def moment(self, name: str) -> float:
+        """Return epoch seconds for a time (epoch, RFC 3339) or for a duration ago; 0.0 where there is none."""
+        text = self._args.get(name, "")
+        if not text:
+            return 0.0
+        if _EPOCH.fullmatch(text):
+            return float(text)
+        if "T" in text:
+            try:
+                return datetime.fromisoformat(text[:40].replace(" ", "+")).timestamp()
+            except ValueError:
+                raise InvalidParameter(name, f"{text[:64]!r} is not a time (RFC 3339)") from None
+        return time.time() - parse_duration(text[:64], name)
+
     def pairs(self, name: str) -> dict[str, str]:
         """Return "KEY=VALUE" parameters as a map."""
         found = {}
@@ -157,6 +176,11 @@ def answer(message: str, data: object = None, *, status: int = 200, **more: obje
 def stream_lines(source: Closable, lines: Iterable[Mapping[str, object]]) -> Response:
     """Return a stream of JSON lines. An error in the middle is its last line; `source` is closed at the end, however it ends."""
     return Response(_lines(source, lines), mimetype=NDJSON, headers={"X-Accel-Buffering": "no"})
+
+
+def stream_events(source: Closable, messages: Iterable[bytes]) -> Response:
+    """Return server-sent events (HTML standard, 9.2.6), which are encoded already; an error in the middle breaks them off."""
+    return Response(_closing(source, messages), mimetype=SSE, headers={"X-Accel-Buffering": "no"})
 
 
 def stream_bytes(source: Closable, pieces: Iterable[bytes]) -> Response:

@@ -16,8 +16,10 @@ from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError
 from agentainerd.model.agents import Agent, AgentSpec, validate
+from agentainerd.model.events import Action
 from agentainerd.model.replicas import AgentState, Replica
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.events import EventService
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.lifecycle import Lifecycle
@@ -63,6 +65,7 @@ class AgentService:
         spawn: Callable[..., object],
         volumes: VolumePolicy,
         audit: AuditService,
+        events: EventService,
     ) -> None:
         self._fleet = fleet
         self._lifecycle = lifecycle
@@ -70,6 +73,7 @@ class AgentService:
         self._requests = requests
         self._volumes = volumes
         self._audit = audit
+        self._events = events
         self._starting = starting
         self._health = health
         self._spawn = spawn
@@ -100,6 +104,7 @@ class AgentService:
             entry.target = f"{agent.id} ({agent.name})"
             self._fleet.store.create(agent)
             self._fleet.publish(agent)
+        self._events.publish(Action.CREATE, agent_id=agent.id, agent=agent.name, image=spec.image)
         log.info("agent deployed", extra={"agent_id": agent.id, "agent": agent.name})
         return agent
 
@@ -212,6 +217,7 @@ class AgentService:
             except AgentainerError:
                 self._fleet.publish(removed)
                 raise
+        self._events.publish(Action.REMOVE, agent_id=agent.id, agent=agent.name)
         log.info("agent removed", extra={"agent_id": agent.id, "agent": agent.name})
         return agent
 

@@ -22,6 +22,7 @@ from agentainerd.model.health import HealthState
 from agentainerd.model.requests import ReplayPolicy
 from agentainerd.proxy.routing import Gate, Route, RouteTable
 from agentainerd.proxy.target import Target
+from agentainerd.services.events import EventService
 from agentainerd.services.readiness import Probe, Readiness
 from agentainerd.store.agents import AgentStore
 
@@ -29,8 +30,11 @@ from agentainerd.store.agents import AgentStore
 class Fleet:
     """Locks, routes and targets. Every method may be called from any greenlet; those that do I/O say so."""
 
-    def __init__(self, store: AgentStore, routes: RouteTable, readiness: Readiness, *, persistence: bool) -> None:
+    def __init__(
+        self, store: AgentStore, routes: RouteTable, readiness: Readiness, events: EventService, *, persistence: bool
+    ) -> None:
         self.store = store
+        self._events = events
         self.routes = routes
         self._readiness = readiness
         self.on_wanted: Callable[[str], object] = lambda agent_id: None
@@ -105,6 +109,7 @@ class Fleet:
         if gate is Gate.HOLDING:
             route.hold()
         self.routes.publish(route)
+        self._events.know(agent)
         if agent.is_idle:
             route.on_wanted = partial(self.on_wanted, agent.id)
         self.reshape(agent)
@@ -134,6 +139,7 @@ class Fleet:
             self._readiness.health.configure(agent_id, None)
             self._drop_targets(route)
             self.routes.withdraw(route)
+        self._events.forget(agent_id)
         self._notify(agent_id)
         self._changed.pop(agent_id, None)
 
@@ -257,6 +263,7 @@ class Fleet:
         """
         agent = msgspec.structs.replace(agent, updated_at=time.time())
         self.store.put(agent)
+        self._events.saved(agent)
         self._notify(agent.id)
         return agent
 

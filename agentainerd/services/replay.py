@@ -7,7 +7,7 @@ woken when the agent becomes ready and when something is queued; the loop is onl
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from gevent.event import AsyncResult, Event
@@ -60,6 +60,10 @@ class ReplayService:
         self._drains: dict[str, Drain] = {}
         self._held: dict[str, Record] = {}
         self._watched: dict[str, AsyncResult] = {}
+        self._settled: dict[str, Counter[RequestState]] = {}
+        self.on_drained: Callable[[str, int, int], object] = lambda agent_id, delivered, failed: None
+        """Called with an agent's id and how many queued requests it was given, and how many failed, when it has had them all
+        for now; must not block."""
         self._stopped = False
 
     def wake(self, agent_id: str) -> None:
@@ -168,6 +172,7 @@ class ReplayService:
         self._held.pop(record.id, None)
         if ruling.verdict is Verdict.SETTLE and ruling.outcome is not None:
             self.journal.settle(record, ruling.outcome)
+            self._settled.setdefault(record.agent_id, Counter())[ruling.outcome.state] += 1
         elif ruling.verdict is Verdict.RETRY:
             record.maybe_duplicate = record.maybe_duplicate or ruling.is_duplicate
             self.journal.retry(record, due_at=ruling.due_at, error=ruling.error)
@@ -179,6 +184,8 @@ class ReplayService:
     def ended(self, agent_id: str) -> None:
         """A drain is over."""
         del self._drains[agent_id]
+        if settled := self._settled.pop(agent_id, None):
+            self.on_drained(agent_id, settled[RequestState.COMPLETED], settled[RequestState.FAILED])
 
 
 class Drain:

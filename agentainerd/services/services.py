@@ -8,12 +8,14 @@ from functools import partial
 from agentainerd import defaults
 from agentainerd.config import Config
 from agentainerd.engine.engine import Engine
+from agentainerd.model.events import Action
 from agentainerd.model.health import Health, HealthState
 from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.containers import Containers
+from agentainerd.services.events import EventService
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.health import HealthMonitor
 from agentainerd.services.health_reports import HealthReports
@@ -31,6 +33,7 @@ from agentainerd.services.tokens import TokenService
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.connection import RedisClient
+from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
@@ -65,6 +68,7 @@ class Services:
     system: SystemService
     tokens: TokenService
     audit: AuditService
+    events: EventService
     state_sync: StateSync
     volumes: VolumePolicy
 
@@ -85,6 +89,7 @@ def build(
     `send`: how a record is sent to an agent (Replayer.send). `port`: where the daemon really listens. `facts`: what
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
+    events = EventService(EventStore(stores.redis), supervisor.spawn)
     audit = AuditService(os.path.join(config.paths.state_dir, AUDIT_LOG))
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit)
     replay = ReplayService(
@@ -97,15 +102,15 @@ def build(
         max_attempts=config.requests.max_attempts,
     )
     monitor = HealthMonitor(engine, supervisor.spawn)
-    readiness = Readiness(supervisor.spawn, monitor, on_ready=replay.wake)
-    fleet = Fleet(stores.agents, routes, readiness, persistence=config.features.request_persistence)
+    readiness = Readiness(supervisor.spawn, monitor, on_ready=partial(_is_ready, routes, replay, events))
+    fleet = Fleet(stores.agents, routes, readiness, events, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     containers = Containers(engine, volumes, f"http://{HOST_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     state_sync = StateSync(fleet, lifecycle, containers, engine, spawn=supervisor.spawn, wake=supervisor.wake)
     health = HealthReports(fleet, monitor)
     monitor.on_recovered = readiness.admit
-    monitor.on_change = partial(_health_changed, state_sync)
+    monitor.on_change = partial(_health_changed, state_sync, events)
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     idle = IdleService(fleet, lifecycle, starting, stores.requests, spawn=supervisor.spawn)
     fleet.on_wanted = idle.wake
@@ -115,6 +120,7 @@ def build(
         Actor("anonymous", client), "control_token_on_agent_path", agent
     )
     stores.journal.on_pending = replay.wake
+    replay.on_drained = partial(_was_drained, routes, events)
     return Services(
         agents=AgentService(
             fleet,
@@ -126,6 +132,7 @@ def build(
             spawn=supervisor.spawn,
             volumes=volumes,
             audit=audit,
+            events=events,
         ),
         health=health,
         idle=idle,
@@ -154,13 +161,36 @@ def build(
         ),
         tokens=tokens,
         audit=audit,
+        events=events,
         state_sync=state_sync,
         volumes=volumes,
     )
 
 
-def _health_changed(state_sync: StateSync, route: Route, target: Target, before: Health, now: Health) -> None:
+def _is_ready(routes: RouteTable, replay: ReplayService, events: EventService, agent_id: str) -> None:
+    """An agent takes requests: those that wait for it go first."""
+    replay.wake(agent_id)
+    if route := routes.find(agent_id.encode()):
+        events.ready(agent_id, route.name)
+
+
+def _was_drained(routes: RouteTable, events: EventService, agent_id: str, delivered: int, failed: int) -> None:
+    """What waited for an agent was sent to it."""
+    if route := routes.find(agent_id.encode()):
+        message = "queued requests were delivered"
+        events.publish(
+            Action.REPLAY, agent_id=agent_id, agent=route.name, message=message, delivered=delivered, failed=failed
+        )
+
+
+def _health_changed(
+    state_sync: StateSync, events: EventService, route: Route, target: Target, before: Health, now: Health
+) -> None:
     """Tell of a replica whose health changed; one that is not well any more is replaced."""
+    events.publish(
+        Action.HEALTH, agent_id=route.agent_id, agent=route.name, message=now.last.message if now.last else "",
+        state=now.state.value, before=before.state.value, replica=target.number,
+    )  # fmt: skip
     if now.state is HealthState.UNHEALTHY and now.last is not None:
         well_s = now.since - before.since if before.state is HealthState.HEALTHY else 0.0
         message = f"{now.last.message} ({now.failures} in a row)"

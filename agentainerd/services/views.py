@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from agentainerd.model.agents import MASK, Agent, masked_env
+from agentainerd.model.events import Event
 from agentainerd.model.health import HealthState, worst
 from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
 from agentainerd.model.requests import Detail, RequestState, StoredResponse, Summary
@@ -116,6 +117,19 @@ def _exit_json(end: Exit | None) -> Json | None:
         "finished_at": rfc3339(end.at),
         "error": end.error,
         "log": list(end.log),
+    }
+
+
+def event_json(event: Event) -> Json:
+    """Return an event."""
+    return {
+        "id": event.id,
+        "time": rfc3339(event.at),
+        "action": event.action.value,
+        "agent_id": event.agent_id,
+        "agent": event.agent,
+        "message": event.message,
+        "details": event.details,
     }
 
 

@@ -21,6 +21,7 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     done:{agent}   zset    completed, answer stored: id by time of completion                          batch.lua
     x              zset    deadlines of all pending requests: id by expires                            records.lua
     n:{agent}      hash    pending, pending_bytes, dead_bytes, done_bytes                              records.lua
+    events         stream  the last MAX_EVENTS events; field e: JSON of model.events.Event             append_events.lua
     idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
 
 Fields of `r:{id}`: agent, state, reason, seq, size (bytes that count in n:), expires, due, attempt, dup ("1": an earlier
@@ -41,6 +42,7 @@ AGENTS = PREFIX + "agents"
 NAMES = PREFIX + "names"
 KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
+EVENTS = PREFIX + "events"
 
 
 def record(request_id: str) -> str:

@@ -1,12 +1,9 @@
 """`/agents` as its handlers are: what they read from a request, and what they say."""
 
 import json
-import time
 
 import pytest
 
-from agentainerd.api.agents import _since
-from agentainerd.errors import InvalidParameter
 from tests.fakes.world import ADMIN
 
 
@@ -95,18 +92,3 @@ def test_what_is_asked_of_a_log_is_checked(client, world, query):
     world.up()
 
     assert client.call("GET", f"/agents/web/logs?{query}")[0] == 400
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [("", 0.0), ("1795213420", 1795213420.0), ("1795213420.5", 1795213420.5), ("2026-11-20T22:23:40Z", 1795213420.0),
-     ("2026-11-20T23:23:40 01:00", 1795213420.0)],
-)  # fmt: skip
-def test_a_time_is_epoch_or_rfc_3339_also_where_a_plus_became_a_space(text, at):
-    assert _since(text) == at
-
-
-def test_or_a_duration_ago():
-    assert abs(_since("10m") - (time.time() - 600)) < 5
-    with pytest.raises(InvalidParameter):
-        _since("ten minutes")

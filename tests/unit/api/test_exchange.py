@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import msgspec
 import pytest
@@ -181,3 +182,22 @@ def test_a_bug_is_found_by_its_id(caplog):
     ident = log_bug(ValueError("x"), "GET /agents")
 
     assert f"internal error {ident} in GET /agents" in caplog.text
+
+
+def moment(text):
+    return Query(asked(query_string={"since": text} if text else {}), ("since",)).moment("since")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("", 0.0), ("1795213420", 1795213420.0), ("1795213420.5", 1795213420.5), ("2026-11-20T22:23:40Z", 1795213420.0),
+     ("2026-11-20T23:23:40 01:00", 1795213420.0)],
+)  # fmt: skip
+def test_a_time_is_epoch_or_rfc_3339_also_where_a_plus_became_a_space(text, at):
+    assert moment(text) == at
+
+
+def test_or_a_duration_ago():
+    assert abs(moment("10m") - (time.time() - 600)) < 5
+    with pytest.raises(InvalidParameter):
+        moment("ten minutes")

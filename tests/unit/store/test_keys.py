@@ -8,7 +8,7 @@ SCRIPTS = "".join(path.read_text() for path in (files("agentainerd.store") / "lu
 
 def test_scripts_spell_the_same_names():
     documented = set(
-        re.findall(r"^    ([a-z_]+):?(?:\{\w+\})?  +(?:string|hash|set|zset|list) ", keys.__doc__, re.MULTILINE)
+        re.findall(r"^    ([a-z_]+):?(?:\{\w+\})?  +(?:string|hash|set|zset|list|stream) ", keys.__doc__, re.MULTILINE)
     )
     used = set(re.findall(r"P \.\. '([a-z_]+):?'", SCRIPTS)) | set(re.findall(r"'(q|d|lease|dead|done):'", SCRIPTS))
     used |= set(re.findall(r"trim\(\w+\.\w+, '(\w+)'", SCRIPTS))

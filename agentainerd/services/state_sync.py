@@ -162,7 +162,7 @@ class StateSync:
 
     def _is_unlike(self, agent: Agent, replica: Replica, container: Container | None, now: float) -> bool:
         if container is None:
-            return bool(replica.container_id) or replica.is_alive
+            return bool(replica.container_id) or replica.is_alive or _is_due(replica, now)
         if container.id != replica.container_id:
             return True
         if container.state is ContainerState.RUNNING:

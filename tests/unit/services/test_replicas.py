@@ -270,6 +270,19 @@ def test_an_engine_that_goes_away_while_it_grows_starts_the_rest_when_it_is_back
     eventually(lambda: world.services.state_sync.run_once(time.time()) >= 0 and numbers(world) == [1, 2, 3], limit_s=15)
 
 
+def test_a_replica_that_is_due_and_was_never_made_is_made_at_the_next_look(world, eventually):
+    agent = world.up(replicas=2)
+    world.services.state_sync.run_once(time.time())
+    world.engine.remove(agent.replica(2).container_id)
+    eventually(lambda: world.agent().replica(2).container_id == "")
+    due = world.agent().changed(2, should_run=True, next_restart_at=time.time() - 1)
+    world.agents.put(due)
+
+    assert world.services.state_sync.run_once(time.time()) == 1
+
+    eventually(lambda: serving(world) == [1, 2])
+
+
 def test_every_scaling_is_in_the_audit(world, replicas):
     world.up()
 

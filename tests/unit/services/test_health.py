@@ -6,6 +6,7 @@ import gevent
 import pytest
 
 from agentainerd import defaults
+from agentainerd.model.events import EventFilter
 from agentainerd.model.health import HealthState
 from agentainerd.proxy.routing import Gate
 from tests.fakes.programs import Answer, Program, http
@@ -218,3 +219,17 @@ def test_an_agent_without_a_check_is_ready_when_it_listens(world):
 
     assert state(world) is HealthState.NONE
     assert world.is_ready()
+
+
+def test_each_change_of_health_is_an_event(world, patient, eventually):
+    up(world, replicas=2)
+    patient.status = {2: 500}
+    eventually(lambda: serving(world) == [1])
+    patient.status = {}
+    eventually(lambda: serving(world) == [1, 2])
+
+    def told():
+        events = world.services.events.last(100, EventFilter(actions=("health",)))
+        return [(event.details["before"], event.details["state"]) for event in events if event.details["replica"] == 2]
+
+    eventually(lambda: told() == [("starting", "healthy"), ("healthy", "unhealthy"), ("unhealthy", "healthy")])

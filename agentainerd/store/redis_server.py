@@ -20,7 +20,7 @@ from pathlib import Path
 import gevent
 import psutil
 
-from agentainerd import defaults
+from agentainerd import defaults, offload
 from agentainerd.errors import AgentainerError, Failed
 from agentainerd.store import aof, disk, marks
 from agentainerd.store.committer import Spawn
@@ -183,6 +183,7 @@ class RedisServer:
         lock = self._take_folder(deadline)
         try:
             self._require_list()
+            self._sync()
             self._prepare()
             try:
                 self._run(lock, deadline)
@@ -192,6 +193,21 @@ class RedisServer:
                 self._run(lock, deadline)
         finally:
             os.close(lock)
+
+    def _sync(self) -> None:
+        """Make durable what the server is about to read: of one that was killed, the last writes may be in memory only.
+
+        A rewrite begins a new file, and what the server answers then says nothing of the end of the old one.
+        """
+        if aof.has_files(self._folder):
+            try:
+                offload.run(disk.sync_files, aof.folder(self._folder))
+            except OSError as exc:
+                raise Failed(
+                    f"{aof.folder(self._folder)} cannot be made durable: {exc}",
+                    code="REDIS_START_FAILED",
+                    hint="look at the disk: dmesg",
+                ) from exc
 
     def _require_list(self) -> None:
         """Without the list of its files the server would start empty. Before the first journal there is nothing to lose."""

@@ -187,6 +187,25 @@ def test_server_that_dies_with_a_torn_tail_comes_back_by_itself(home, eventually
     assert (ask(server, "GET", "a"), ask(server, "GET", "c")) == (b"b", None)
 
 
+def test_what_a_killed_server_wrote_is_durable_before_the_next_one_reads_it(home, eventually, monkeypatch):
+    """Its last writes may be in memory only, and what the next one answers is built on them."""
+    server = home.started()
+    synced, sync = [], os.fsync
+
+    def note(descriptor):
+        if server.pid is None:
+            synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: home.restarts)
+
+    files = aof.folder(home.state / "journal")
+    assert {str(files), *map(str, files.iterdir())} <= set(synced)
+
+
 def test_garbage_in_the_journal_stops_the_start_and_says_what_to_do(home):
     server = home.started()
     ask(server, "SET", "a", "b")

@@ -325,6 +325,7 @@ class Daemon:
             "isolation": self._gateways.isolation,
             "hot_path": "compiled" if COMPILED else "interpreted",
             "loop_lag": self._lag.facts(),
+            "connections": self._plane.connections,
             "durability": self._durability.word if self._config.features.request_persistence else "off",
             "warnings": [*self._warnings, *self._gateways.warnings],
         }

@@ -78,7 +78,6 @@ class Record(msgspec.Struct, gc=False, eq=False):
         received_at, expires_at: epoch seconds, UTC.
         policy: of the agent, when the request came.
         key: its idempotency key, or None.
-        durable_live: the record is complete in the journal before it is forwarded (keyed, or policy at_least_once).
         attempt: how often it was sent to the agent, this time included.
         maybe_duplicate: an earlier attempt may have run.
         max_pending, max_pending_bytes: bounds of the agent's queue.
@@ -100,7 +99,6 @@ class Record(msgspec.Struct, gc=False, eq=False):
     client: str = ""
     policy: ReplayPolicy = ReplayPolicy.AUTO
     key: IdempotencyKey | None = None
-    durable_live: bool = False
     attempt: int = 1
     maybe_duplicate: bool = False
     max_pending: int = defaults.MAX_PENDING

@@ -69,7 +69,7 @@ class Journal(Protocol):
     def reserve(self, record: Record) -> KeyAnswer:
         """Record a live request whole before it is forwarded; with `record.key`, only if the key is new.
 
-        For keyed requests and for the policy at_least_once (`record.durable_live` is True; key may be None: always NEW).
+        For keyed requests and for the policy at_least_once (the key may be None: always NEW).
 
         Raises:
             Unavailable: it may not be taken to be recorded.

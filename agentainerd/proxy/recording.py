@@ -92,17 +92,15 @@ class Recording:
 
     def _begin_whole(self) -> bool:
         try:
-            if self.collect():
-                self.record.durable_live = True
-                self._journal.reserve(self.record)
-                return True
+            if not self.collect():
+                return False
+            self._journal.reserve(self.record)
         except Unavailable:
-            self.record.durable_live = False
-        return False
+            return False
+        return True
 
     def reserve(self) -> KeyAnswer:
         """Record a keyed request whole, if its key is new; its answer is kept then. Raises Unavailable."""
-        self.record.durable_live = True
         known = self._journal.reserve(self.record)
         self._begun = known.request_id == self.record.id
         self._stored = []

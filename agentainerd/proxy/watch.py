@@ -67,10 +67,6 @@ class Sweeper:
         """Forget it."""
         self._watched.discard(watched)
 
-    def all(self) -> list[Watched]:
-        """Return every wait there is now."""
-        return list(self._watched)
-
     def run(self) -> None:
         """Sweep for ever."""
         while True:

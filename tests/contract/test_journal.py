@@ -57,7 +57,7 @@ def test_begun_record_is_durable_after_the_wait(journal):
 
 
 def test_settling_never_raises_whatever_was_recorded(journal):
-    begun, unknown, reserved = record(), record(), record(durable_live=True)
+    begun, unknown, reserved = record(), record(), record()
     journal.begin(begun)
     journal.reserve(reserved)
 
@@ -67,7 +67,7 @@ def test_settling_never_raises_whatever_was_recorded(journal):
 
 
 def test_request_without_a_key_is_always_new(journal):
-    one = record(durable_live=True)
+    one = record()
 
     known = journal.reserve(one)
 

@@ -46,6 +46,7 @@ class MemoryJournal:
     def __init__(self):
         self.available = True
         self.full = False
+        self.reserved = []
         self.live, self.pending, self.settled = {}, {}, {}
         self.keys, self.answers, self.spools = {}, {}, {}
 
@@ -61,6 +62,7 @@ class MemoryJournal:
 
     def reserve(self, record):
         self._check()
+        self.reserved.append(record.id)
         if record.key:
             first = self.keys.get(record.key.scope)
             if first is not None:

@@ -14,7 +14,7 @@ def waiting(plane, eventually):
     with socket.create_connection(plane.address) as client:
         eventually(lambda: plane.data_plane.connections == 1)
         sweeper = Sweeper()
-        connection = plane.data_plane.sweeper.all()[0]
+        [connection] = plane.data_plane.sweeper._watched
         sweeper.add(connection)
         yield sweeper, connection, client
 
@@ -39,14 +39,14 @@ def test_what_is_not_overdue_goes_on(waiting):
     assert connection.cause is Cause.NONE
     assert len(sweeper) == 1
     sweeper.remove(connection)
-    assert sweeper.all() == []
+    assert len(sweeper) == 0
 
 
 def test_many_that_are_overdue_at_once_do_not_keep_the_others_waiting(plane, eventually):
     """Slow clients come in thousands, and to end one costs as much as a request."""
     overdue = [plane.connect() for _ in range(200)]
     eventually(lambda: plane.data_plane.connections == 200)
-    for connection in plane.data_plane.sweeper.all():
+    for connection in plane.data_plane.sweeper._watched:
         connection.deadline, connection.overdue = 0.0, Cause.IDLE
 
     asking = gevent.spawn(lambda: (plane.ask().status, plane.data_plane.connections))

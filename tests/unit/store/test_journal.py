@@ -479,8 +479,8 @@ def test_key_is_raced_by_many_and_won_by_one(store):
 
 
 def test_reserve_without_a_key_is_always_new(store):
-    assert store.journal.reserve(store.record(durable_live=True)).verdict is KeyVerdict.NEW
-    assert store.journal.reserve(store.record(durable_live=True)).verdict is KeyVerdict.NEW
+    assert store.journal.reserve(store.record()).verdict is KeyVerdict.NEW
+    assert store.journal.reserve(store.record()).verdict is KeyVerdict.NEW
     assert store.requests.counts(AGENT).processing == 2
 
 

@@ -54,7 +54,7 @@ def test_keyed_live_request_is_interrupted_and_its_key_free(store):
 
 
 def test_live_request_under_at_least_once_is_sent_again(store):
-    record = store.record(durable_live=True, policy=ReplayPolicy.AT_LEAST_ONCE, body=b"again")
+    record = store.record(policy=ReplayPolicy.AT_LEAST_ONCE, body=b"again")
     store.journal.reserve(record)
 
     assert store.restart().retried == 1

@@ -47,7 +47,8 @@ MAX_EVENTS = 10_000  # kept; docs/events.md
 EVENT_HEARTBEAT_S = 15.0  # a stream of events without events says that it lives
 BREATH = 10  # control work on many agents lets the data plane go on after so many of them
 MAX_REFUSALS = 3  # connections in a row that a replica refuses, then it gets no more until it accepts one again
-DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died
+DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died that accepts connections
+MAX_DEATH_CONFIRM_S = 10.0  # and one that accepts none
 
 # Durable requests
 MAX_REPLAY_BODY_BYTES = 10 * 1024 * 1024  # what can be queued

@@ -180,7 +180,7 @@ class RouteTable:
 
     `on_suspect` is called (and must not block) when a connection to a route's target was refused though it is serving: its
     owner then takes it out where that is called for, probes it and admits it again. `on_dead_check` blocks up to
-    DEATH_CONFIRM_S and says whether the engine knows that the target's container died. `on_control_token` (must not block)
+    MAX_DEATH_CONFIRM_S and says whether the engine knows that the target's container died. `on_control_token` (must not block)
     gets the client's address and the agent's name when a control token was sent to an agent's path.
     """
 

@@ -132,37 +132,42 @@ class DeathCheck:
         self._running: dict[Target, AsyncResult] = {}
 
     def __call__(self, route: Route, target: Target) -> bool:
-        """Return whether `target`'s container died; blocks up to DEATH_CONFIRM_S, which is how long "alive" takes to say."""
-        end = time.monotonic() + defaults.DEATH_CONFIRM_S
+        """Return whether `target`'s container died; blocks.
+
+        A death is told as soon as the engine knows it. "Alive" takes DEATH_CONFIRM_S where the port accepts connections, and
+        up to MAX_DEATH_CONFIRM_S where it does not: an engine under load can be seconds late.
+        """
+        began = time.monotonic()
         while not target.is_retired:
             others = self._running.get(target)
             if others is None:
-                return self._lead(target, end)
-            if others.wait(max(0.0, end - time.monotonic())):
+                return self._lead(target, began)
+            if others.get():
                 return True
-            if time.monotonic() >= end:
+            if time.monotonic() - began >= defaults.DEATH_CONFIRM_S:
                 return target.is_retired
         return True
 
-    def _lead(self, target: Target, end: float) -> bool:
+    def _lead(self, target: Target, began: float) -> bool:
         result = self._running[target] = AsyncResult()
         died = False
         try:
-            died = self._ask(target, end)
+            died = self._ask(target, began)
         finally:
             del self._running[target]
             result.set(died)
         return died
 
-    def _ask(self, target: Target, end: float) -> bool:
+    def _ask(self, target: Target, began: float) -> bool:
         pause_s = defaults.READY_PROBE_INTERVAL_S
-        while True:
-            if self._is_over(target):
-                return True
-            left_s = end - time.monotonic()
-            if left_s <= 0 or target.retired.wait(min(pause_s, left_s)):
+        while not self._is_over(target):
+            waited_s = time.monotonic() - began
+            if waited_s >= defaults.MAX_DEATH_CONFIRM_S or (waited_s >= defaults.DEATH_CONFIRM_S and _accepts(target)):
                 return target.is_retired
-            pause_s *= 2
+            if target.retired.wait(pause_s):
+                return True
+            pause_s = min(pause_s * 2, defaults.MAX_READY_PROBE_INTERVAL_S)
+        return True
 
     def _is_over(self, target: Target) -> bool:
         with contextlib.suppress(AgentainerError):  # the engine is away: the die event may still come

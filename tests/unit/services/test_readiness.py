@@ -168,10 +168,25 @@ def test_a_run_that_ended_or_was_followed_by_another_is_dead(answer):
 
 
 @pytest.mark.parametrize("answer", [box(), box(ContainerState.PAUSED), Unavailable("away")])
-def test_one_that_runs_or_of_which_nothing_is_known_is_not(answer, monkeypatch):
+def test_one_that_runs_or_of_which_nothing_is_known_is_not(answer, listener, monkeypatch):
     monkeypatch.setattr(defaults, "DEATH_CONFIRM_S", 0.1)
+    listener.listen()
 
-    assert not DeathCheck(Engine(answer))(Route("agent-1", "web"), Target(("127.0.0.1", 1), **TARGET))
+    assert not DeathCheck(Engine(answer))(Route("agent-1", "web"), Target(listener.getsockname(), **TARGET))
+
+
+@pytest.mark.parametrize("over_after_s", [0.5, None])
+def test_one_that_accepts_no_connections_is_given_longer_by_an_engine_that_is_late(over_after_s, monkeypatch):
+    monkeypatch.setattr(defaults, "DEATH_CONFIRM_S", 0.1)
+    monkeypatch.setattr(defaults, "MAX_DEATH_CONFIRM_S", 1.0)
+    engine, began = Engine(box()), time.monotonic()
+    if over_after_s:
+        gevent.spawn_later(over_after_s, engine.answers.__setitem__, 0, box(ContainerState.EXITED))  # noqa: TID251
+
+    died = DeathCheck(engine)(Route("agent-1", "web"), Target(("127.0.0.1", 1), **TARGET))
+
+    assert died == bool(over_after_s)
+    assert time.monotonic() - began >= (over_after_s or defaults.MAX_DEATH_CONFIRM_S)
 
 
 def test_a_death_that_the_engine_tells_a_moment_later_is_one(monkeypatch):

@@ -5,6 +5,7 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
 
     key            type    what                                                                       written by
     install_id     string  which journal this is; <state>/journal.id has the same                     open.lua
+    schema         string  SCHEMA of the version that wrote last; a later one than ours is not opened            open.lua
     epoch          string  number of the daemon's start that may write; all others are refused        open.lua
     batch          hash    number and results of the last batch applied: each runs exactly once       batch.lua
     agents         hash    agent id -> JSON of model.agents.Agent                                      *_agent.lua
@@ -34,6 +35,10 @@ moves it to a record of its own when it is queued or fails. An id is in exactly 
 """
 
 PREFIX = "agentainer:"
+
+SCHEMA = 1
+"""Grows when this table changes in a way that an older version could not read. Whoever raises it brings what an older one
+left up to date in `recovery.begin_epoch`, and adds a state made by that version to tests/states."""
 
 INSTALL_ID = PREFIX + "install_id"
 EPOCH = PREFIX + "epoch"

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentainerd import clock
+from agentainerd.errors import Failed
 from agentainerd.model.requests import IdempotencyKey, Outcome, Reason, Record, ReplayPolicy, RequestState
 from agentainerd.store import keys, marks, operations, packing, scripts
 from agentainerd.store.committer import Committer, refusal
 from agentainerd.store.connection import RedisClient, pairs
 from agentainerd.store.marks import Mark
+from agentainerd.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +46,11 @@ def begin_epoch(client: RedisClient, state_dir: Path) -> Mark:
 
     Raises:
         Failed: Redis holds another journal, none, or an old copy (code JOURNAL_LOST); the mark can't be read
-            (JOURNAL_DAMAGED). Nothing was changed.
+            (JOURNAL_DAMAGED); a later version wrote it (JOURNAL_TOO_NEW). Nothing was changed.
         Unavailable: Redis does not answer, or the mark can't be written.
     """
     wanted = marks.read(state_dir) or Mark("")
-    answer = client.run(_OPEN, wanted.journal, uuid.uuid4().hex, wanted.epoch, wanted.batch)
+    answer = client.run(_OPEN, wanted.journal, uuid.uuid4().hex, wanted.epoch, wanted.batch, keys.SCHEMA)
     found = answer[0].decode()
     place = client.url.rpartition("@")[2]
     if len(answer) == 1:
@@ -59,6 +61,13 @@ def begin_epoch(client: RedisClient, state_dir: Path) -> Mark:
             state_dir,
             f"Redis at {place} holds an old copy of it: it ends with batch {answer[2]} of start {answer[1]}, and was written "
             f"up to batch {wanted.batch} of start {wanted.epoch} at least",
+        )
+    if len(answer) == 4:
+        raise Failed(
+            f"the request journal in Redis at {place} was written by a later version of agentainerd: its schema is {answer[3]}, "
+            f"and {VERSION} knows up to {keys.SCHEMA}",
+            code="JOURNAL_TOO_NEW",
+            hint="start the version that ran here last; nothing was changed",
         )
     mark = Mark(found, int(answer[1]))
     marks.write(state_dir, mark)

@@ -259,7 +259,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
                 daemon = DaemonProcess(like.folder, like.runtime_dir, like.port)
             else:
                 folder, runtime_dir = tmp_path / f"daemon-{number}", Path(sockets) / str(number)
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 runtime_dir.mkdir(mode=0o755)
                 daemon = DaemonProcess(folder, runtime_dir, free_port())
             started.append(daemon)

@@ -108,17 +108,23 @@ def base_image(docker_host: str) -> str:
 
 @pytest.fixture(scope="session")
 def agent_image(docker_host: str, base_image: str) -> Iterator[str]:
-    tag = f"{_PREFIX}{os.getpid()}:agent"
+    with build_image(docker_host, base_image, f"{_PREFIX}{os.getpid()}:agent") as tag:
+        yield tag
+
+
+@contextmanager
+def build_image(host: str, base_image: str, tag: str) -> Iterator[str]:
+    """Build the echo agent's image under a tag, and remove that tag in the end."""
     recipe = f'FROM {base_image}\nCOPY agent.py /agent.py\nEXPOSE 8000\nCMD ["/usr/bin/python3", "-u", "/agent.py"]\n'.encode()
     program = (Path(__file__).parent / "docker_agent.py").read_bytes()
-    engine = DockerEngine(docker_host)
+    engine = DockerEngine(host)
     for _ in engine.build(
         context({"Dockerfile": recipe, "agent.py": program}), tag=tag, dockerfile="Dockerfile", args={}
     ):
         pass
     engine.close()
     yield tag
-    with _client(docker_host) as client, suppress(docker.errors.APIError):
+    with _client(host) as client, suppress(docker.errors.APIError):
         client.remove_image(tag, force=True)
 
 

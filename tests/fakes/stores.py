@@ -182,12 +182,12 @@ class Host:
         while self.running:
             self.running.pop()()
 
-    def refused(self):
+    def refused(self, hint=None):
         """Start, and return the error."""
         with pytest.raises(Failed) as error:
             self.start()
         self.stop()
-        assert f"agentainerd --state-dir {self.state} --accept-journal-loss" in error.value.hint
+        assert (hint or f"agentainerd --state-dir {self.state} --accept-journal-loss") in error.value.hint
         return error.value
 
     def accept_loss(self):

@@ -6,7 +6,7 @@ import pytest
 
 from agentainerd.errors import Unavailable
 from agentainerd.model.requests import RequestState
-from agentainerd.store import aof, journal, marks
+from agentainerd.store import aof, journal, keys, marks
 from agentainerd.store.connection import RedisClient
 
 pytestmark = pytest.mark.redis
@@ -38,6 +38,21 @@ def test_old_copy_of_an_earlier_start_is_refused(host):
     assert "old copy" in error.message
     assert host.refused().message == error.message, "looking changed nothing"
     assert lost
+
+
+def test_what_a_later_version_wrote_is_refused_and_left_as_it_is(host, monkeypatch):
+    monkeypatch.setattr(keys, "SCHEMA", keys.SCHEMA + 1)
+    ids = accepted(host.start(), 3)
+    host.stop()
+    monkeypatch.undo()
+
+    error = host.refused(hint="start the version that ran here last")
+
+    assert (error.code, "written by a later version" in error.message) == ("JOURNAL_TOO_NEW", True)
+    monkeypatch.setattr(keys, "SCHEMA", keys.SCHEMA + 1)
+    later = host.start()
+    assert set(later.ids(RequestState.PENDING)) == ids
+    assert later.client.call("GET", keys.EPOCH) == b"2", "the refused start took none"
 
 
 def test_old_copy_of_the_same_start_is_refused(host, monkeypatch, eventually):

@@ -53,6 +53,11 @@ def df(request: ApiRequest, services: Services) -> Response:
     return answer("Disk usage retrieved successfully", services.system.df())
 
 
+def doctor(request: ApiRequest, services: Services) -> Response:
+    """GET /system/doctor."""
+    return answer("Examination finished", services.doctor.examine())
+
+
 ROUTES = (
     Rule("/health", methods=["GET"], endpoint=health),
     Rule("/livez", methods=["GET"], endpoint=livez),
@@ -61,4 +66,5 @@ ROUTES = (
     Rule("/system/ping", methods=["GET"], endpoint=ping),
     Rule("/system/info", methods=["GET"], endpoint=info),
     Rule("/system/df", methods=["GET"], endpoint=df),
+    Rule("/system/doctor", methods=["GET"], endpoint=doctor),
 )

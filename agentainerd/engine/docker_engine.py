@@ -10,7 +10,7 @@ from agentainerd import defaults
 from agentainerd.engine import logs
 from agentainerd.engine.commands import Commands
 from agentainerd.engine.connection import Connection
-from agentainerd.engine.containers import Containers
+from agentainerd.engine.containers import Containers, epoch_s
 from agentainerd.engine.engine import Stream
 from agentainerd.engine.events import Events
 from agentainerd.engine.images import Images
@@ -68,6 +68,8 @@ class DockerEngine:
             cgroup_version=str(told.get("CgroupVersion", "")),
             containers=int(told.get("Containers", 0)),
             images=int(told.get("Images", 0)),
+            warnings=tuple(str(text).removeprefix("WARNING: ") for text in told.get("Warnings") or ()),
+            clock=epoch_s(str(told.get("SystemTime") or "")),
         )
 
     def ensure_networks(self) -> Networks:

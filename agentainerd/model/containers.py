@@ -123,7 +123,9 @@ class Networks:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The engine: versions, storage folder, and counts as the engine gives them."""
+    """The engine: versions, storage folder, and counts as the engine gives them; `warnings`: what it misses on its host, in
+    its words; `clock`: its time, epoch seconds, 0.0 where it does not say.
+    """
 
     version: str
     api_version: str
@@ -132,3 +134,5 @@ class EngineInfo:
     cgroup_version: str
     containers: int
     images: int
+    warnings: tuple[str, ...] = ()
+    clock: float = 0.0

@@ -15,6 +15,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.containers import Containers
+from agentainerd.services.doctor import DoctorService
 from agentainerd.services.events import EventService
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.health import HealthMonitor
@@ -66,6 +67,7 @@ class Services:
     replay: ReplayService
     images: ImageService
     system: SystemService
+    doctor: DoctorService
     tokens: TokenService
     audit: AuditService
     events: EventService
@@ -121,6 +123,21 @@ def build(
     )
     stores.journal.on_pending = replay.wake
     replay.on_drained = partial(_was_drained, routes, events)
+    sources = Sources(
+        config=config,
+        engine=engine,
+        redis=stores.redis,
+        journal=stores.journal,
+        spool=stores.spool,
+        store=stores.agents,
+        routes=routes,
+        state_sync=state_sync,
+        replay=replay,
+        tokens=tokens,
+        audit=audit,
+        loops=supervisor.status,
+        facts=facts,
+    )
     return Services(
         agents=AgentService(
             fleet,
@@ -142,23 +159,8 @@ def build(
         ),
         replay=replay,
         images=ImageService(engine, audit, max_context_bytes=defaults.MAX_BUILD_CONTEXT_BYTES),
-        system=SystemService(
-            Sources(
-                config=config,
-                engine=engine,
-                redis=stores.redis,
-                journal=stores.journal,
-                spool=stores.spool,
-                store=stores.agents,
-                routes=routes,
-                state_sync=state_sync,
-                replay=replay,
-                tokens=tokens,
-                audit=audit,
-                loops=supervisor.status,
-                facts=facts,
-            )
-        ),
+        system=SystemService(sources),
+        doctor=DoctorService(sources),
         tokens=tokens,
         audit=audit,
         events=events,

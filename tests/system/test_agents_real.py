@@ -263,3 +263,13 @@ def test_bad_input_at_the_terminal_has_its_own_exit_code(host, tmp_path):
     broken.write_text(f"FROM {host.image}\nRUN echo so far so good; exit 9\n")
     _, errors = host.ctl("deploy", "--name", "x", "--image", str(broken), code=1)
     assert "RUN echo so far" in errors and "so far so good" in errors
+
+
+def test_an_examination_finds_nothing_that_is_an_error(start_daemon, docker_sandbox):
+    daemon = start_daemon(sandbox=docker_sandbox)
+
+    status, said = daemon.control("GET", "/system/doctor")
+
+    assert status == 200
+    assert [one for one in said["data"] if one["level"] == "error"] == []
+    assert {"engine", "cgroups", "redis", "disk", "network", "permissions"} <= {one["check"] for one in said["data"]}

@@ -1,0 +1,144 @@
+"""What an examination finds: on a healthy world, and on one where each part is wrong in turn."""
+
+import os
+import resource
+import time
+from dataclasses import replace
+
+import pytest
+
+from agentainerd import clock, defaults
+from agentainerd.services import doctor as module
+from agentainerd.services.doctor import DoctorService
+
+
+@pytest.fixture
+def sources(world):
+    """Where the examination looks."""
+    return world.services.doctor.sources
+
+
+@pytest.fixture
+def examine(world):
+    """Return {check: [findings]} of the world."""
+    world.facts |= {"isolation": "enforced", "hot_path": "compiled", "listen": ["127.0.0.1:8081"]}
+
+    def look() -> dict[str, list[dict]]:
+        found: dict[str, list[dict]] = {}
+        for finding in world.services.doctor.examine():
+            found.setdefault(finding["check"], []).append(finding)
+        return found
+
+    return look
+
+
+def wrong(found: dict[str, list[dict]]) -> list[tuple[str, str]]:
+    return [(check, one["level"]) for check, all_of_it in found.items() for one in all_of_it if one["level"] != "ok"]
+
+
+@pytest.fixture
+def quiet_host(monkeypatch):
+    """A host on which nothing is wrong, whatever the one is like that runs the tests."""
+    monkeypatch.setattr(module, "ROOM_BYTES", 0)
+    monkeypatch.setattr(module, "SLOW_SYNC_S", 60.0)
+    monkeypatch.setattr(module, "INODE_SHARE", 0.0)
+
+
+def test_every_check_says_something_and_nothing_is_wrong_where_nothing_is(sources, examine, quiet_host, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (10**6, 10**6))
+    monkeypatch.setattr(module, "CHECKS", tuple(one for one in module.CHECKS if one[0] != "cgroups"))
+    os.chmod(sources.config.paths.state_dir, 0o700)
+
+    found = examine()
+
+    assert list(found) == [name for name, _ in module.CHECKS]
+    assert wrong(found) == []
+
+
+def test_an_engine_that_is_away_is_what_was_found(world, examine):
+    world.engine.go_down("the engine was stopped")
+
+    engine = examine()["engine"]
+
+    assert [one["level"] for one in engine] == ["error"]
+    assert "stopped" in engine[0]["message"]
+
+
+def test_what_the_engine_misses_and_its_clock_are_told(world, examine, monkeypatch):
+    info = replace(world.engine.info(), warnings=("No swap limit support",), clock=time.time() - 90)
+    monkeypatch.setattr(world.engine, "info", lambda: info)
+
+    found = examine()
+
+    assert "No swap limit support" in found["engine"][1]["message"]
+    assert (found["clock"][0]["level"], found["clock"][0]["message"]) == (
+        "warning",
+        "the engine's clock is 90 s behind",
+    )
+
+
+def test_a_redis_that_is_nearly_full_or_failed_to_write_is_told(sources, examine, monkeypatch):
+    told = {"redis_version": "7.0.15", "used_memory": "90", "maxmemory": "100", "aof_last_write_status": "err"}
+    monkeypatch.setattr(type(sources.redis), "info", lambda self, section: told)
+
+    levels = [one["level"] for one in examine()["redis"]]
+
+    assert levels == ["ok", "warning", "error"]
+
+
+def test_a_disk_that_is_full_or_slow_is_told(examine, monkeypatch):
+    monkeypatch.setattr(defaults, "MIN_FREE_DISK_BYTES", 2**62)
+    monkeypatch.setattr(module, "SLOW_SYNC_S", 0.0)
+
+    space, sync = examine()["disk"][0], examine()["disk"][-1]
+
+    assert (space["level"], "make room" in space["hint"]) == ("error", True)
+    assert (sync["level"], "every durable request waits for one" in sync["hint"]) == ("warning", True)
+
+
+def test_what_is_open_to_others_is_told_with_the_command_that_closes_it(sources, examine):
+    state_dir = sources.config.paths.state_dir
+    os.chmod(state_dir, 0o755)
+
+    found = examine()["permissions"]
+
+    assert [(one["level"], one["hint"]) for one in found] == [("error", f"chmod 0700 {state_dir}")]
+
+
+def test_a_network_that_is_open_an_address_that_is_public_and_few_descriptors_are_told(world, examine, monkeypatch):
+    world.facts |= {"isolation": "there is no iptables"}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+
+    found = examine()
+
+    assert "there is no iptables" in found["network"][-1]["message"]
+    assert (found["limits"][0]["level"], found["limits"][0]["message"]) == ("warning", "256 open files")
+
+
+def test_a_clock_that_was_set_is_told(examine, monkeypatch):
+    began = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: began - 3600)
+
+    assert examine()["clock"][-1]["message"].startswith("it was set by +3600 s since the start")
+
+
+def test_a_container_without_an_agent_is_told(world, examine):
+    world.agents.remove(world.up().id)
+    world.services.state_sync.run_once(time.time())
+
+    loops = examine()["loops"]
+
+    assert [one["level"] for one in loops] == ["ok", "warning"]
+    assert loops[1]["hint"].startswith("docker rm -f agentainer-agent-")
+
+
+def test_a_check_that_the_system_refuses_is_a_finding(sources, monkeypatch):
+    def refused(sources):
+        raise PermissionError(13, "Permission denied", "/sys/fs/cgroup")
+        yield
+
+    monkeypatch.setattr(module, "CHECKS", (("cgroups", refused),))
+
+    assert DoctorService(sources).examine() == [
+        {"check": "cgroups", "level": "error", "message": "/sys/fs/cgroup: Permission denied", "hint": ""}
+    ]

@@ -31,6 +31,7 @@ def is_first(what):
 
 class Agent(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # an answer goes out whole, or not at all: one that dies in the middle of it is another row of the table
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -70,6 +71,7 @@ class Agent(BaseHTTPRequestHandler):
     def stream(self, text):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()
         size = max(len(text) // 5, 1)
         for at in range(0, len(text), size):
             piece = text[at : at + size]

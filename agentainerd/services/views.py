@@ -80,6 +80,7 @@ def agent_json(
         ],
         "requests": {
             "pending": counts.pending,
+            "processing": counts.processing,
             "failed": counts.failed,
             "in_flight": route.in_flight if route else 0,
         },

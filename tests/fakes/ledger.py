@@ -178,7 +178,7 @@ class Promise:
 
     def drained(self) -> bool:
         requests = self.agent["requests"]
-        return requests["pending"] == 0 and requests["in_flight"] == 0
+        return requests["pending"] == requests["processing"] == requests["in_flight"] == 0
 
     def finish(self, limit_s=90.0, may_be_unknown=False):
         """Stop the load, wait until nothing is queued any more, and check everything."""

@@ -49,10 +49,11 @@ def test_an_agent_that_crashes_on_every_tenth_request_gets_everything(promise, e
     eventually(lambda: len(world.load.accepted) > 60, limit_s=60)
     world.stop_load()
 
-    for _ in range(200):
-        if world.drained():
-            break
+    def resumed_until_drained():
         world.daemon.control("POST", "/agents/ledger/resume?wait=10")  # a crash loop is not waited for here
+        return world.drained()
+
+    eventually(resumed_until_drained, limit_s=90, what="the queue to be drained")
 
     world.check()
     world.check_journal()

@@ -44,7 +44,7 @@ AGENT = {
     "crashes": 0,
     "next_restart_at": None,
     "last_exit": None,
-    "requests": {"pending": 2, "failed": 1, "in_flight": 0},
+    "requests": {"pending": 2, "processing": 0, "failed": 1, "in_flight": 0},
     "created_at": "2026-01-01T00:00:00.000Z",
     "updated_at": "2026-01-01T00:00:00.000Z",
     "started_at": "2026-01-01T00:00:00.000Z",

@@ -520,7 +520,7 @@ def test_public_masks_secrets_and_tells_counts(world):
 
     assert shown["env_vars"] == {"MODEL": "small", "API_KEY": "***", "PLAIN": "***"}
     assert shown["token"] == "***"
-    assert shown["requests"] == {"pending": 1, "failed": 0, "in_flight": 0}
+    assert shown["requests"] == {"pending": 1, "processing": 0, "failed": 0, "in_flight": 0}
     assert shown["ready"] is False
     assert shown["ports"] == []
     assert shown["endpoint"] == "/agent/web/"

@@ -182,10 +182,13 @@ class RequestsConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """The daemon's own log, on standard error."""
+    """The daemon's own log: on standard error, and in files of <state>/logs, which are JSON whatever `format` is."""
 
     level: str = _key("info", values.choice("debug", "info", "warning", "error"), reload=True)
     format: str = _key("text", values.choice("text", "json"), reload=True)
+    file_bytes: int = _key(defaults.LOG_FILE_BYTES, values.size(64 * 1024, 2**40), reload=True)
+    file_age_s: float = _key(defaults.LOG_FILE_AGE_S, values.seconds(60, YEAR_S), reload=True)
+    files: int = _key(defaults.LOG_FILES, values.integer(2, 10_000), reload=True)
 
 
 @dataclass(frozen=True, slots=True)

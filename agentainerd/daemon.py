@@ -20,7 +20,7 @@ import gevent
 from gevent import socket
 from gevent.event import Event
 
-from agentainerd import defaults, folders, gateways, listeners, logs, sdnotify, watchdog
+from agentainerd import defaults, folders, gateways, listeners, sdnotify, watchdog
 from agentainerd.api.access import AccessOptions, Door
 from agentainerd.api.app import App
 from agentainerd.config import Config, ConfigError, Loaded, reloaded
@@ -30,6 +30,7 @@ from agentainerd.engine.docker_engine import DockerEngine
 from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.lag import Lag
+from agentainerd.logs import Logs
 from agentainerd.loops import idle, replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
@@ -46,6 +47,7 @@ from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.redis_server import RedisServer
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
+from agentainerd.store.system_logs import LOG_FOLDER, Limits, LogWriter
 from agentainerd.supervisor import Supervisor
 from agentainerd.version import VERSION
 from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
@@ -95,7 +97,7 @@ class Daemon:
         Raises:
             AgentainerError: it could not start; what had been started is stopped again.
         """
-        self._log_handler = logs.start(self._config.log.level, self._config.log.format)
+        self._logs = Logs(self._config.log.level, self._config.log.format)
         watchers = [
             gevent.signal_handler(signal.SIGTERM, self._on_stop),
             gevent.signal_handler(signal.SIGINT, self._on_stop),
@@ -112,7 +114,7 @@ class Daemon:
         finally:
             for watcher in watchers:
                 watcher.cancel()
-            self._log_handler.close()
+            self._logs.close()
         return self._exit_code
 
     # ---- start
@@ -124,6 +126,8 @@ class Daemon:
         _set_limits()
         os.umask(0o077)  # for Redis too: whatever is made is closed to others, unless its mode is set
         self._take_folders()
+        self._log_writer = LogWriter(Path(self._config.paths.state_dir) / LOG_FOLDER, _log_limits(self._config))
+        self._logs.file.start(self._log_writer.write)
         control, tcp = self._bind()
         gateway = self._unix(self._config.paths.gateway_socket, 0o600)
         port: int = tcp[0].getsockname()[1]
@@ -270,6 +274,7 @@ class Daemon:
             port=port,
             facts=self._facts,
         )
+        self._logs.file.on_written = self._services.system_logs.written
         self._undo.callback(self._services.audit.close)
         self._undo.callback(self._supervisor.stop, STOP_TIMEOUT_S)
 
@@ -327,7 +332,7 @@ class Daemon:
             "loop_lag": self._lag.facts(),
             "connections": self._plane.connections,
             "durability": self._durability.word if self._config.features.request_persistence else "off",
-            "warnings": [*self._warnings, *self._gateways.warnings],
+            "warnings": [*self._warnings, *self._gateways.warnings, *self._logs.warnings],
         }
 
     # ---- between start and stop
@@ -374,7 +379,8 @@ class Daemon:
     def _apply(self) -> None:
         """Hand out the keys that may change while the daemon runs."""
         config = self._config
-        logs.configure(self._log_handler, config.log.level, config.log.format)
+        self._logs.configure(config.log.level, config.log.format)
+        self._log_writer.limits = _log_limits(config)
         self._plane.options = _proxy_options(config, self._origins)
         self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
@@ -421,6 +427,10 @@ def _proxy_options(config: Config, origins: Origins) -> ProxyOptions:
         reject_without_journal=config.requests.on_journal_down == "reject",
         max_age_s=config.requests.max_age_s,
     )
+
+
+def _log_limits(config: Config) -> Limits:
+    return Limits(config.log.file_bytes, config.log.file_age_s, config.log.files)
 
 
 def _names(config: Config) -> Names:

@@ -112,6 +112,13 @@ MAX_BUILD_CONTEXT_FILES = 50_000
 PAGE_LIMIT = 100
 MAX_PAGE_LIMIT = 1000
 
+# The daemon's own log
+LOG_FILE_BYTES = 16 * 1024 * 1024  # of one file; then it is set aside
+LOG_FILE_AGE_S = 24 * 3600.0  # or when it is so old
+LOG_FILES = 14  # that are kept, with the one that is written
+LOG_HEARTBEAT_S = 15.0  # a followed log without entries says that it lives
+LOG_LINES = 100  # shown where nobody says how many
+
 # Loops
 STATE_SYNC_INTERVAL_S = 10.0
 IDLE_INTERVAL_S = 1.0

@@ -1,25 +1,39 @@
-"""The daemon's own log on standard error: text for people, or one JSON object a line.
+"""The daemon's own log: on standard error as text for people or as JSON, and in a file always as JSON, one object a line.
 
-A line is written at once where the other end takes it; where it does not (a full pipe, a stopped terminal) it waits in
-a bounded backlog, and greenlets run on. What does not fit is counted and said later. Fields given as
-`extra={"agent_id": ...}` are kept in both formats. Nothing here knows which values are secret: callers never log them.
+Nothing here waits. A pipe, a terminal or journald gets a line at once where the other end takes it; where it does not (a full
+pipe, a stopped terminal) the line waits in a bounded backlog. What goes to a disk is written by a thread (log_thread.py).
+What does not fit is counted and said later. Fields given as `extra={"agent_id": ...}` and those of log_context.py are in
+both formats. Callers never log secrets; what looks like a credential all the same is masked.
 """
 
 import json
 import logging
 import os
+import re
 import select
+import stat
 import time
 from collections import deque
+from datetime import UTC, datetime
 
 import gevent
 from gevent import monkey
+
+from agentainerd import log_context
+from agentainerd.log_thread import ThreadHandler
 
 MAX_BACKLOG_LINES = 2000
 RETRY_S = 0.1
 _PIECE_BYTES = 4096  # PIPE_BUF: a pipe that is writable takes this much without blocking
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+MAX_TEXT_CHARS = 16_384  # of a message, a field or a traceback in JSON
+_SECRETS = (
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), r"\1 ***"),
+    (re.compile(r"(://[^/\s:@\"']*):[^/\s@\"']+@"), r"\1:***@"),
+    (re.compile(r"(?i)([?&;](?:t|token|key|api_?key|password|secret)=)[^&\s\"'\\]+"), r"\1***"),
+)
+"""What credentials look like in text: of HTTP, in a URL, in its query."""
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\\t"}
 
 
@@ -126,44 +140,84 @@ class TextFormatter(logging.Formatter):
             line = f"{stamp}.{int(record.msecs):03d} {record.levelname:<7} {line}"
         if record.exc_info and record.exc_info[0]:
             line += "\n    " + self.formatException(record.exc_info).replace("\n", "\n    ")
-        return line
+        return masked(line)
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (RFC 3339, UTC), level, logger, message, the extra fields, traceback."""
+    """One object a line: time (RFC 3339, UTC, microseconds), level, component, message, the extra fields, traceback.
+
+    The component is the module without "agentainerd.": "store.journal"; of a library its own name.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        fields = {
-            "time": f"{stamp}.{int(record.msecs):03d}Z",
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, object] = {
+            "time": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **extras(record),
+            "component": record.name.removeprefix("agentainerd."),
+            "message": _cut(record.getMessage()),
         }
+        for name, value in extras(record).items():
+            fields.setdefault(name, _cut(value) if isinstance(value, str) else value)
         if record.exc_info and record.exc_info[0]:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+            fields["traceback"] = _cut(self.formatException(record.exc_info))
+        return masked(json.dumps(fields, default=str, ensure_ascii=False, separators=(",", ":")))
 
 
 def extras(record: logging.LogRecord) -> dict[str, object]:
-    """Return the fields that the caller added."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    """Return the fields that the caller added, and those on whose behalf it worked."""
+    given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return {**given, **{name: value for name, value in log_context.current().items() if name not in given}}
 
 
-def start(level: str, style: str, descriptor: int = 2) -> LineHandler:
-    """Send all logging to `descriptor` (default: standard error) and return the handler, to be closed at the end."""
-    handler = LineHandler(descriptor)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    logging.captureWarnings(True)
-    configure(handler, level, style)
-    return handler
+def masked(text: str) -> str:
+    """Return text without what looks like a credential."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
-def configure(handler: LineHandler, level: str, style: str) -> None:
-    """Set level (debug, info, warning, error) and style (text, json); libraries are heard from warning on."""
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter(journald=handler.is_journal))
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("agentainerd").setLevel(level.upper())
+class Logs:
+    """All logging of this process, from its making to `close`: standard error, or `descriptor`, and a file once there is one."""
+
+    def __init__(self, level: str, style: str, descriptor: int = 2) -> None:
+        self.file = ThreadHandler()
+        """For the file: keeps what is logged until it is started."""
+        self.file.setFormatter(JsonFormatter())
+        self._descriptor = descriptor
+        self.console: LineHandler | ThreadHandler
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a disk may be slow, and poll does not know
+            self.console = ThreadHandler()
+            self.console.start(self._write_console)
+        else:
+            self.console = LineHandler(descriptor)
+        logging.getLogger().handlers[:] = [self.console, self.file]
+        logging.captureWarnings(True)
+        self.configure(level, style)
+
+    def configure(self, level: str, style: str) -> None:
+        """Set level (debug, info, warning, error) and style (text, json); libraries are heard from warning on."""
+        is_journal = isinstance(self.console, LineHandler) and self.console.is_journal
+        self.console.setFormatter(JsonFormatter() if style == "json" else TextFormatter(journald=is_journal))
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("agentainerd").setLevel(level.upper())
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what an administrator should know."""
+        return [f"the log file can't be written: {self.file.trouble}"] if self.file.trouble else []
+
+    def close(self) -> None:
+        """Write what waits, for two seconds at most."""
+        self.file.close()
+        self.console.close()
+
+    def _write_console(self, lines: bytes) -> None:
+        left = memoryview(lines)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + "..."

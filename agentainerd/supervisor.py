@@ -7,6 +7,7 @@ what a loop does.
 import logging
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVarTuple
 
@@ -73,6 +74,7 @@ class Supervisor:
         `name` is for people. The greenlet's value is what the function returned, or None after an error.
         """
         greenlet = Greenlet(_guarded, name, function, args)
+        greenlet.gr_context = copy_context()  # what it logs belongs to the request that wants it
         if self._stopped:
             greenlet.kill(block=False)
             return greenlet

@@ -4,10 +4,18 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EDGE = {"agentainerd.version", "agentainerd.clock", "agentainerd.defaults", "agentainerd.errors", "agentainerd.units"}
+EDGE = {
+    "agentainerd.version",
+    "agentainerd.clock",
+    "agentainerd.log_context",
+    "agentainerd.defaults",
+    "agentainerd.errors",
+    "agentainerd.units",
+}
 LEAVES = {
     "agentainerd.version": set(),
     "agentainerd.clock": set(),
+    "agentainerd.log_context": set(),
     "agentainerd.defaults": set(),
     "agentainerd.errors": set(),
     "agentainerd.units": {"agentainerd.errors"},
@@ -27,7 +35,7 @@ ALLOWED = {
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},
     "agentainerd.api": {"agentainerd.api", "agentainerd.services", "agentainerd.model", "werkzeug", "msgspec", "gevent", *EDGE},
-    "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE - {"agentainerd.clock"}},
+    "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE - {"agentainerd.clock", "agentainerd.log_context"}},
 }  # fmt: skip
 PROXY_ONLY_MODEL = {"agentainerd.model.requests"}
 STANDARD = __import__("sys").stdlib_module_names

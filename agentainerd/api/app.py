@@ -13,7 +13,8 @@ from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api import agents, events, health, images, replicas, requests, system, tokens
+from agentainerd import log_context
+from agentainerd.api import agents, events, health, images, replicas, requests, system, system_logs, tokens
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
@@ -28,6 +29,7 @@ ROUTES: tuple[Rule, ...] = (
     *images.ROUTES,
     *events.ROUTES,
     *system.ROUTES,
+    *system_logs.ROUTES,
     *tokens.ROUTES,
 )
 PUBLIC = frozenset((system.health, system.livez, system.readyz, requests.state, requests.response, requests.cancel_own))
@@ -51,6 +53,7 @@ class App:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         request = ApiRequest(environ)
+        log_context.begin(request_id=request.id)
         try:
             response = self._serve(request)
         except AgentainerError as error:
@@ -61,6 +64,7 @@ class App:
             response = _refuse(internal_error(log_bug(exc, f"{request.method} {request.path}")))
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Agentainer-Request-ID"] = request.id
         return response(environ, start_response)
 
     def _serve(self, request: ApiRequest) -> Response:
@@ -91,6 +95,7 @@ class App:
             is_public=handler in PUBLIC,
             is_probe=handler in PROBES,
         )
+        log_context.add(actor=request.actor.name)
 
 
 def check_path(raw: str) -> None:

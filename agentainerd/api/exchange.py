@@ -5,8 +5,10 @@ import logging
 import re
 import secrets
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -24,6 +26,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 _EPOCH = re.compile(r"[0-9]{9,12}(?:\.[0-9]{1,9})?")
+_REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _TRUE = ("", "1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 _PIECE_BYTES = 64 * 1024
@@ -39,6 +42,12 @@ class ApiRequest(Request):
     actor: Actor
     is_admin: bool
     is_local: bool
+
+    @cached_property
+    def id(self) -> str:
+        """What the data plane numbered it, else a number of ours; the log and the answer have it too."""
+        given: str = self.headers.get("X-Agentainer-Request-ID", "")
+        return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
     def read_json(self, kind: type[Body]) -> Body:
         """Return the body as a `kind`; an empty one counts as {}.

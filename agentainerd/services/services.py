@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from agentainerd import defaults
 from agentainerd.config import Config
@@ -30,6 +31,7 @@ from agentainerd.services.requests import RequestService
 from agentainerd.services.starting import Starting
 from agentainerd.services.state_sync import StateSync
 from agentainerd.services.system import Sources, SystemService
+from agentainerd.services.system_logs import SystemLogService
 from agentainerd.services.tokens import TokenService
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.agents import AgentStore
@@ -38,6 +40,7 @@ from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
+from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
 from agentainerd.supervisor import Supervisor
 
 AUDIT_LOG = "audit.log"
@@ -68,6 +71,7 @@ class Services:
     images: ImageService
     system: SystemService
     doctor: DoctorService
+    system_logs: SystemLogService
     tokens: TokenService
     audit: AuditService
     events: EventService
@@ -161,6 +165,9 @@ def build(
         images=ImageService(engine, audit, max_context_bytes=defaults.MAX_BUILD_CONTEXT_BYTES),
         system=SystemService(sources),
         doctor=DoctorService(sources),
+        system_logs=SystemLogService(
+            LogFiles(Path(config.paths.state_dir) / LOG_FOLDER), LogChannel(stores.redis), supervisor.spawn
+        ),
         tokens=tokens,
         audit=audit,
         events=events,

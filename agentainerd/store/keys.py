@@ -30,6 +30,8 @@ attempt may have run), spool, scope (of its idempotency key), owner (epoch) and 
 what never changes), head, body; once it ended: finished, error, result (packed), response (packed). Times are epoch
 seconds as decimal text.
 
+The channel `logs:stream`, which the original names so, tells what the daemon logs.
+
 A live request is one field instead of a record, because it is written and removed again within milliseconds: `batch.lua`
 moves it to a record of its own when it is queued or fails. An id is in exactly one of live, q, d, lease, dead, done.
 """
@@ -48,6 +50,7 @@ NAMES = PREFIX + "names"
 KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
 EVENTS = PREFIX + "events"
+LOG_CHANNEL = "logs:stream"
 
 
 def record(request_id: str) -> str:

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from agentainerd import logs
+from agentainerd import log_context, logs
+from agentainerd.log_thread import ThreadHandler
+from agentainerd.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -24,9 +26,9 @@ def started(pipe):
     before = root.handlers[:], root.level, logging.getLogger("agentainerd").level
     handlers = []
 
-    def start(level: str, style: str) -> logs.LineHandler:
-        handlers.append(logs.start(level, style, pipe[1]))
-        return handlers[0]
+    def start(level: str, style: str, descriptor: int | None = None) -> logs.Logs:
+        handlers.append(logs.Logs(level, style, pipe[1] if descriptor is None else descriptor))
+        return handlers[-1]
 
     yield start
     logging.captureWarnings(False)
@@ -65,7 +67,7 @@ def test_a_line_for_programs_is_one_object(started, pipe):
     record = json.loads(read(pipe))
     assert record.pop("time").endswith("Z")
     assert record == {
-        "level": "warning", "logger": "agentainerd.test", "message": "agent web crashed",
+        "level": "warning", "component": "test", "message": "agent web crashed",
         "agent_id": "agent-1", "exit_code": 137,
     }  # fmt: skip
 
@@ -93,12 +95,12 @@ def test_control_characters_cannot_forge_a_line(started, pipe):
 
 
 def test_the_level_is_that_of_the_daemon_and_libraries_are_heard_from_warning_on(started, pipe):
-    handler = started("warning", "text")
+    started_logs = started("warning", "text")
     log.info("quiet")
     logging.getLogger("docker").info("quiet")
     assert read(pipe) == ""
 
-    logs.configure(handler, "debug", "text")
+    started_logs.configure("debug", "text")
     log.debug("loud")
     logging.getLogger("docker").info("quiet")
     logging.getLogger("docker").warning("heard")
@@ -107,7 +109,7 @@ def test_the_level_is_that_of_the_daemon_and_libraries_are_heard_from_warning_on
 
 
 def test_a_full_pipe_blocks_nobody_and_the_lines_come_later(started, pipe, eventually):
-    handler = started("info", "text")
+    handler = started("info", "text").console
 
     for number in range(1500):
         log.info("line %d %s", number, "x" * 200)
@@ -179,3 +181,77 @@ def test_under_journald_the_priority_replaces_the_time(started, pipe, monkeypatc
     log.error("broken")
 
     assert read(pipe) == "<3>broken\n"
+
+
+def test_whoever_logs_for_a_request_says_so(started, pipe):
+    started("info", "json")
+
+    def work():
+        log_context.begin(request_id="r-1")
+        log_context.add(actor="token")
+        supervisor.spawn("child", log.info, "started").join()
+        log.info("own", extra={"request_id": "r-2"})
+
+    supervisor = Supervisor()
+    supervisor.spawn("parent", work).join()
+    log.info("nobody's")
+
+    assert [
+        (line["message"], line.get("request_id"), line.get("actor"))
+        for line in map(json.loads, read(pipe).splitlines())
+    ] == [("started", "r-1", "token"), ("own", "r-2", "token"), ("nobody's", None, None)]
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET / HTTP/1.1 Authorization: Bearer s3cr3t-s3cr3t",
+        "cannot reach redis://user:s3cr3t@10.0.0.1:6379/0",
+        "cannot reach redis://:s3cr3t@10.0.0.1",
+        "no answer to /agents?x=1&token=s3cr3t&y=2",
+        "/requests/1?t=s3cr3t",
+    ],
+)
+def test_what_looks_like_a_credential_is_masked(started, pipe, style, text):
+    started("info", style)
+
+    log.info("%s", text, extra={"field": text})
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("it failed")
+
+    written = read(pipe)
+    assert "s3cr3t" not in written
+    assert written.count("***") >= 3
+
+
+def test_no_line_of_the_file_is_endless(started, pipe):
+    started("info", "json")
+
+    log.info("x" * 1_000_000, extra={"field": "y" * 1_000_000})
+
+    assert len(json.loads(read(pipe))["message"]) == logs.MAX_TEXT_CHARS + 3
+
+
+def test_standard_error_on_a_disk_is_written_by_a_thread(started, tmp_path, eventually):
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        handler = started("info", "text", file.fileno()).console
+        for number in range(100):
+            log.info("line %d", number)
+
+        assert isinstance(handler, ThreadHandler)
+        eventually(lambda: len(path.read_text().splitlines()) == 100)
+        handler.close()
+
+
+def test_what_was_logged_before_there_is_a_file_is_in_it(started, tmp_path, eventually):
+    made = started("info", "text")
+    log.info("early")
+    path = tmp_path / "log"
+
+    made.file.start(lambda lines: path.write_bytes(lines))
+
+    eventually(lambda: path.exists() and json.loads(path.read_bytes())["message"] == "early")

@@ -103,3 +103,56 @@ def test_versions_that_differ_are_pointed_out(api, run):
 
 def test_the_version_of_the_program_needs_no_daemon(run):
     assert run("--version") == (0, f"agentainerctl {VERSION}\n", "")
+
+
+ENTRY = {
+    "time": "2026-11-20T10:00:00.000001Z", "level": "warning", "component": "store.journal", "message": "slow\x1b[2J",
+    "agent": "web",
+}  # fmt: skip
+BUG = {**ENTRY, "time": "2026-11-20T10:00:00.000002Z", "level": "error", "traceback": "Traceback\n  ValueError: no\x1b"}
+
+
+def test_logs_are_a_line_each_with_what_they_are_about(api, run):
+    api.on("GET", "/system/logs", [ENTRY, BUG])
+
+    said = run("system", "logs", "--level", "warning", "--component", "store", "--component", "proxy", "-n", "2")
+
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "2026-11-20T10:00:00.000001Z  warning   store.journal         slow\\x1b[2J  agent=web",
+        "2026-11-20T10:00:00.000002Z  error     store.journal         slow\\x1b[2J  agent=web",
+        "    Traceback",
+        "      ValueError: no\\x1b",
+    ]
+    assert api.asked[0].query == {"level": ["warning"], "component": ["store", "proxy"], "limit": ["2"]}
+
+
+def test_logs_since_a_time_are_all_of_them(api, run):
+    api.on_lines("GET", "/system/logs", ENTRY, BUG)
+
+    said = run("system", "logs", "--since", "1h", "-o", "json")
+
+    assert [json.loads(line) for line in said.out.splitlines()] == [ENTRY, BUG]
+    assert api.asked[0].headers["Accept"] == "application/x-ndjson"
+
+
+def test_no_entries_are_said_on_stderr(api, run):
+    api.on("GET", "/system/logs", [])
+
+    assert run("system", "logs") == (0, "", "No entries.\n")
+
+
+def test_a_follower_of_logs_sees_each_once_across_a_break(api, start):
+    same = {**ENTRY, "message": "at the same time"}
+    last = {**BUG, "time": "2026-11-20T10:00:00.000003Z"}
+    api.on_lines("GET", "/system/logs", {}, ENTRY, same, ConnectionError())
+    api.on("GET", "/system/ping", {})
+    api.on_lines("GET", "/system/logs", ENTRY, same, same, last, ConnectionError())
+    process = start("system", "logs", "--follow", "-o", "json")
+
+    assert [json.loads(process.stdout.readline()) for _ in range(4)] == [ENTRY, same, same, last]
+
+    process.kill()
+    first, again = [asked for asked in api.asked if asked.path == "/system/logs"][:2]
+    assert first.query == {"follow": ["true"]}
+    assert again.query == {"follow": ["true"], "since": [ENTRY["time"]]}

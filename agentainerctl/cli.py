@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": ("agents", "inspect", "Show all that is known of agents."),
     "logs": ("logs", "logs", "Show what an agent writes."),
     "health": ("health", "health", "Show how agents are."),
+    "metrics": ("metrics", "metrics", "Show what agents use."),
     "events": ("events", "events", "Show what happened to agents."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
     "build": ("images", "build", "Build an image from a Dockerfile."),

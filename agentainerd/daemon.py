@@ -31,7 +31,7 @@ from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.lag import Lag
 from agentainerd.logs import Logs
-from agentainerd.loops import idle, replay, retention, state_sync
+from agentainerd.loops import idle, metrics, replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.peers import Peers
@@ -54,7 +54,7 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 
 log = logging.getLogger(__name__)
 
-LOOPS = (state_sync, replay, retention, idle)
+LOOPS = (state_sync, replay, retention, idle, metrics)
 GC_THRESHOLDS = (50_000, 20, 20)
 """A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain

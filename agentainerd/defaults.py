@@ -122,6 +122,7 @@ LOG_LINES = 100  # shown where nobody says how many
 # Loops
 STATE_SYNC_INTERVAL_S = 10.0
 IDLE_INTERVAL_S = 1.0
+METRICS_INTERVAL_S = 10.0
 REPLAY_INTERVAL_S = 5.0
 RETENTION_INTERVAL_S = 30.0
 REDIS_START_TIMEOUT_S = 60.0  # loading a large journal takes a while

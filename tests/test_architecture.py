@@ -25,7 +25,8 @@ ALLOWED = {
     "agentainerd.store": {"agentainerd.store", "agentainerd.model", "agentainerd.offload", "redis", "msgspec", "gevent", "psutil", *EDGE},
     # requests and urllib3 are docker's own: their errors come out of its client, and engine/ is where they end.
     "agentainerd.engine": {
-        "agentainerd.engine", "agentainerd.model", "docker", "requests", "urllib3", "psutil", "gevent", *EDGE,
+        "agentainerd.engine", "agentainerd.model", "docker", "requests", "urllib3", "psutil", "gevent",
+        "agentainerd.offload", *EDGE,
     },
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", "msgspec", *EDGE},
     "agentainerd.services": {

@@ -38,6 +38,11 @@ class Connection:
         self._clients: dict[str, docker.APIClient] = {}
         self._streams: set[ByteStream] = set()
 
+    @property
+    def is_local(self) -> bool:
+        """The engine is on this host."""
+        return self.host.startswith("unix://")
+
     @contextmanager
     def calling(self, verb: str, noun: str, ref: str = "") -> Iterator[docker.APIClient]:
         """Give the client for a call, and turn what goes wrong inside into our errors (docker_errors has the words)."""

@@ -13,8 +13,10 @@ from agentainerd.engine.connection import Connection
 from agentainerd.engine.containers import Containers, epoch_s
 from agentainerd.engine.engine import Stream
 from agentainerd.engine.events import Events
+from agentainerd.engine.host import Host
 from agentainerd.engine.images import Images
 from agentainerd.engine.networks import AgentNetworks
+from agentainerd.engine.usages import Usages
 from agentainerd.model.containers import (
     Container,
     ContainerSpec,
@@ -25,6 +27,7 @@ from agentainerd.model.containers import (
     Networks,
     Progress,
 )
+from agentainerd.model.metrics import Usage
 
 
 class DockerEngine:
@@ -48,6 +51,7 @@ class DockerEngine:
         self._containers = Containers(self._connection, self._networks)
         self._commands = Commands(self._connection)
         self._images = Images(self._connection)
+        self._usages = Usages(self._connection, Host())
         self._events: set[Events] = set()
 
     def ping(self) -> None:
@@ -127,6 +131,10 @@ class DockerEngine:
     def execute(self, container_id: str, command: Sequence[str], *, timeout_s: float) -> int:
         """See Engine."""
         return self._commands.run(container_id, command, timeout_s)
+
+    def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:
+        """See Engine."""
+        return self._usages.read(container_ids)
 
     def logs(
         self,

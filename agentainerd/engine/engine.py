@@ -24,6 +24,7 @@ from agentainerd.model.containers import (
     Networks,
     Progress,
 )
+from agentainerd.model.metrics import Usage
 
 Item = TypeVar("Item", covariant=True)
 
@@ -107,6 +108,12 @@ class Engine(Protocol):
 
         Raises NotFound, Conflict (it does not run), DeadlineExceeded: it takes longer than `timeout_s`. It can't be ended
         then; until it ends by itself, further ones in this container are DeadlineExceeded at once.
+        """
+
+    def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:
+        """Return what each of these containers has used in this run; those that do not run are left out.
+
+        For one caller at a time. It raises nothing for a container, or an engine, that can't be asked: it is left out too.
         """
 
     def logs(

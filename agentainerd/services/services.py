@@ -24,6 +24,8 @@ from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.idle import IdleService
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
+from agentainerd.services.metrics import MetricsService
+from agentainerd.services.metrics_reports import MetricsReports
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
@@ -65,6 +67,8 @@ class Services:
     agents: AgentService
     health: HealthReports
     idle: IdleService
+    measuring: MetricsService
+    metrics: MetricsReports
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -120,6 +124,7 @@ def build(
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     idle = IdleService(fleet, lifecycle, starting, stores.requests, spawn=supervisor.spawn)
     fleet.on_wanted = idle.wake
+    measuring = MetricsService(fleet, engine)
     routes.on_suspect = readiness.suspect
     routes.on_dead_check = DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
@@ -157,6 +162,8 @@ def build(
         ),
         health=health,
         idle=idle,
+        measuring=measuring,
+        metrics=MetricsReports(fleet, measuring),
         replicas=ReplicaService(fleet, lifecycle, starting=starting, audit=audit),
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts

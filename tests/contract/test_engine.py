@@ -563,3 +563,33 @@ def test_closing_the_engine_ends_its_streams(bench):
 
     for reader in readers:
         reader.get(timeout=5)
+
+
+def test_what_containers_use_is_read_of_those_that_run(bench):
+    boxes = [bench.started(), bench.started()]
+    never_ran = bench.engine.create(bench.spec())
+    bench.kill(boxes[1])
+    wait_until(lambda: bench.engine.inspect(boxes[1].id).state is ContainerState.EXITED)
+
+    usages = bench.engine.usages([boxes[0].id, boxes[1].id, never_ran, "f" * 64])
+
+    assert set(usages) == {boxes[0].id}
+    usage = usages[boxes[0].id]
+    assert usage.cpu_s > 0
+    assert usage.memory_bytes > 1_000_000
+    assert usage.memory_limit_bytes > usage.memory_bytes
+    assert usage.pids >= 1
+
+
+def test_a_second_reading_is_later_and_counts_on(bench):
+    box = bench.started()
+
+    first = bench.engine.usages([box.id])[box.id]
+    second = bench.engine.usages([box.id])[box.id]
+
+    assert second.at > first.at
+    assert second.cpu_s >= first.cpu_s
+
+
+def test_no_containers_use_nothing(bench):
+    assert bench.engine.usages([]) == {}

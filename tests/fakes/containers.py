@@ -31,6 +31,12 @@ class FakeRun:
         self.address = ""
         self.thawed = Event()
         self.thawed.set()
+        self.used: dict[str, float] = {
+            "cpu_s": 0.01,
+            "memory_bytes": 10_000_000,
+            "memory_limit_bytes": 10**9,
+            "pids": 1,
+        }
         self._on_exit = on_exit
         self._group = Group()
         self._listeners: list[socket.socket] = []

@@ -12,6 +12,8 @@ What can happen to an agent, by the id in its label: `kill` (SIGKILL: connection
 (of a program with listens=False), `say`; `stop`, `pause`, `start`, `remove` by container id are "from outside". Paused
 agents accept connections (the kernel does) and answer nothing.
 
+`use(agent_id, cpu_s=1.0, ...)` adds to what its container has used (memory_bytes and pids are set).
+
 What can happen to the engine: `go_down(why)` (every call raises Unavailable, event streams break) and `come_back()`.
 `calls` counts the calls of each method. Nothing here is random, and nothing waits but `stop` for its grace.
 """
@@ -31,6 +33,7 @@ import gevent
 import pytest
 from gevent.queue import Queue
 
+from agentainerd import clock
 from agentainerd.errors import Conflict, DeadlineExceeded, Failed, InvalidParameter, NotFound, Unavailable
 from agentainerd.model.containers import (
     Container,
@@ -43,6 +46,7 @@ from agentainerd.model.containers import (
     Networks,
     Progress,
 )
+from agentainerd.model.metrics import Usage
 from agentainerd.model.replicas import number_of
 from tests.fakes.containers import END, FakeContainer, FakeRun, FakeStream
 from tests.fakes.programs import Program
@@ -110,6 +114,14 @@ class FakeEngine:
     def say(self, agent_id: str, text: str, *, stream: str = "stdout", replica: int = 0) -> None:
         """Write a line to the agent's log."""
         self._box_of(agent_id, replica).log(stream, text)
+
+    def use(self, agent_id: str, replica: int = 0, **counters: float) -> None:
+        """Add to the counters of an agent's run; of memory and processes it says what there is."""
+        run = self._box_of(agent_id, replica).run
+        assert run is not None, f"{agent_id} does not run"
+        for name, value in counters.items():
+            is_gauge = name in ("memory_bytes", "memory_limit_bytes", "cache_bytes", "pids")
+            run.used[name] = value if is_gauge else run.used.get(name, 0) + value
 
     def go_down(self, why: str = "the engine was stopped") -> None:
         """Answer nothing any more; agents go on (as with the engine's live restore)."""
@@ -260,6 +272,11 @@ class FakeEngine:
             if box.busy_until > time.monotonic():
                 raise DeadlineExceeded("the command did not end in time")
         return int(number) if word == "exit" else box.program.commands_exit
+
+    def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:
+        self.calls["usages"] += 1
+        boxes = [self._boxes[one] for one in container_ids if one in self._boxes]
+        return {box.id: Usage(at=clock.now(), **box.run.used) for box in boxes if box.run is not None}
 
     def logs(
         self,

@@ -5,7 +5,7 @@
 Made as systemd makes it: system call filter (the sets that `systemd-analyze syscall-filter` prints), architectures, address
 families, namespaces, realtime, set-uid bits, writable and executable memory, by libseccomp; user, groups, capabilities and
 no-new-privileges, by setpriv; the read-only file system, and kernel tunables, by a mount namespace. Not made: PrivateDevices,
-ProtectProc, ProtectHome, device control and everything else that needs systemd itself.
+ProtectHome, device control and everything else that needs systemd itself.
 """
 
 import configparser

@@ -2,7 +2,7 @@
 
 import time
 
-from agentainerd.loops import idle, replay, retention, state_sync
+from agentainerd.loops import idle, metrics, replay, retention, state_sync
 
 
 def test_state_sync_finds_what_happened_behind_the_daemons_back(world):
@@ -44,3 +44,9 @@ def test_idle_puts_to_sleep_what_nobody_asks(world, eventually):
 def test_loops_have_names_of_their_own():
     assert len({loop.NAME for loop in (replay, retention, state_sync, idle)}) == 4
     assert all(loop.INTERVAL_S > 0 for loop in (replay, retention, state_sync, idle))
+
+
+def test_metrics_measures_what_runs(world):
+    world.up()
+
+    assert metrics.run_once(world.services, time.time()) == 1

@@ -1,0 +1,112 @@
+"""What agents use: one round over all containers that run every few seconds, kept in memory until the next one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import gevent
+from gevent.lock import RLock
+
+from agentainerd import clock, defaults
+from agentainerd.engine.engine import Engine
+from agentainerd.model.agents import Agent
+from agentainerd.model.metrics import Sample, Usage, sample, total
+from agentainerd.model.replicas import Replica
+from agentainerd.services.fleet import Fleet
+
+MAX_AGE_S = 2 * defaults.METRICS_INTERVAL_S
+"""A measurement older than that, because rounds fail, is not shown."""
+
+
+Run = tuple[str, float]
+"""Container and time of its start: one that is started again counts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an agent uses, in all and by the number of its replicas; `at`: epoch seconds. `runs`: what was to be read."""
+
+    at: float
+    whole: Sample
+    replicas: dict[int, Sample] = field(default_factory=dict)
+    runs: frozenset["Run"] = frozenset()
+
+
+class MetricsService:
+    """Takes the measurements. `run_once` is a loop's body; everything else may be called from any greenlet.
+
+    Lock: one measurement at a time; a usage is compared with the one before it of the same run of the same container.
+    """
+
+    def __init__(self, fleet: Fleet, engine: Engine) -> None:
+        self._fleet = fleet
+        self._engine = engine
+        self._lock = RLock()
+        self._known: dict[str, Measured] = {}
+        self._before: dict[Run, Usage] = {}
+        self._round_s = 0.0
+
+    @property
+    def round_s(self) -> float:
+        """Seconds that the last round took."""
+        return self._round_s
+
+    def run_once(self, now: float) -> int:
+        """Measure all agents; return how many containers were read.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        began = time.monotonic()
+        agents = self._fleet.store.all()
+        with self._lock:
+            measured = self._measure(agents)
+            self._known = measured
+            self._before = {
+                run: self._before[run] for each in measured.values() for run in each.runs if run in self._before
+            }
+        self._round_s = time.monotonic() - began
+        return sum(each.whole.containers for each in measured.values())
+
+    def of(self, agent: Agent) -> Measured:
+        """Return what an agent uses as of the last round; one that was started or stopped since then is measured now."""
+        known = self._known.get(agent.id)
+        if known is not None and known.runs == _runs(agent) and clock.now() - known.at < MAX_AGE_S:
+            return known
+        with self._lock:
+            measured = self._measure([agent])[agent.id]
+            self._known[agent.id] = measured
+        return measured
+
+    def _measure(self, agents: Sequence[Agent]) -> dict[str, Measured]:
+        alive = {agent.id: _alive(agent) for agent in agents}
+        usages = self._engine.usages([replica.container_id for replicas in alive.values() for replica in replicas])
+        at = clock.now()
+        measured = {}
+        for place, agent in enumerate(agents, 1):
+            found = {}
+            for replica in alive[agent.id]:
+                usage = usages.get(replica.container_id)
+                if usage is not None:
+                    found[replica.number] = self._sample(replica, usage)
+            measured[agent.id] = Measured(at, total(list(found.values()), at), found, _runs(agent))
+            if place % defaults.BREATH == 0:
+                gevent.sleep(0)
+        return measured
+
+    def _sample(self, replica: Replica, usage: Usage) -> Sample:
+        run = _run(replica)
+        before, self._before[run] = self._before.get(run), usage
+        return sample(usage, before, replica.started_at)
+
+
+def _alive(agent: Agent) -> list[Replica]:
+    return [replica for replica in agent.replicas if replica.is_alive and replica.container_id]
+
+
+def _runs(agent: Agent) -> frozenset[Run]:
+    return frozenset(_run(replica) for replica in _alive(agent))
+
+
+def _run(replica: Replica) -> Run:
+    return replica.container_id, replica.started_at

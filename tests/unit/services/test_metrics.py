@@ -1,0 +1,101 @@
+"""The rounds over all containers."""
+
+import time
+
+import pytest
+
+from agentainerd import clock
+from agentainerd.model.metrics import Usage
+from tests.fakes.world import ADMIN
+
+
+def measure(world):
+    return world.services.measuring.run_once(time.time())
+
+
+def test_a_round_reads_every_container_that_runs_in_one_call(world):
+    world.up("one")
+    world.up("two", replicas=2)
+    world.deploy("three")
+    world.engine.calls.clear()
+
+    assert measure(world) == 3
+    assert world.engine.calls["usages"] == 1
+    assert set(world.engine.calls) == {"usages"}
+
+
+def test_rates_are_of_the_time_since_the_round_before(world, monkeypatch):
+    agent = world.up()
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    measure(world)
+
+    world.engine.use(agent.id, cpu_s=5.0, rx_bytes=1000)
+    now += 10
+    measure(world)
+
+    measured = world.services.measuring.of(agent)
+    assert measured.whole.cpu_percent == pytest.approx(50.0)
+    assert measured.whole.rx_per_s == pytest.approx(100.0)
+
+
+def test_an_agent_that_started_since_is_measured_when_it_is_asked_for(world):
+    measure(world)
+    agent = world.up()
+
+    assert world.services.measuring.of(agent).whole.containers == 1
+
+
+def test_what_is_known_is_not_measured_again(world):
+    agent = world.up()
+    measure(world)
+    world.engine.calls.clear()
+
+    world.services.measuring.of(agent)
+
+    assert world.engine.calls["usages"] == 0
+
+
+def test_a_stopped_one_uses_nothing_at_once(world):
+    world.up()
+    measure(world)
+
+    agent = world.services.agents.stop("web", ADMIN)
+
+    measured = world.services.measuring.of(agent)
+    assert (measured.whole.containers, measured.whole.usage.memory_bytes) == (0, 0)
+
+
+def test_a_container_that_is_started_again_counts_anew(world):
+    agent = world.up()
+    world.engine.use(agent.id, cpu_s=500.0)
+    measure(world)
+
+    agent = world.services.agents.restart("web", ADMIN, wait_s=5)
+    measure(world)
+
+    assert world.services.measuring.of(agent).whole.usage.cpu_s < 1
+    assert world.services.measuring.of(agent).whole.cpu_percent >= 0
+
+
+def test_a_container_that_can_not_be_read_is_left_out(world, monkeypatch):
+    agent = world.up(replicas=2)
+    first = agent.replicas[0].container_id
+    monkeypatch.setattr(world.engine, "usages", lambda ids: {first: Usage(at=clock.now(), memory_bytes=7)})
+
+    measure(world)
+
+    measured = world.services.measuring.of(agent)
+    assert set(measured.replicas) == {1}
+    assert measured.whole.usage.memory_bytes == 7
+
+
+def test_nothing_is_kept_of_what_is_gone(world):
+    agent = world.up()
+    measure(world)
+    assert world.services.measuring._known and world.services.measuring._before
+
+    world.services.agents.remove(agent.id, ADMIN)
+    measure(world)
+
+    assert world.services.measuring._known == {} and world.services.measuring._before == {}

@@ -93,6 +93,8 @@ def test_the_daemon_works_in_the_sandbox_of_the_unit(sandboxed, agent_image, eve
     assert ask("POST", "/agents", {"name": "web", "image": agent_image})[0] == 201
     assert ask("POST", "/agents/web/start?wait=30")[0] == 200
     assert daemon.http("POST", "/agent/web/say/hello", b"x")[1]["body"] == "x"
+    used = ask("GET", "/agents/web/metrics")[1]["data"]
+    assert used["network"]["rx_bytes"] > 0 and used["memory"]["usage"] > 0 and used["cpu"]["total_usage"] > 0
     assert ask("POST", "/agents/web/stop?grace=0")[0] == 200
     status, queued, _ = daemon.http("POST", "/agent/web/later", b"y" * 100_000)
     assert status == 202

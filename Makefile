@@ -5,7 +5,7 @@ PREFIX ?= $(HOME)/.local
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart quickstart-clean setup verify install-user build wheel image test test-all test-compiled test-unit \
+.PHONY: help venv quickstart quickstart-clean setup verify install-user install uninstall build wheel deb image test test-all test-compiled test-packages test-unit \
 	test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
 
 help: ## list the targets
@@ -28,8 +28,12 @@ verify: ## check that this machine has everything, and say what is missing
 	@scripts/verify
 install-user: ## install both programs for this user, into ~/.local/bin
 	@scripts/install-user "$(PREFIX)"
-install-systemd: ## install the programs into /opt/agentainer and the systemd units (as root)
-	@scripts/install-systemd
+install: ## install the programs for the whole machine, into /opt/agentainer (as root)
+	@scripts/install
+install-systemd: ## the same, and the systemd units, the user and a sample configuration
+	@scripts/install --systemd
+uninstall: ## remove what these two installed; agents, their data and the configuration stay
+	@scripts/uninstall
 
 ##@ Testing
 test: ## every test, against a real Docker Engine and a real Redis
@@ -37,6 +41,8 @@ test: ## every test, against a real Docker Engine and a real Redis
 test-all: test ## the same as test
 test-compiled: ## compile the hot path as an installation does, and test data plane and journal on it
 	@scripts/test-compiled $(PYTEST_ARGS)
+test-packages: ## install and remove as a Debian package, by make install, and as a container
+	@scripts/test-packages $(PYTEST_ARGS)
 test-unit: venv ## tests that need neither engine nor Redis
 	@$(VENV)/python -m pytest -m "not docker and not redis and not system" $(PYTEST_ARGS)
 test-network: ## networks of agents: isolation, names, the way to the daemon
@@ -70,6 +76,8 @@ soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; jo
 build: wheel image ## the wheel, and the image of the example agent
 wheel: ## build dist/*.whl, with the hot path compiled where there is a C compiler
 	@scripts/wheel dist
+deb: ## build dist/agentainer_*.deb, for the Debian or Ubuntu that it is built on
+	@scripts/deb dist
 image: ## build the example agent's image, simple-agent
 	@scripts/setup engine && docker build -q -t simple-agent --build-arg BASE_IMAGE="$$(scripts/base-image)" examples/simple-agent
 clean: ## remove what was built, and caches; .venv too

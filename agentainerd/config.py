@@ -49,14 +49,22 @@ def _key(
 
 
 def default_state_dir() -> str:
-    """Return the state folder where nothing says otherwise: of the system for root, else the user's (XDG)."""
+    """Return the state folder where nothing says otherwise: systemd's (StateDirectory=), of the system for root, else the
+    user's (XDG).
+    """
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return given.partition(":")[0]
     if os.geteuid() == 0:
         return defaults.SYSTEM_STATE_DIR
     return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "agentainer")
 
 
 def default_runtime_dir() -> str:
-    """Return the runtime folder where nothing says otherwise; without XDG_RUNTIME_DIR one in /tmp named after the uid."""
+    """Return the runtime folder where nothing says otherwise, as `default_state_dir` does; without XDG_RUNTIME_DIR one in /tmp
+    named after the uid.
+    """
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return given.partition(":")[0]
     if os.geteuid() == 0:
         return defaults.SYSTEM_RUNTIME_DIR
     if xdg := os.environ.get("XDG_RUNTIME_DIR"):

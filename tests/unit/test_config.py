@@ -211,6 +211,8 @@ def test_an_external_redis_has_one_address(given, address):
 
 def test_folders_of_a_user_are_the_xdg_ones(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/ada/state")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
 
@@ -222,6 +224,15 @@ def test_folders_of_a_user_are_the_xdg_ones(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert config.default_state_dir() == "/home/ada/.local/state/agentainer"
     assert config.default_runtime_dir() == "/tmp/agentainer-1000"
+
+
+def test_the_folders_are_those_that_systemd_made(monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/agentainer:/var/lib/other")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/agentainer")
+
+    assert (config.default_state_dir(), config.default_runtime_dir()) == ("/var/lib/agentainer", "/run/agentainer")
+    monkeypatch.setattr(config.os, "geteuid", lambda: 997)
+    assert (config.default_state_dir(), config.default_runtime_dir()) == ("/var/lib/agentainer", "/run/agentainer")
 
 
 def test_folders_of_root_are_the_systems(monkeypatch):

@@ -9,6 +9,7 @@ CONTROL_SOCKET = "agentainer.sock"  # in the runtime folder; mode 0660
 GATEWAY_SOCKET = "gateway.sock"  # in the runtime folder; what came over TCP, token needed
 REDIS_SOCKET = "redis.sock"  # in the runtime folder; the embedded server
 SOCKET_GROUP = "agentainer"
+DAEMON_NAME = "host.docker.internal"  # what the daemon is called in every agent
 DOCKER_HOST = "unix:///var/run/docker.sock"
 SEED_TOKEN = "agentainer-default-token"  # the original's; refused on an address that is not loopback
 

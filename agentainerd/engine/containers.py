@@ -22,7 +22,6 @@ from agentainerd.model.agents import Volume
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
 
 AGENT_LABEL = "agentainer.id"
-HOST_NAME = "host.docker.internal"
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "NET_BIND_SERVICE", "KILL")
 """What stock images of nginx or postgres need to start; all others are dropped."""
 OPEN_FILES = 4096
@@ -55,9 +54,10 @@ class Containers:
 
     def create(self, spec: ContainerSpec) -> str:
         """See Engine.create. Nothing is left behind where it fails."""
-        gateways = self._networks.ensure()
+        networks = self._networks.ensure()
+        gateway = networks.gateway if spec.egress else networks.isolated_gateway
         first, *others = self._networks.joined(spec.egress)
-        container_id = self._create(spec, first, gateways.gateway if spec.egress else gateways.isolated_gateway)
+        container_id = self._create(spec, first, "" if networks.is_member else gateway)
         try:
             with self._connection.calling("create", "container", spec.name) as client:
                 for network in others:
@@ -231,7 +231,7 @@ def _hardened(spec: ContainerSpec, gateway: str) -> dict[str, Any]:
         "log_config": LogConfig(type=LogConfig.types.JSON, config=LOG_OPTIONS),
         "restart_policy": {"Name": "no"},
         "mounts": [_mount(volume) for volume in spec.volumes],
-        "extra_hosts": {HOST_NAME: gateway} if gateway else None,
+        "extra_hosts": {defaults.DAEMON_NAME: gateway} if gateway else None,
     }
     if all(posixpath.normpath(volume.container_path) != "/tmp" for volume in spec.volumes):
         options["tmpfs"] = {"/tmp": TMP_OPTIONS}

@@ -46,6 +46,8 @@ def protect(networks: Networks, port: int, *, host_ports: Sequence[str] = ()) ->
     `host_ports` are further TCP ports, for agents with a way out alone; ANY_PORT among them leaves the host open to those.
     The resolvers that the host uses are left open to them too. Safe to repeat; blocks its greenlet for some ten milliseconds.
     """
+    if networks.is_member:
+        return Enforcement(False, "agentainerd runs in a container, where the host's firewall is out of its reach")
     isolated = restrict(networks.isolated_bridge, port)
     if not isolated.enforced:
         return isolated

@@ -1,6 +1,7 @@
 """The agents' two networks: one with a way out, one without (docs/decisions/0003-networks.md).
 
-They are made when they are missing and otherwise used as they are found, whoever made them.
+They are made when they are missing and otherwise used as they are found, whoever made them. A daemon that runs in a container
+joins both, under the name by which agents call it.
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 import docker
 
 from agentainerd import defaults
+from agentainerd.engine import own_container
 from agentainerd.engine.connection import Connection
 from agentainerd.errors import Conflict, Failed, NotFound
 from agentainerd.model.containers import Networks
@@ -35,6 +37,7 @@ class AgentNetworks:
         self.network = network
         self.isolated = isolated
         self._connection = connection
+        self._own_container: str | None = None  # "": we are on the host; None: not known yet
         self._lock = threading.Lock()  # of those who make them; the engine itself would let two be made
 
     def ensure(self) -> Networks:
@@ -48,6 +51,7 @@ class AgentNetworks:
         with self._lock:
             network = self._ensure(self.network, internal=False)
             isolated = self._ensure(self.isolated, internal=True)
+            is_member = self._join()
         if not isolated.get("Internal"):
             raise Conflict(
                 f"the network '{self.isolated}' has a way out, so it can't keep agents without egress in",
@@ -59,11 +63,27 @@ class AgentNetworks:
             isolated_gateway=gateway_of(isolated),
             bridge=bridge_of(network),
             isolated_bridge=bridge_of(isolated),
+            is_member=is_member,
         )
 
     def joined(self, egress: bool) -> tuple[str, ...]:
         """Return the names of the networks that an agent is in, the one that it is created on first."""
         return (self.network, self.isolated) if egress else (self.isolated,)
+
+    def _join(self) -> bool:
+        """Make our own container, where we run in one, a member of both; return whether it is."""
+        if self._own_container is None:
+            with self._connection.calling("ask", "engine") as client:
+                self._own_container = own_container.find(client)
+        if not self._own_container:
+            return False
+        with self._connection.calling("connect", "network", self.network) as client:
+            known = client.inspect_container(self._own_container)["NetworkSettings"]["Networks"] or {}
+            for name in (self.network, self.isolated):
+                if name not in known:
+                    client.connect_container_to_network(self._own_container, name, aliases=[defaults.DAEMON_NAME])
+                    log.info("joined the agents' network", extra={"network": name})
+        return True
 
     def _ensure(self, name: str, *, internal: bool) -> dict[str, Any]:
         found = self._find(name)

@@ -112,13 +112,14 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Networks:
     """The agents' networks on this host: gateway addresses, where agents find the daemon, and the names of the Linux
-    bridges. "" where unknown.
+    bridges. "" where unknown. `is_member`: the daemon is a container of its own in both, and agents find it by name.
     """
 
     gateway: str
     isolated_gateway: str
     bridge: str = ""
     isolated_bridge: str = ""
+    is_member: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def _network(sources: Sources) -> Iterator[Finding]:
     else:
         yield Finding(
             "network", Level.WARNING, f"agents can reach services of this host: {facts.get('isolation')}",
-            "install iptables and give agentainerd CAP_NET_ADMIN, as the systemd unit does",
+            "it needs iptables and CAP_NET_ADMIN on the host, as the systemd unit gives it",
         )  # fmt: skip
 
 

@@ -46,7 +46,6 @@ from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
 from agentainerd.supervisor import Supervisor
 
 AUDIT_LOG = "audit.log"
-HOST_NAME = "host.docker.internal"  # what this host is called in every agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def build(
     readiness = Readiness(supervisor.spawn, monitor, on_ready=partial(_is_ready, routes, replay, events))
     fleet = Fleet(stores.agents, routes, readiness, events, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
-    containers = Containers(engine, volumes, f"http://{HOST_NAME}:{port}")
+    containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     state_sync = StateSync(fleet, lifecycle, containers, engine, spawn=supervisor.spawn, wake=supervisor.wake)
     health = HealthReports(fleet, monitor)

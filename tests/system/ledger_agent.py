@@ -31,9 +31,7 @@ def is_first(what):
 
 class Agent(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = (
-        65536  # an answer goes out whole, or not at all: one that dies in the middle of it is another row of the table
-    )
+    wbufsize = 65536  # an answer goes out whole or not at all: to die in the middle of one is another row of the table
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

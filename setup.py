@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'VERSION = "(.+)"', (HERE / "agentainerd/version.py").read_text()).group(1)
 
 HOT_PATH = [
+    "agentainerd/model/tallies.py",
     "agentainerd/proxy/body.py",
     "agentainerd/proxy/connection.py",
     "agentainerd/proxy/credentials.py",

@@ -1,53 +1,60 @@
 """`metrics`."""
 
-from typing import Any
+import sys
 
 import click
 
+from agentainerctl import metrics as shown
 from agentainerctl import output
 from agentainerctl.client import path_of
-from agentainerctl.options import Command, output_options
-from agentainerctl.output import Column, age
+from agentainerctl.metrics import Metrics
+from agentainerctl.options import DURATION, Command, output_options
 from agentainerctl.refs import with_agent
 from agentainerctl.session import Session
-from agentainerd.units import format_size
+from agentainerd.units import format_duration
 
-COLUMNS = (
-    Column("NAME", can_shrink=True),
-    Column("STATUS"),
-    Column("CPU"),
-    Column("MEMORY"),
-    Column("LIMIT"),
-    Column("NET IN"),
-    Column("NET OUT"),
-    Column("DISK READ"),
-    Column("WRITTEN"),
-    Column("PIDS"),
-    Column("RESTARTS"),
-)
-
-Metrics = dict[str, Any]
+HISTORY_S = 3600.0
 
 
 @click.command(
     "metrics",
     cls=Command,
     names="agents",
-    examples=("agentainerctl metrics", "agentainerctl metrics web", "agentainerctl metrics web -o json | jq .cpu"),
+    examples=(
+        "agentainerctl metrics",
+        "agentainerctl metrics web",
+        "agentainerctl metrics web --history --duration 6h",
+        "agentainerctl metrics web --history --step 1m -o json | jq '.metrics[].cpu.usage_percent'",
+    ),
 )
 @click.argument("ref", metavar="[AGENT]", required=False)
+@click.option("-H", "--history", "is_history", is_flag=True, help="Show the last hour, or --duration, of AGENT.")
+@click.option(
+    "-d", "--duration", type=DURATION, default=HISTORY_S, metavar="TIME", help="How long, up to 24h.  [default: 1h]"
+)
+@click.option("--step", type=DURATION, metavar="TIME", help="One point for so long.  [default: as fine as it is kept]")
+@click.option("--table", "is_table", is_flag=True, help="The history as a table, as in a pipe, not as graphs.")
 @output_options("table", "json", "yaml")
 @click.pass_obj
-def metrics(session: Session, ref: str | None) -> None:
+def metrics(
+    session: Session, ref: str | None, is_history: bool, duration: float, step: float | None, is_table: bool
+) -> None:
     """Show what agents use: CPU, memory, network, disk; of one agent, or of all in a table.
 
-    CPU is percent of one core. What agents use is measured every 10 seconds.
+    CPU is percent of one core. What agents use is measured every 10 seconds. It is kept so for an hour, and in means of a
+    minute for a day; --history draws it.
     """
     client = session.client
-    if ref is not None:
-        _show_one(session, with_agent(client, ref, lambda known: client.get(path_of("agents", known, "metrics"))))
-    else:
+    if ref is None:
+        if is_history:
+            raise click.UsageError("a history is that of one agent: name it")
         _show_all(session, client.get(path_of("metrics", "agents")))
+    elif is_history:
+        query = {"duration": duration, "step": step}
+        found = with_agent(client, ref, lambda known: client.get(path_of("agents", known, "metrics", "history"), query))
+        _show_history(session, found, duration, is_table=is_table)
+    else:
+        _show_one(session, with_agent(client, ref, lambda known: client.get(path_of("agents", known, "metrics"))))
 
 
 def _show_all(session: Session, found: dict[str, Metrics]) -> None:
@@ -60,62 +67,32 @@ def _show_all(session: Session, found: dict[str, Metrics]) -> None:
     elif not agents:
         print("No agents found")
     else:
-        output.table(COLUMNS, [_row(str(each["agent_name"]), str(each["status"]), each) for each in agents])
+        output.table(shown.COLUMNS, [shown.row(str(each["agent_name"]), str(each["status"]), each) for each in agents])
 
 
 def _show_one(session: Session, found: Metrics) -> None:
     if session.is_machine:
         output.machine(found, session.output)
-        return
-    if session.is_quiet:
+    elif session.is_quiet:
         print(output.plain(found.get("agent_id", "")))
-        return
-    cpu, memory, network, disk = (found[part] for part in ("cpu", "memory", "network", "disk"))
-    containers = found["containers"]
-    output.facts(
-        (
-            ("Agent", f"{found['agent_name']} ({found['agent_id']})"),
-            ("Status", found["status"] + (f", {len(containers)} containers" if len(containers) > 1 else "")),
-            ("Measured", age(found["timestamp"])),
-            ("CPU", f"{cpu['usage_percent']:.1f} % of one core; {cpu['total_usage'] / 1e9:.1f} s since its start"),
-            ("Memory", _memory(memory)),
-            ("Network", f"received {_moved(network, 'rx')}; sent {_moved(network, 'tx')}"),
-            ("Disk", f"read {_moved(disk, 'read')}; written {_moved(disk, 'write')}"),
-            ("Processes", found["pids"]),
-            ("Restarts", found["restarts"]),
-        )
-    )
-    if len(containers) > 1:
-        print()
-        output.table(COLUMNS, [_row(f"replica {each['replica']}", "running", each) for each in containers])
+    else:
+        output.facts(shown.facts(found))
+        if len(found["containers"]) > 1:
+            print()
+            rows = [shown.row(f"replica {each['replica']}", "running", each) for each in found["containers"]]
+            output.table(shown.COLUMNS, rows)
 
 
-def _memory(memory: Metrics) -> str:
-    cache = format_size(memory["cache"])
-    if not memory["limit"]:
-        return f"{format_size(memory['usage'])}; page cache {cache}"
-    share = f"{memory['usage_percent']:.1f} % of {format_size(memory['limit'])}"
-    return f"{format_size(memory['usage'])} ({share}); page cache {cache}"
-
-
-def _moved(part: Metrics, way: str) -> str:
-    return f"{format_size(part[f'{way}_bytes'])} ({format_size(int(part[f'{way}_bytes_per_s']))}/s)"
-
-
-def _row(name: str, status: str, found: Metrics) -> list[str]:
-    if not found["pids"] and status != "running":
-        return [name, status, *["-"] * (len(COLUMNS) - 3), str(found["restarts"])]
-    network, disk = found["network"], found["disk"]
-    return [
-        name,
-        status,
-        f"{found['cpu']['usage_percent']:.1f} %",
-        format_size(found["memory"]["usage"]),
-        format_size(found["memory"]["limit"]),
-        f"{format_size(int(network['rx_bytes_per_s']))}/s",
-        f"{format_size(int(network['tx_bytes_per_s']))}/s",
-        format_size(disk["read_bytes"]),
-        format_size(disk["write_bytes"]),
-        str(found["pids"]),
-        str(found["restarts"]),
-    ]
+def _show_history(session: Session, found: Metrics, duration_s: float, *, is_table: bool) -> None:
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif session.is_quiet:
+        print(output.plain(found.get("agent_id", "")))
+    elif not found["metrics"]:
+        name = output.plain(found["agent_name"])
+        print(f"Nothing is known of {name} in the last {format_duration(duration_s)}")
+    elif is_table or not output.is_terminal(sys.stdout):
+        output.table(shown.HISTORY_COLUMNS, [shown.history_row(each) for each in found["metrics"]])
+    else:
+        for line in shown.drawing(found, duration_s):
+            print(line)

@@ -52,6 +52,22 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return 100.0 * self.usage.memory_bytes / limit if limit else 0.0
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the proxy counted for an agent until `at` (epoch seconds), since the daemon's start, and what there is then.
+
+    `requests`: that ended, however; `errors`: those of them that were answered with 5xx or not at all; `answers` of the agent
+    took `seconds` in all. There is: `in_flight` at the agent; `pending` in its queue.
+    """
+
+    at: float
+    requests: int = 0
+    errors: int = 0
+    answers: int = 0
+    seconds: float = 0.0
+    in_flight: int = 0
+    pending: int = 0
+
+
 def sample(usage: Usage, before: Usage | None, started_at: float) -> Sample:
     """Return what a container uses, from a reading and the one before it in the same run.
 

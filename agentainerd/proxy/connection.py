@@ -422,6 +422,7 @@ class Connection(Watched):
             unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
             self._say(unknown, request)
         elif route.is_busy(self._plane.options.max_in_flight):
+            route.tally.unavailable += 1
             self._say(replies.BUSY, request)
         elif request.upgrade and request.upgrade.lower() != b"h2c":
             tunnel = Tunnel(self._plane, self, request, route, path=path, prefix=prefix)

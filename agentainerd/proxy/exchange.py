@@ -43,7 +43,7 @@ _AT_LEAST_ONCE: Final = ReplayPolicy.AT_LEAST_ONCE
 class Exchange(Delivery):
     """One request of one client to one agent."""
 
-    __slots__ = ("_again", "_awaited", "_record", "_recording", "_route")
+    __slots__ = ("_again", "_awaited", "_is_counted", "_record", "_recording", "_route")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Exchange(Delivery):
     ) -> None:
         super().__init__(plane, connection, request, prefix, route.request_timeout_s)
         self._route = route
-        self._again = self._awaited = False
+        self._again = self._awaited = self._is_counted = False
         if route.token_digest:
             drop_fields(request.lines, (b"authorization",))
         now = clock.now()
@@ -82,6 +82,11 @@ class Exchange(Delivery):
     def head(self) -> bytes:
         """The head that the agent gets, without framing and empty line."""
         return self._record.head
+
+    @property
+    def received_at(self) -> float:
+        """When the head was here, epoch seconds."""
+        return self._record.received_at
 
     def start(self) -> None:
         """Answer the request, whatever happens to the agent. In the hub: at once where nothing has to be waited for."""
@@ -208,8 +213,12 @@ class Exchange(Delivery):
         response = known.response
         close = not self._connection.can_go_on()
         if known.verdict is KeyVerdict.PENDING:
+            self._is_counted = True
+            self._route.tally.repeated += 1
             self._say(self._accepted(known.request_id, b""))
         elif known.verdict is KeyVerdict.DONE and response is not None and not response.truncated:
+            self._is_counted = True
+            self._route.tally.repeated += 1
             head_only = self._request.method == b"HEAD"
             self._say(keys.repeated(response, known.request_id, prefix=self._prefix, close=close, head_only=head_only))
         else:
@@ -233,6 +242,8 @@ class Exchange(Delivery):
             except Unavailable as error:
                 refusal = replies.refused(503, error.code, error.message, error.retry_after_s or 2)
         if refusal is None:
+            self._is_counted = True
+            self._route.tally.queued += 1
             self._say(self._accepted(self.id, fields))
         elif self._record.maybe_duplicate:  # it reached the agent: a refusal would say that it did not
             self._give_up(replies.LOST)
@@ -348,10 +359,27 @@ class Exchange(Delivery):
     def _note(self, piece: bytes) -> None:
         self._recording.note(piece)
 
+    def say(self, reply: replies.Reply, *, fields: bytes = b"") -> None:
+        """Give an answer of our own, and end."""
+        if not self._is_counted:
+            self._is_counted = True
+            self._route.tally.replied(reply.status, reached=reply.is_reached)
+        super().say(reply, fields=fields)
+
     def _succeed(self) -> None:
-        self._recording.complete(self._status)
+        self._is_counted = True
+        self._route.tally.answered(self._status, self._recording.complete(self._status))
+
+    def _break_off(self, reason: str) -> None:
+        if not self._is_counted:
+            self._is_counted = True
+            self._route.tally.interrupted += 1
+        super()._break_off(reason)
 
     def _fail(self, reason: str) -> None:
+        if not self._is_counted:
+            self._is_counted = True
+            self._route.tally.left += 1
         self._recording.fail(Reason.INTERRUPTED, reason, status=self._status)
 
     # ---- no answer

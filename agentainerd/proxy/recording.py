@@ -142,14 +142,14 @@ class Recording:
         if self._stored is not None and self.answer_bytes <= defaults.MAX_STORED_RESPONSE_BYTES:
             self._stored.append(data)
 
-    def complete(self, status: int) -> None:
-        """The agent answered, and the client has it."""
+    def complete(self, status: int) -> float:
+        """The agent answered, and the client has it; return how long that took, in seconds."""
         response = None
         if self._stored is not None:
             head, body = self._stored[0], b"".join(self._stored[1:])
             truncated = self.answer_bytes != len(body)
             response = StoredResponse(status, head, b"" if truncated else body, truncated)
-        self._settle(_COMPLETED, _ANSWERED, status, "", response)
+        return self._settle(_COMPLETED, _ANSWERED, status, "", response)
 
     def fail(self, reason: Reason, error: str, *, status: int = 0) -> None:
         """It ended without a whole answer. Nothing, where it was never begun."""
@@ -160,7 +160,7 @@ class Recording:
 
     def _settle(
         self, state: RequestState, reason: Reason, status: int, error: str, response: StoredResponse | None
-    ) -> None:
+    ) -> float:
         self._ended = True
         duration_s = clock.now() - self.record.received_at
         self._journal.settle(
@@ -168,6 +168,7 @@ class Recording:
         )
         if state is _COMPLETED or not self.record.spool:
             self._discard()
+        return duration_s
 
     def _discard(self) -> None:
         if self._body is not None:

@@ -13,13 +13,17 @@ PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to say: status, the stable code, a sentence, and the error type of RFC 9209."""
+    """What to say: status, the stable code, a sentence, and the error type of RFC 9209.
+
+    `is_reached`: the request was with the agent.
+    """
 
     status: int
     code: str
     message: str
     proxy_error: str = ""
     retry_after_s: int | None = None
+    is_reached: bool = False
 
 
 NOT_RUNNING = Reply(503, "AGENT_NOT_RUNNING", "Agent is not running", "destination_unavailable", 5)
@@ -43,26 +47,30 @@ NO_ANSWER = Reply(
     "OUTCOME_UNKNOWN",
     "Agent closed the connection without an answer; the request may have run, and is not sent again",
     "connection_terminated",
+    is_reached=True,
 )
 TIMED_OUT = Reply(
     504,
     "OUTCOME_UNKNOWN",
     "Agent gave no answer in time; the request may have run, and is not sent again",
     "http_response_timeout",
+    is_reached=True,
 )
 DIED = Reply(
     502,
     "OUTCOME_UNKNOWN",
     "Agent died while it had the request; it may have run, and is not sent again",
     "connection_terminated",
+    is_reached=True,
 )
 LOST = Reply(
     502,
     "OUTCOME_UNKNOWN",
     "Agent went away while it had the request; it may have run, and could not be queued",
     "connection_terminated",
+    is_reached=True,
 )
-BAD_ANSWER = Reply(502, "BAD_ANSWER", "Agent did not answer in HTTP", "http_protocol_error")
+BAD_ANSWER = Reply(502, "BAD_ANSWER", "Agent did not answer in HTTP", "http_protocol_error", is_reached=True)
 TOKEN_MISSING = Reply(
     401, "UNAUTHORIZED", "This agent asks for its token: Authorization: Bearer ...", "http_request_denied"
 )

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from agentainerd import defaults
 from agentainerd.model.requests import ReplayPolicy
+from agentainerd.model.tallies import Tally
 from agentainerd.proxy.target import Target
 
 
@@ -35,13 +36,14 @@ class Route:
         gate: see `Gate`; changed only through `open`, `hold`, `close`, `admit` and `dismiss`.
         on_wanted: called, and must not block, when somebody waits at the gate of an agent that sleeps; else None.
         idle_timeout_s: after so long without a request it is put to sleep; 0: never.
+        tally: how its requests ended; that of the agent also for a part.
         token_digest: SHA-256 of the token that the path asks for, b"" where it is public.
     """
 
     __slots__ = (
         "_changed", "_turn", "agent_id", "gate", "hold_timeout_s", "idle_timeout_s", "max_pending", "max_pending_bytes",
         "name", "number", "on_wanted", "ordered", "parts", "persistence", "policy", "replay_concurrency",
-        "request_timeout_s", "serving", "targets", "token_digest", "whole",
+        "request_timeout_s", "serving", "tally", "targets", "token_digest", "whole",
     )  # fmt: skip
 
     def __init__(self, agent_id: str, name: str, *, number: int = 0, whole: "Route | None" = None) -> None:
@@ -49,6 +51,7 @@ class Route:
         self.name = name
         self.number = number
         self.whole = whole or self
+        self.tally: Tally = Tally() if whole is None else whole.tally
         self.targets: list[Target] = []
         self.serving: list[Target] = []
         self.parts: dict[int, Route] = {}
@@ -199,7 +202,13 @@ class RouteTable:
         return self._routes.get(ref)
 
     def publish(self, route: Route) -> None:
-        """Make a route reachable under its id and name, and its parts under theirs. Replaces one with the same id."""
+        """Make a route reachable under its id and name, and its parts under theirs. Replaces one with the same id.
+
+        What was counted of that one is counted on.
+        """
+        before = self._routes.get(route.agent_id.encode())
+        if before is not None:
+            route.tally = before.tally
         self._routes[route.agent_id.encode()] = route
         self._routes[route.name.encode()] = route
         for part in route.parts.values():
@@ -207,6 +216,7 @@ class RouteTable:
 
     def publish_part(self, part: Route) -> None:
         """Make the route of one replica reachable as <id>-<n> and by its name."""
+        part.tally = part.whole.tally
         for ref in _part_refs(part):
             self._routes[ref] = part
 

@@ -3,6 +3,7 @@
 import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
+from agentainerd import clock
 from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.exchange import Exchange
@@ -61,6 +62,14 @@ class Tunnel(Delivery):
         if target is None:
             self.say(replies.CANNOT_QUEUE)
 
+    def say(self, reply: replies.Reply, *, fields: bytes = b"") -> None:
+        """Give an answer of our own, and end."""
+        self._route.tally.replied(reply.status, reached=reply.is_reached)
+        super().say(reply, fields=fields)
+
+    def _succeed(self) -> None:
+        self._route.tally.answered(self._status, clock.now() - self._exchange.received_at)
+
     def _reach(self, target: Target, head: bytes) -> bool:
         try:
             upstream = target.connect()
@@ -102,6 +111,7 @@ class Tunnel(Delivery):
         lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % self.id.encode())
         agent = upstream.detach()
         back = None
+        self._route.tally.upgraded += 1
         try:
             client.write(b"".join(lines) + answer.rest)
             if early:

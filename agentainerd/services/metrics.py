@@ -1,5 +1,6 @@
-"""What agents use: one round over all containers that run every few seconds, kept in memory until the next one."""
+"""What agents use: one round over all containers that run every few seconds, kept until the next one and in the history."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,18 @@ from gevent.lock import RLock
 
 from agentainerd import clock, defaults
 from agentainerd.engine.engine import Engine
+from agentainerd.errors import AgentainerError
 from agentainerd.model.agents import Agent
-from agentainerd.model.metrics import Sample, Usage, sample, total
+from agentainerd.model.metrics import Sample, Traffic, Usage, sample, total
+from agentainerd.model.metrics_history import Point, point
 from agentainerd.model.replicas import Replica
+from agentainerd.model.tallies import Tally
+from agentainerd.proxy.routing import Gate
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.metrics_history import MetricsHistory
+from agentainerd.store.requests import Counts, RequestStore
+
+log = logging.getLogger(__name__)
 
 MAX_AGE_S = 2 * defaults.METRICS_INTERVAL_S
 """A measurement older than that, because rounds fail, is not shown."""
@@ -20,6 +29,18 @@ MAX_AGE_S = 2 * defaults.METRICS_INTERVAL_S
 
 Run = tuple[str, float]
 """Container and time of its start: one that is started again counts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All that is known of an agent at one moment. `tally` goes on counting; `in_flight`: at the agent now."""
+
+    agent: Agent
+    measured: "Measured"
+    tally: Tally
+    counts: Counts
+    in_flight: int
+    is_ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +59,15 @@ class MetricsService:
     Lock: one measurement at a time; a usage is compared with the one before it of the same run of the same container.
     """
 
-    def __init__(self, fleet: Fleet, engine: Engine) -> None:
+    def __init__(self, fleet: Fleet, engine: Engine, requests: RequestStore, history: MetricsHistory) -> None:
         self._fleet = fleet
         self._engine = engine
+        self._requests = requests
+        self._history = history
         self._lock = RLock()
         self._known: dict[str, Measured] = {}
         self._before: dict[Run, Usage] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._round_s = 0.0
 
     @property
@@ -52,10 +76,10 @@ class MetricsService:
         return self._round_s
 
     def run_once(self, now: float) -> int:
-        """Measure all agents; return how many containers were read.
+        """Measure all agents, and put them into the history; return how many containers were read.
 
         Raises:
-            Unavailable: Redis does not answer.
+            Unavailable: Redis does not answer, or is full; what was measured is known, and written later.
         """
         began = time.monotonic()
         agents = self._fleet.store.all()
@@ -65,6 +89,7 @@ class MetricsService:
             self._before = {
                 run: self._before[run] for each in measured.values() for run in each.runs if run in self._before
             }
+        self._remember(agents, now)
         self._round_s = time.monotonic() - began
         return sum(each.whole.containers for each in measured.values())
 
@@ -77,6 +102,50 @@ class MetricsService:
             measured = self._measure([agent])[agent.id]
             self._known[agent.id] = measured
         return measured
+
+    def figures(self, agents: Sequence[Agent]) -> list[Figures]:
+        """Return all that is known of these agents.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        counts = self._requests.counts_of([agent.id for agent in agents])
+        return [self._figures(agent, counts[agent.id]) for agent in agents]
+
+    def history(self, agent: Agent, since: float) -> list[Point]:
+        """Return an agent's points from `since` on (epoch seconds), in order. Raises Unavailable."""
+        return self._history.points(agent.id, since)
+
+    def close(self) -> None:
+        """Write what is not in the history yet, as well as that can be done."""
+        try:
+            self._history.flush()
+        except AgentainerError as error:
+            log.warning("the last minute of metrics could not be written: %s", error)
+
+    def _figures(self, agent: Agent, counts: Counts) -> Figures:
+        route = self._fleet.route(agent.id)
+        return Figures(
+            agent,
+            self.of(agent),
+            route.tally if route else Tally(),
+            counts,
+            in_flight=route.in_flight if route else 0,
+            is_ready=route is not None and route.gate is Gate.OPEN,
+        )
+
+    def _remember(self, agents: Sequence[Agent], now: float) -> None:
+        """Add a point of each agent of which there is something to tell."""
+        before, self._traffic = self._traffic, {}
+        for known in self.figures(agents):
+            agent_id = known.agent.id
+            traffic = self._traffic[agent_id] = _traffic(known, now)
+            earlier = before.get(agent_id)
+            is_idle = earlier is None or earlier.requests == traffic.requests
+            if known.measured.whole.containers or traffic.pending or not is_idle:
+                self._history.note(agent_id, point(now, known.measured.whole, traffic, earlier))
+        self._history.keep_only(self._traffic)
+        self._history.turn(now)
 
     def _measure(self, agents: Sequence[Agent]) -> dict[str, Measured]:
         alive = {agent.id: _alive(agent) for agent in agents}
@@ -102,6 +171,19 @@ class MetricsService:
 
 def _alive(agent: Agent) -> list[Replica]:
     return [replica for replica in agent.replicas if replica.is_alive and replica.container_id]
+
+
+def _traffic(known: Figures, at: float) -> Traffic:
+    tally = known.tally
+    return Traffic(
+        at=at,
+        requests=tally.requests,
+        errors=tally.errors,
+        answers=tally.answers,
+        seconds=tally.latency.seconds,
+        in_flight=known.in_flight,
+        pending=known.counts.pending,
+    )
 
 
 def _runs(agent: Agent) -> frozenset[Run]:

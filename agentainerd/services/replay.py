@@ -170,6 +170,7 @@ class ReplayService:
     def apply(self, record: Record, ruling: Ruling) -> None:
         """Write down what became of a claimed record. Never blocks; the journal keeps it while Redis is away."""
         self._held.pop(record.id, None)
+        self._count(record.agent_id, ruling)
         if ruling.verdict is Verdict.SETTLE and ruling.outcome is not None:
             self.journal.settle(record, ruling.outcome)
             self._settled.setdefault(record.agent_id, Counter())[ruling.outcome.state] += 1
@@ -180,6 +181,18 @@ class ReplayService:
             self.journal.give_back(record)
         if ruling.verdict is not Verdict.GIVE_BACK and (watched := self._watched.pop(record.id, None)):
             watched.set(ruling.outcome)
+
+    def _count(self, agent_id: str, ruling: Ruling) -> None:
+        route = self.routes.find(agent_id.encode())
+        if route is None:
+            return
+        if ruling.verdict is Verdict.RETRY:
+            route.tally.retried += 1
+        elif ruling.verdict is Verdict.SETTLE and ruling.outcome is not None:
+            if ruling.outcome.state is RequestState.COMPLETED:
+                route.tally.delivered += 1
+            else:
+                route.tally.failed += 1
 
     def ended(self, agent_id: str) -> None:
         """A drain is over."""

@@ -25,6 +25,7 @@ from agentainerd.services.idle import IdleService
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.metrics import MetricsService
+from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
@@ -40,6 +41,7 @@ from agentainerd.store.agents import AgentStore
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
+from agentainerd.store.metrics import MetricsStore
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
@@ -123,7 +125,8 @@ def build(
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     idle = IdleService(fleet, lifecycle, starting, stores.requests, spawn=supervisor.spawn)
     fleet.on_wanted = idle.wake
-    measuring = MetricsService(fleet, engine)
+    history = MetricsHistory(MetricsStore(stores.redis))
+    measuring = MetricsService(fleet, engine, stores.requests, history)
     routes.on_suspect = readiness.suspect
     routes.on_dead_check = DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, R
 
 from agentainerd import defaults
 from agentainerd.errors import Unavailable
+from agentainerd.model.tallies import BATCH_BOUNDS_S, Histogram
 from agentainerd.store import keys, operations, scripts
 from agentainerd.store.connection import RedisClient, is_transient
 
@@ -142,6 +143,8 @@ class Committer:
     """The queue of batches and the greenlet that sends them. All methods may be called from any greenlet; none blocks but
     `close`.
 
+    `latency`: of each batch, from its sending to its answer; `operations`: how many all batches had.
+
     `on_end` is called once, from its greenlet, if the journal can't go on in this process: it was fenced, lost, or failed.
     """
 
@@ -151,6 +154,8 @@ class Committer:
         self._commit = scripts.load("batch")
         self._free = scripts.load("batch", flags="allow-oom")
         self._on_end = on_end
+        self.latency = Histogram(BATCH_BOUNDS_S)
+        self.operations = 0
         self._batches = 0
         self._durable = 0
         self._sending: Batch | None = None
@@ -348,6 +353,8 @@ class Committer:
         batch.decide(answers)
         self._answered()
         now = time.monotonic()
+        self.operations += count
+        self.latency.note(now - self._sent_at)
         if now - self._sent_at > SLOW_S and now - self._slow_told_at >= SLOW_LOG_INTERVAL_S:
             log.warning(
                 "the disk of the request journal is slow: %d operations took %.1f s; %d were refused since this was last said",

@@ -16,6 +16,7 @@ from gevent.event import Event
 from agentainerd import clock, defaults, offload
 from agentainerd.errors import AgentainerError, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.requests import KeyAnswer, KeyVerdict, Outcome, Reason, Record, RequestState
+from agentainerd.model.tallies import Histogram
 from agentainerd.store import keys, marks, operations, packing, recovery
 from agentainerd.store.committer import Batch, Call, Committer, Spawn, refusal
 from agentainerd.store.connection import RedisClient
@@ -112,6 +113,16 @@ class RedisJournal:
     def in_flight(self) -> int:
         """The number of the batch that Redis has not answered yet; 0 where there is none. Each batch has another."""
         return self._committer.in_flight if self._committer else 0
+
+    @property
+    def latency(self) -> Histogram | None:
+        """How long each batch took, from its sending to its answer; None: not opened yet."""
+        return self._committer.latency if self._committer else None
+
+    @property
+    def operations(self) -> int:
+        """How many operations all batches had."""
+        return self._committer.operations if self._committer else 0
 
     def probe(self) -> None:
         """Send a batch with nothing in it, to see whether batches are answered. Never blocks."""

@@ -23,6 +23,7 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     x              zset    deadlines of all pending requests: id by expires                            records.lua
     n:{agent}      hash    pending, pending_bytes, dead_bytes, done_bytes                              records.lua
     events         stream  the last MAX_EVENTS events; field e: JSON of model.events.Event             append_events.lua
+    usage:{agent}  string  history of its metrics, of fixed length; see store/metrics.py               put_metrics.lua
     idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
 
 Fields of `r:{id}`: agent, state, reason, seq, size (bytes that count in n:), expires, due, attempt, dup ("1": an earlier
@@ -51,6 +52,11 @@ KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
 EVENTS = PREFIX + "events"
 LOG_CHANNEL = "logs:stream"
+
+
+def metrics(agent_id: str) -> str:
+    """Key of the history of an agent's metrics."""
+    return f"{PREFIX}usage:{agent_id}"
 
 
 def record(request_id: str) -> str:

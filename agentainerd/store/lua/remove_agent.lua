@@ -1,4 +1,4 @@
--- Remove an agent and its names: ARGV is id.
+-- Remove an agent, its names and the history of its metrics: ARGV is id.
 
 local text = redis.call('HGET', P .. 'agents', ARGV[1])
 if not text then return 0 end
@@ -9,4 +9,5 @@ for i = 1, spec.replicas or 1 do
   if redis.call('HGET', P .. 'names', name) == ARGV[1] .. '/' .. i then redis.call('HDEL', P .. 'names', name) end
 end
 redis.call('HDEL', P .. 'agents', ARGV[1])
+redis.call('DEL', P .. 'usage:' .. ARGV[1])
 return 1

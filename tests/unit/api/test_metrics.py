@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentainerd import clock
 from agentainerd.api.access import Door
 
 
@@ -25,6 +26,25 @@ def test_an_unknown_agent_is_404(client):
     status, said = client.call("GET", "/agents/nobody/metrics")
 
     assert (status, said["code"]) == (404, "AGENT_NOT_FOUND")
+
+
+def test_the_history_of_one(client, world):
+    agent = world.up()
+    world.services.measuring.run_once(clock.now())
+
+    status, said = client.call("GET", "/agents/web/metrics/history?duration=6h&step=1m")
+
+    assert (status, said["message"]) == (200, "Metrics history retrieved successfully")
+    assert (said["data"]["agent_id"], said["data"]["duration"], said["data"]["step"]) == (agent.id, "6h0m0s", "1m0s")
+    assert len(said["data"]["metrics"]) == 1
+    assert client.call("GET", "/agents/web/metrics/history")[1]["data"]["duration"] == "1h0m0s"
+
+
+@pytest.mark.parametrize("query", ["duration=x", "duration=25h", "step=0", "step=100ms", "steps=1m"])
+def test_a_history_that_there_can_not_be_is_400(client, world, query):
+    world.deploy()
+
+    assert client.call("GET", f"/agents/web/metrics/history?{query}")[0] == 400
 
 
 def test_over_tcp_a_token_is_needed(world):

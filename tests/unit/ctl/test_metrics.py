@@ -1,6 +1,8 @@
 """`metrics` as a process."""
 
 import json
+import time
+from datetime import UTC, datetime
 
 from tests.unit.ctl.fake_api import AGENT
 
@@ -14,6 +16,17 @@ USE = {
     "disk": {"read_bytes": 4096, "write_bytes": 0, "read_bytes_per_s": 0.0, "write_bytes_per_s": 0.0},
     "pids": 5,
 }  # fmt: skip
+REQUESTS = {
+    "total": 0, "errors": 0, "outcomes": {"answered_2xx": 0, "queued": 0}, "in_flight": 0, "pending": 0, "pending_bytes": 0,
+    "oldest_pending_s": 0.0, "dead_letters": 0, "latency_ms": {"count": 0, "mean": 0.0, "p50": 0.0, "p90": 0.0, "p99": 0.0},
+    "replays": {"delivered": 0, "failed": 0, "retried": 0},
+}  # fmt: skip
+BUSY = {
+    **REQUESTS, "total": 12, "errors": 1, "outcomes": {"answered_2xx": 10, "client_left": 2, "queued": 0}, "in_flight": 3,
+    "pending": 4, "oldest_pending_s": 125.0, "dead_letters": 2,
+    "latency_ms": {"count": 10, "mean": 1500.0, "p50": 12.34, "p90": 50.0, "p99": 99.9},
+    "replays": {"delivered": 5, "failed": 0, "retried": 1},
+}  # fmt: skip
 ONE = {
     "agent_id": AGENT["id"],
     "agent_name": "web",
@@ -22,6 +35,7 @@ ONE = {
     "timestamp": "2026-01-01T00:00:00.000Z",
     **USE,
     "restarts": 2,
+    "requests": REQUESTS,
     "containers": [{"replica": 1, "name": "agentainer-x", "container_id": "c0ffee", "restarts": 2, **USE}],
 }
 NOTHING = {part: dict.fromkeys(USE[part], 0) for part in ("cpu", "memory", "network", "disk")}
@@ -41,6 +55,20 @@ def test_one_agent(api, run):
         "Disk:      read 4.1 kB (0 B/s); written 0 B (0 B/s)",
         "Processes: 5",
         "Restarts:  2",
+        "Requests:  0",
+    ]
+
+
+def test_its_requests_queue_and_replays(api, run):
+    api.on("GET", "/agents/web/metrics", {**ONE, "requests": BUSY})
+
+    assert run("metrics", "web").out.splitlines()[9:] == [
+        "Requests:  12: 10 answered 2xx, 2 client left",
+        "In flight: 3",
+        "Latency:   mean 1.5 s, half within 12.3 ms, 99 % within 99.9 ms",
+        "Queue:     4 waiting, the oldest for 2 minutes",
+        "Failed:    2 kept; see: agentainerctl requests",
+        "Replays:   5 delivered, 1 retried",
     ]
 
 
@@ -86,3 +114,75 @@ def test_an_unknown_agent_is_exit_3(api, run):
     api.on("GET", "/agents", [])
 
     assert run("metrics", "nobody").code == 3
+
+
+def point(ago_s, **changed):
+    at = datetime.fromtimestamp(time.time() - ago_s, UTC).isoformat(timespec="milliseconds")
+    return {
+        "agent_id": AGENT["id"], "timestamp": at, **USE, "containers": 1.0, "pids": 5.0,
+        "requests": {"per_s": 2.0, "errors_per_s": 0.0, "latency_ms": 31.5, "in_flight": 0.0, "pending": 0.0}, **changed,
+    }  # fmt: skip
+
+
+def history(*points):
+    return {
+        "agent_id": AGENT["id"], "agent_name": "web", "duration": "6h0m0s", "step": "1m0s", "metrics": list(points),
+    }  # fmt: skip
+
+
+def test_a_history_in_a_pipe_is_a_table(api, run):
+    api.on("GET", "/agents/web/metrics/history", history(point(600), point(60)))
+
+    head, first, _ = run("metrics", "web", "--history", "--duration", "6h", "--step", "1m").out.splitlines()
+
+    assert head.split() == [
+        "TIMESTAMP",
+        "CPU",
+        "MEMORY",
+        "NET",
+        "RX",
+        "NET",
+        "TX",
+        "REQ/S",
+        "ERR/S",
+        "LATENCY",
+        "QUEUE",
+    ]
+    assert first.split()[1:] == ["12.3", "%", "52.4", "MB", "2.5", "kB/s", "80", "B/s", "2.0", "0.0", "31.5", "ms", "0"]
+    assert api.asked[-1].query == {"duration": ["21600.0"], "step": ["60.0"]}
+
+
+def test_a_history_on_a_terminal_is_drawn(api, run_on_terminal):
+    low = {**USE["cpu"], "usage_percent": 1.0}
+    api.on("GET", "/agents/web/metrics/history", history(point(3000, cpu=low), point(10)))
+
+    ran = run_on_terminal("metrics", "web", "-H", columns=80, env={"PYTHONIOENCODING": "utf-8"})
+
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("web, the last 1 hour; a column is ")
+    cpu = next(line for line in lines if line.startswith("CPU"))
+    assert "▁" not in cpu[:11] and "█" in cpu and cpu.endswith("12.3 % (up to 12.3 %)")
+    titles = [line.split("  ")[0] for line in lines[2:-1]]
+    assert titles == ["CPU", "Memory", "Net in", "Net out", "Requests", "Latency"]
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[-1].count(":") == 3
+
+
+def test_a_history_that_is_empty_says_so(api, run):
+    api.on("GET", "/agents/web/metrics/history", history())
+
+    assert run("metrics", "web", "--history", "--duration", "2h").out == "Nothing is known of web in the last 2 hours\n"
+
+
+def test_a_history_as_json_is_what_the_api_says(api, run):
+    told = history(point(60))
+    api.on("GET", "/agents/web/metrics/history", told)
+
+    assert json.loads(run("metrics", "web", "-H", "-o", "json").out) == told
+
+
+def test_a_history_of_all_agents_is_a_usage_error(api, run):
+    ran = run("metrics", "--history")
+
+    assert ran.code == 2
+    assert "name it" in ran.err

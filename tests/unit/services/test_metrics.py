@@ -99,3 +99,65 @@ def test_nothing_is_kept_of_what_is_gone(world):
     measure(world)
 
     assert world.services.measuring._known == {} and world.services.measuring._before == {}
+
+
+def test_each_round_is_a_point_of_the_history(world, monkeypatch):
+    agent = world.up()
+    now = 1_800_000_000.0
+    for second in range(0, 60, 10):
+        world.services.measuring.run_once(now + second)
+
+    points = world.services.measuring.history(agent, now)
+
+    assert [each.at - now for each in points] == list(range(0, 60, 10))
+    assert points[0].memory_bytes == 10_000_000 and points[0].containers == 1
+
+
+def test_an_agent_of_which_there_is_nothing_to_tell_has_no_points(world):
+    agent = world.deploy()
+    measure(world)
+    assert world.services.measuring.history(agent, 0) == []
+
+    world.queue(agent)
+    measure(world)
+
+    (point,) = world.services.measuring.history(agent, 0)
+    assert (point.pending, point.containers) == (1, 0)
+
+
+def test_requests_are_those_between_two_rounds(world):
+    agent = world.up()
+    now = 1_800_000_000.0
+    world.services.measuring.run_once(now)
+    for _ in range(20):
+        world.route().tally.answered(200, 0.5)
+    world.route().tally.answered(500, 0.5)
+
+    world.services.measuring.run_once(now + 10)
+
+    last = world.services.measuring.history(agent, now)[-1]
+    assert last.requests_per_s == pytest.approx(2.1)
+    assert last.errors_per_s == pytest.approx(0.1)
+    assert last.latency_s == pytest.approx(0.5)
+
+
+def test_a_daemon_that_stops_writes_what_it_has(world, make_world):
+    agent = world.up()
+    measure(world)
+
+    world.services.measuring.close()
+
+    assert len(make_world().services.measuring.history(agent, 0)) == 1
+
+
+def test_a_removed_agent_leaves_no_history(world):
+    agent = world.up()
+    measure(world)
+    world.services.measuring.close()
+    assert world.redis.call("EXISTS", f"agentainer:usage:{agent.id}") == 1
+
+    world.services.agents.remove(agent.id, ADMIN)
+    measure(world)
+    world.services.measuring.close()
+
+    assert world.redis.call("EXISTS", f"agentainer:usage:{agent.id}") == 0

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
+from agentainerd import clock
 from agentainerd.errors import NotFound
+from tests.fakes.world import ADMIN
 
 
 def test_an_agent_that_runs(world):
@@ -46,6 +48,48 @@ def test_one_that_does_not_run_uses_nothing(world):
     report = world.services.metrics.get("web")
 
     assert (report["status"], report["containers"], report["memory"]["usage"]) == ("created", [], 0)
+
+
+def test_the_history_is_in_the_shape_of_measurements_in_steps(world):
+    agent = world.up()
+    now = clock.now()
+    for ago in (150, 140, 90, 80):
+        world.services.measuring.run_once(now - ago)
+
+    by_ten = world.services.metrics.history("web", 3600, None)
+    by_minute = world.services.metrics.history(agent.id, 3600, 60)
+
+    assert (by_ten["agent_id"], by_ten["duration"], by_ten["step"]) == (agent.id, "1h0m0s", "10s")
+    assert len(by_ten["metrics"]) == 4
+    assert 2 <= len(by_minute["metrics"]) <= 3
+    assert set(by_ten["metrics"][0]) >= {"agent_id", "timestamp", "cpu", "memory", "network", "disk", "requests"}
+    assert by_ten["metrics"][0]["memory"] == {"usage": 10_000_000, "limit": 10**9, "usage_percent": 1.0, "cache": 0}
+    assert world.services.metrics.history("web", 85, None)["metrics"] == by_ten["metrics"][-1:]
+    assert world.services.metrics.history("web", 7200, None)["step"] == "1m0s"
+
+
+def test_requests_are_shown_by_how_they_ended(world):
+    agent = world.up()
+    tally = world.route().tally
+    tally.answered(200, 0.02)
+    tally.answered(404, 0.02)
+    tally.replied(503, reached=False)
+    tally.delivered = 3
+    world.services.agents.stop("web", ADMIN)
+    world.queue(agent, body=b"12345")
+
+    shown = world.services.metrics.get("web")["requests"]
+
+    assert (shown["total"], shown["errors"], shown["pending"], shown["dead_letters"]) == (3, 1, 1, 0)
+    assert (shown["outcomes"]["answered_2xx"], shown["outcomes"]["answered_4xx"], shown["outcomes"]["unavailable"]) == (
+        1,
+        1,
+        1,
+    )
+    assert sum(shown["outcomes"].values()) == shown["total"]
+    assert 0 <= shown["oldest_pending_s"] < 60
+    assert (shown["latency_ms"]["count"], shown["latency_ms"]["mean"]) == (2, 20.0)
+    assert shown["replays"] == {"delivered": 3, "failed": 0, "retried": 0}
 
 
 def test_an_unknown_one(world):

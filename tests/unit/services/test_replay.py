@@ -179,3 +179,17 @@ def test_a_retry_is_not_put_off_by_a_day_when_the_clock_is_set_back(world, event
     world.services.replay.run_once(time.time())
 
     world.wait_request(request_id, "completed")
+
+
+def test_deliveries_are_counted_by_what_came_of_them(world, monkeypatch, eventually):
+    monkeypatch.setattr(defaults, "RETRY_BACKOFF_S", 0.01)
+    statuses = iter((503, 200, 200))
+    agent, _ = agent_that(world, lambda request: Answer(next(statuses), b""), ordered=True)
+    ids = [world.queue(agent, f"/{number}") for number in range(2)]
+
+    start(world, agent)
+
+    for request_id in ids:
+        world.wait_request(request_id, "completed")
+    tally = world.route("app").tally
+    eventually(lambda: (tally.delivered, tally.retried, tally.failed) == (2, 1, 0))

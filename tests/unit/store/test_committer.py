@@ -42,6 +42,20 @@ def test_what_is_appended_together_is_sent_together(store, committer):
     assert store.requests.counts(AGENT).processing == 100
 
 
+def test_batches_and_what_was_in_them_are_counted(store, committer):
+    journal = store.journal
+    counted, operations_before, seconds = journal.latency.count, journal.operations, journal.latency.seconds
+
+    for _ in range(100):
+        batch = committer.append(op(store))
+    batch.wait()
+    store.flush()
+
+    assert journal.operations - operations_before >= 100
+    assert 1 <= journal.latency.count - counted <= 5
+    assert 0 < journal.latency.seconds - seconds < 5
+
+
 def test_what_is_appended_meanwhile_goes_with_the_next_batch(store, committer):
     first = committer.append(op(store))
     gevent.sleep(0)

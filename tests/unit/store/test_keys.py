@@ -20,7 +20,7 @@ def test_functions_make_the_names_that_scripts_use():
     for name, kind in (
         (keys.live("agent"), "live"), (keys.history("agent"), "hist"), (keys.queued("agent"), "q"),
         (keys.delayed("agent"), "d"), (keys.leased("agent"), "lease"), (keys.dead("agent"), "dead"),
-        (keys.record("agent"), "r"),
+        (keys.record("agent"), "r"), (keys.metrics("agent"), "usage"),
     ):  # fmt: skip
         assert name == f"agentainer:{kind}:agent"
     assert {keys.EPOCH, keys.KNOWN, keys.DEADLINES} == {"agentainer:epoch", "agentainer:known", "agentainer:x"}

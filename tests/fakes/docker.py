@@ -50,7 +50,7 @@ class Sandbox:
 
     def remove_containers(self) -> None:
         """Remove all containers that were created on these networks."""
-        with _client(self.host) as client:
+        with docker_api(self.host) as client:
             for name in (self.network, self.isolated_network):
                 for found in client.containers(all=True, filters={"network": name}):
                     _remove_container(client, found["Id"])
@@ -58,7 +58,7 @@ class Sandbox:
     def remove(self) -> None:
         """Remove the containers and the networks."""
         self.remove_containers()
-        with _client(self.host) as client:
+        with docker_api(self.host) as client:
             for network in client.networks(names=[self.network, self.isolated_network]):
                 if network["Name"] in (self.network, self.isolated_network):
                     firewall.lift(bridge_of(network))
@@ -124,7 +124,7 @@ def build_image(host: str, base_image: str, tag: str) -> Iterator[str]:
         pass
     engine.close()
     yield tag
-    with _client(host) as client, suppress(docker.errors.APIError):
+    with docker_api(host) as client, suppress(docker.errors.APIError):
         client.remove_image(tag, force=True)
 
 
@@ -147,7 +147,7 @@ def docker_engine(docker_sandbox: Sandbox) -> Iterator[DockerEngine]:
 
 @pytest.fixture
 def docker_client(docker_host: str) -> Iterator[docker.APIClient]:
-    with _client(docker_host) as client:
+    with docker_api(docker_host) as client:
         yield client
 
 
@@ -173,7 +173,7 @@ def run_inside(client: docker.APIClient, container_id: str, program: str) -> obj
 
 
 @contextmanager
-def _client(host: str) -> Iterator[docker.APIClient]:
+def docker_api(host: str) -> Iterator[docker.APIClient]:
     client = docker.APIClient(host, version="auto", timeout=60)
     try:
         yield client
@@ -195,7 +195,7 @@ def _remove_container(client: docker.APIClient, container_id: str) -> None:
 
 def _remove_leftovers(host: str) -> None:
     """Remove what sessions made that were killed before they could."""
-    with _client(host) as client:
+    with docker_api(host) as client:
         for container in client.containers(all=True):
             if _is_of_a_dead_session(container["Image"]):
                 _remove_container(client, container["Id"])

@@ -31,6 +31,7 @@ COMMANDS = {
     "health": ("health", "health", "Show how agents are."),
     "metrics": ("metrics", "metrics", "Show what agents use."),
     "events": ("events", "events", "Show what happened to agents."),
+    "audit": ("audit", "audit", "Show who changed what."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),

@@ -49,17 +49,18 @@ def admit(
     """
     request.is_local = door is Door.CONTROL
     if request.is_local:
-        request.actor, request.is_admin = Actor(_peer_name(request.environ.get(PEER)), "unix"), True
+        name = _peer_name(request.environ.get(PEER))
+        request.actor, request.is_admin = Actor(name, "unix", request.id), True
         return
     source = _source(request)
-    request.actor, request.is_admin = Actor("anonymous", source), False
+    request.actor, request.is_admin = Actor("anonymous", source, request.id), False
     if not is_probe:
         _check_names(request, options.judge)
     given = _token(request, options)
     try:
         if given or not is_public:
             tokens.verify(given, source)
-            request.actor, request.is_admin = Actor("token", source), True
+            request.actor, request.is_admin = Actor("token", source, request.id), True
     except AgentainerError:
         if not is_public:
             raise

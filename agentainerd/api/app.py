@@ -14,7 +14,19 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
 from agentainerd import log_context
-from agentainerd.api import agents, events, health, images, metrics, replicas, requests, system, system_logs, tokens
+from agentainerd.api import (
+    agents,
+    audit,
+    events,
+    health,
+    images,
+    metrics,
+    replicas,
+    requests,
+    system,
+    system_logs,
+    tokens,
+)
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
@@ -29,6 +41,7 @@ ROUTES: tuple[Rule, ...] = (
     *requests.ROUTES,
     *images.ROUTES,
     *events.ROUTES,
+    *audit.ROUTES,
     *system.ROUTES,
     *system_logs.ROUTES,
     *tokens.ROUTES,

@@ -45,7 +45,7 @@ class ApiRequest(Request):
 
     @cached_property
     def id(self) -> str:
-        """What the data plane numbered it, else a number of ours; the log and the answer have it too."""
+        """What the data plane numbered it, else a number of ours; the log, the audit log and the answer have it too."""
         given: str = self.headers.get("X-Agentainer-Request-ID", "")
         return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 

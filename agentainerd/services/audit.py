@@ -1,35 +1,42 @@
-"""The audit log: who changed what, when, from where, and how it ended. One JSON object a line, appended, mode 0600.
+"""The audit log: who changed what, when, from where, and how it ended.
 
-Every mutation is written here, in services, once; failed logins too, the first at once and then one summary a minute for
-each source. Never a token, a value of a variable or a body. A line that cannot be written does not undo what it tells of:
-the log says so, and `trouble` does until a line gets through.
+Every mutation is written here, in services, once, and is on disk before it is answered: concurrent ones share one sync. Failed
+logins too, the first of a source at once and then one summary a minute. Never a token, a value of a variable or a body.
+Where the log can't be written nothing is changed: what was under way is answered with an error, and nothing new begins.
 """
 
-import json
 import logging
-import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from agentainerd.errors import AgentainerError
+from gevent.event import AsyncResult
+
+from agentainerd.errors import AgentainerError, Unavailable
+from agentainerd.model.audit import AuditEntry, AuditFilter, ChainCheck, moment
+from agentainerd.store.audit import AuditFile
 
 log = logging.getLogger(__name__)
 
 SUMMARY_S = 60.0
-MAX_SOURCES = 1000
+MAX_SOURCES = 100
+"""Refused ones that have lines of their own in a minute: more share one, so that nobody fills the disk."""
 MAX_TEXT_CHARS = 256
+
+Spawn = Callable[..., object]
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `name` such as "unix:0(root)/pid 123", "token" or "daemon"; `source` an address or a socket."""
+    """Who does something: `name` such as "unix:0(root)/pid 123", "token:ci" or "daemon"; `source` an address or a socket.
+
+    `request_id` is that of the request by which it was asked for.
+    """
 
     name: str
     source: str = ""
+    request_id: str = ""
 
 
 DAEMON = Actor("daemon", "internal")
@@ -53,46 +60,71 @@ class _Refusals:
 
 
 class AuditService:
-    """Appends to `path`. Every method may be called from any greenlet; a write is one small system call."""
+    """Writes to `file`, in a greenlet that `spawn(name, function)` starts. Every method may be called from any greenlet."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, file: AuditFile, spawn: Spawn) -> None:
         self.trouble = ""
-        """Why the last line could not be written; "" where it was."""
-        self._path = path
-        self._file = -1
-        self._lock = threading.Lock()
+        """Why the last entries could not be written; "" where they were."""
+        self._file = file
+        self._spawn = spawn
+        self._waiting: list[tuple[AuditEntry, AsyncResult]] = []
+        self._is_writing = False
         self._refusals: dict[tuple[str, str], _Refusals] = {}
 
+    def open(self) -> None:
+        """Look at what the last run left, and say so in the log; what can't be written is trouble, and no error."""
+        self._commit([])
+
     def record(self, actor: Actor, action: str, target: str, result: str = "ok") -> None:
-        """Append a line. `action` such as "start_agent"; `result` is "ok" or an error's code."""
-        self._append(
-            {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "actor": actor.name[:MAX_TEXT_CHARS],
-                "source": actor.source[:MAX_TEXT_CHARS],
-                "action": action,
-                "target": target[:MAX_TEXT_CHARS],
-                "result": result,
-            }
-        )
+        """Write an entry; blocks until it is on disk. `action` such as "start_agent"; `result` is "ok" or an error's code.
+
+        Raises:
+            Unavailable: it isn't (code AUDIT_UNAVAILABLE); it will be written when that is possible again.
+        """
+        if failure := self._enqueue(actor, action, target, result).get():
+            raise _not_written(action, target, failure)
+
+    def require(self) -> None:
+        """See to it that a change which begins now can be recorded; blocks only where the last one could not.
+
+        Raises:
+            Unavailable: it can't (code AUDIT_UNAVAILABLE).
+        """
+        if self.trouble:
+            self._commit([])
+        if self.trouble:
+            raise Unavailable(
+                f"nothing is changed while changes can't be recorded: {self.trouble}",
+                code="AUDIT_UNAVAILABLE",
+                hint="make room on the disk of the state folder, or see what the daemon's log says",
+            )
 
     @contextmanager
     def mutation(self, actor: Actor, action: str, target: str) -> Iterator[Entry]:
-        """Append one line when the block ends: "ok", or the code of the error that it raises."""
+        """Write one entry when the block ends: "ok", or the code of the error that it raises.
+
+        Raises:
+            Unavailable: entries can't be written (code AUDIT_UNAVAILABLE): nothing was begun, or, as the message says, it was
+                done and is not on record yet.
+        """
+        self.require()
         entry = Entry(target)
         try:
             yield entry
         except AgentainerError as error:
-            self.record(actor, action, entry.target, error.code)
+            self._enqueue(actor, action, entry.target, error.code).get()
             raise
         except Exception:
-            self.record(actor, action, entry.target, "INTERNAL")
+            self._enqueue(actor, action, entry.target, "INTERNAL").get()
+            raise
+        except BaseException:
+            self._enqueue(actor, action, entry.target, "INTERRUPTED")  # nobody waits for the answer any more
             raise
         self.record(actor, action, entry.target)
 
     def refuse(self, actor: Actor, action: str, target: str = "", *, now: float | None = None) -> None:
-        """Note a refused access: a line for the first one of a source, then a count that `flush` writes."""
-        moment = time.time() if now is None else now
+        """Note a refused access: an entry for the first one of a source, then a count that `flush` writes. Never blocks."""
+        at = time.time() if now is None else now
         key = (actor.source, action)
         seen = self._refusals.get(key)
         if seen is None and len(self._refusals) >= MAX_SOURCES:
@@ -101,11 +133,11 @@ class AuditService:
         if seen is not None:
             seen.count += 1
             return
-        self._refusals[key] = _Refusals(moment, 0)
-        self.record(actor, action, target, "refused")
+        self._refusals[key] = _Refusals(at, 0)
+        self._enqueue(actor, action, target, "refused")
 
     def flush(self, now: float) -> int:
-        """Write the summaries that are due; return how many. `now`: epoch seconds."""
+        """Write the summaries that are due; return how many. `now`: epoch seconds. Does not wait for the disk."""
         written = 0
         for key, seen in list(self._refusals.items()):
             if now - seen.since < SUMMARY_S:
@@ -113,29 +145,99 @@ class AuditService:
             del self._refusals[key]
             if seen.count:
                 source, action = key
-                self.record(Actor("anonymous", source), action, f"{seen.count} more", "refused")
+                self._enqueue(Actor("anonymous", source), action, f"{seen.count} more", "refused")
                 self._refusals[key] = _Refusals(now, 0)
                 written += 1
         return written
 
-    def close(self) -> None:
-        """Close the file; a later line opens it again."""
-        with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+    def page(self, wanted: AuditFilter, limit: int, cursor: str = "") -> tuple[list[AuditEntry], str]:
+        """Return the newest entries that are asked for, newest first, and the cursor of the next page, "" at the end.
 
-    def _append(self, fields: dict[str, str]) -> None:
-        line = json.dumps(fields, ensure_ascii=True).encode() + b"\n"
+        Raises:
+            InvalidParameter: `cursor` is none. Unavailable: the log can't be read.
+        """
         try:
-            with self._lock:
-                if self._file < 0:
-                    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                    self._file = os.open(self._path, flags, 0o600)
-                os.write(self._file, line)
+            with self._file.view() as view:
+                return view.page(wanted, limit, cursor)
+        except OSError as exc:
+            raise _not_read(exc) from exc
+
+    def verify(self) -> ChainCheck:
+        """Read the whole chain, and return where it is broken. Raises Unavailable: the log can't be read."""
+        try:
+            with self._file.view() as view:
+                return view.check()
+        except OSError as exc:
+            raise _not_read(exc) from exc
+
+    def close(self) -> None:
+        """Write what waits, and close the file; a later entry opens it again."""
+        if self._waiting:
+            self._write()
+        self._file.close()
+
+    def _enqueue(self, actor: Actor, action: str, target: str, result: str) -> AsyncResult:
+        """Have an entry written; the result that is returned gets None when it is on disk, or why it is not."""
+        entry = AuditEntry(
+            time=moment(time.time()),
+            actor=_text(actor.name),
+            address=_text(actor.source),
+            action=action,
+            resource=_text(target),
+            result=result,
+            request_id=_text(actor.request_id),
+        )
+        done = AsyncResult()
+        self._waiting.append((entry, done))
+        if not self._is_writing:
+            self._is_writing = True
+            self._spawn("audit", self._write)
+        return done
+
+    def _write(self) -> None:
+        """Write what waits, then end; what comes during a sync shares the next one."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                failure: OSError | None = OSError("the daemon stopped")
+                try:
+                    failure = self._commit([entry for entry, _ in batch])
+                finally:
+                    for _, done in batch:
+                        done.set(failure)
+        finally:
+            self._is_writing = False
+
+    def _commit(self, entries: list[AuditEntry]) -> OSError | None:
+        try:
+            self._file.append(entries)
         except OSError as exc:
             if not self.trouble:
                 log.error("the audit log cannot be written: %s", exc)
-            self.trouble = f"the audit log {self._path} cannot be written: {exc.strerror}"
-        else:
-            self.trouble = ""
+            self.trouble = f"the audit log cannot be written: {exc.strerror or exc}"
+            return exc
+        if self.trouble:
+            log.info("the audit log is written again")
+        self.trouble = ""
+        return None
+
+
+def _text(text: str) -> str:
+    """Return what fits into an entry: bounded, and without the halves of characters that no encoding has."""
+    return text[:MAX_TEXT_CHARS].encode("utf-8", "backslashreplace").decode()
+
+
+def _not_written(action: str, target: str, failure: OSError) -> Unavailable:
+    return Unavailable(
+        f"{action} of '{target}' was done, but is not on record: {failure.strerror or failure}",
+        code="AUDIT_UNAVAILABLE",
+        hint="make room on the disk of the state folder; it is recorded as soon as that is possible",
+    )
+
+
+def _not_read(failure: OSError) -> Unavailable:
+    return Unavailable(
+        f"the audit log can't be read: {failure.strerror or failure}",
+        code="AUDIT_UNAVAILABLE",
+        hint="see what the daemon's log says about it",
+    )

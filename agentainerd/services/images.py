@@ -85,6 +85,7 @@ class ImageService:
         return self._job("pull_image", ref, actor, lambda: self._engine.pull(ref))
 
     def _job(self, action: str, ref: str, actor: Actor, start: Callable[[], Stream[Progress]]) -> "ImageJob":
+        self._audit.require()
         if not self._slots.acquire(blocking=False):
             raise TooManyRequests(
                 f"{MAX_JOBS} builds and pulls are running already", code="IMAGE_JOBS_BUSY", retry_after_s=10

@@ -1,6 +1,5 @@
 """All services, and how they are put together: what one tells another is a function that it is given here."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +37,7 @@ from agentainerd.services.system_logs import SystemLogService
 from agentainerd.services.tokens import TokenService
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.agents import AgentStore
+from agentainerd.store.audit import AuditFile
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
@@ -46,8 +46,6 @@ from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
 from agentainerd.supervisor import Supervisor
-
-AUDIT_LOG = "audit.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def build(
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
-    audit = AuditService(os.path.join(config.paths.state_dir, AUDIT_LOG))
+    audit = AuditService(AuditFile(config.paths.state_dir, max_file_bytes=defaults.AUDIT_FILE_BYTES), supervisor.spawn)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit)
     replay = ReplayService(
         routes,

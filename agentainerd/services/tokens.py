@@ -5,14 +5,12 @@ others could have read is not believed: a new token takes its place. Only digest
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import ipaddress
 import logging
 import os
 import secrets
-import stat
 import string
 import time
 
@@ -20,6 +18,7 @@ from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, TooManyRequests, Unauthorized, Unavailable
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.store.private_files import read_private, write_private
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +57,14 @@ class TokenService:
             Unavailable: the state folder can't be read or written.
         """
         try:
-            self._key = _read_private(self._key_path) or b""
+            self._key = read_private(self._key_path) or b""
             if len(self._key) != _SECRET_BYTES:
                 self._key = secrets.token_bytes(_SECRET_BYTES)
-                _write_private(self._key_path, self._key)
-            token = self._configured or (_read_private(self._path) or b"").decode("ascii", "replace").strip()
+                write_private(self._key_path, self._key)
+            token = self._configured or (read_private(self._path) or b"").decode("ascii", "replace").strip()
             if not token:
                 token = new_token()
-                _write_private(self._path, token.encode() + b"\n")
+                write_private(self._path, token.encode() + b"\n")
                 log.info("a new control token was written to %s", self._path)
         except OSError as exc:
             raise Unavailable(f"cannot keep the control token: {exc}", code="STATE_DIR_UNAVAILABLE") from exc
@@ -111,7 +110,7 @@ class TokenService:
                 )
             token = new_token()
             try:
-                _write_private(self._path, token.encode() + b"\n")
+                write_private(self._path, token.encode() + b"\n")
             except OSError as exc:
                 raise Unavailable(f"the new token can't be written: {exc}", code="STATE_DIR_UNAVAILABLE") from exc
             self._use(token)
@@ -205,37 +204,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_private(path: str) -> bytes | None:
-    """Return a file's content; None where there is none, or where others than its owner may read it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    with open(descriptor, "rb") as file:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            log.warning("%s could be read by others: what it held is replaced", path)
-            return None
-        return file.read(4096)
-
-
-def _write_private(path: str, content: bytes) -> None:
-    """Put a file in place, whole or not at all, readable by its owner only, and on disk when this returns."""
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

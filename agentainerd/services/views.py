@@ -2,11 +2,13 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import msgspec
 
 from agentainerd.model.agents import MASK, Agent, masked_env
+from agentainerd.model.audit import AuditEntry, ChainCheck
 from agentainerd.model.events import Event
 from agentainerd.model.health import HealthState, worst
 from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
@@ -131,6 +133,34 @@ def event_json(event: Event) -> Json:
         "agent": event.agent,
         "message": event.message,
         "details": event.details,
+    }
+
+
+def audit_json(entry: AuditEntry) -> Json:
+    """Return an entry of the audit log, without its seals."""
+    return {
+        "seq": entry.seq,
+        "time": entry.time,
+        "actor": entry.actor,
+        "action": entry.action,
+        "resource": entry.resource,
+        "result": entry.result,
+        "address": entry.address,
+        "request_id": entry.request_id,
+    }
+
+
+def chain_json(check: ChainCheck) -> Json:
+    """Return what a check of the audit log's chain found."""
+    return {
+        "intact": not check.fault_count,
+        "entries": check.entries,
+        "first_seq": check.first,
+        "last_seq": check.head.seq,
+        "last_mac": check.head.mac,
+        "torn_lines": check.torn,
+        "fault_count": check.fault_count,
+        "faults": [asdict(fault) for fault in check.faults],
     }
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from agentainerd.api.app import LOCAL, PUBLIC, ROUTES
 from agentainerd.model.agents import AgentSpec
-from agentainerd.services.views import agent_json, summary_json
+from agentainerd.model.audit import AuditFilter
+from agentainerd.services.views import agent_json, audit_json, chain_json, summary_json
 from agentainerd.store.requests import Counts
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,15 @@ def test_a_request_has_the_fields_that_are_described(document, world):
     shown = summary_json(found[0], 8)
 
     assert set(document["components"]["schemas"]["RequestSummary"]["properties"]) == set(shown)
+
+
+def test_an_audit_entry_and_a_check_have_the_fields_that_are_described(document, world):
+    world.deploy()
+    found, _ = world.services.audit.page(AuditFilter(), 1)
+    schemas = document["components"]["schemas"]
+
+    assert set(schemas["AuditEntry"]["properties"]) == set(audit_json(found[0]))
+    assert set(schemas["AuditChain"]["properties"]) == set(chain_json(world.services.audit.verify()))
 
 
 def test_every_error_is_the_envelope(document):

@@ -80,6 +80,7 @@ class World:
             port=8081,
             facts=lambda: self.facts,
         )
+        self.services.audit.open()
         self.services.tokens.open()
 
     def begin(self) -> "World":

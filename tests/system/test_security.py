@@ -74,7 +74,7 @@ def test_the_client_behind_a_trusted_proxy_is_the_one_that_is_told_of(start_daem
     daemon.http("GET", "/agents", headers={"Authorization": "Bearer wrong", "X-Forwarded-For": "203.0.113.5"})
 
     lines = [json.loads(line) for line in (daemon.state_dir / "audit.log").read_text().splitlines()]
-    assert [line["source"] for line in lines if line["action"] == "log_in"] == ["203.0.113.5"]
+    assert [line["address"] for line in lines if line["action"] == "log_in"] == ["203.0.113.5"]
 
 
 def raw(daemon: DaemonProcess, head: str, body: bytes = b"") -> int:

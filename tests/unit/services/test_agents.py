@@ -536,9 +536,9 @@ def test_every_mutation_is_audited_once_without_secrets(world):
     world.services.agents.remove("web", ADMIN)
 
     lines = world.log_of("audit.log").splitlines()
-    actions = [line.split('"action": "')[1].split('"')[0] for line in lines]
+    actions = [line.split('"action":"')[1].split('"')[0] for line in lines]
     assert actions == ["deploy_agent", "start_agent", "stop_agent", "pause_agent", "remove_agent"]
-    assert '"result": "AGENT_STOPPED"' in lines[3]
+    assert '"result":"AGENT_STOPPED"' in lines[3]
     assert "sk-1" not in "".join(lines) and "sesame" not in "".join(lines)
 
 

@@ -24,7 +24,7 @@ def build(images, *, recipe=RECIPE, tag="mine:1", dockerfile="Dockerfile", args=
 
 
 def results(world) -> list[str]:
-    return [line.split('"result": "')[1].rstrip('"}') for line in world.log_of("audit.log").splitlines()]
+    return [line.split('"result":"')[1].split('"')[0] for line in world.log_of("audit.log").splitlines()]
 
 
 def test_a_build_tells_how_it_goes_on_and_ends_with_the_image(world, images):

@@ -288,4 +288,4 @@ def test_every_scaling_is_in_the_audit(world, replicas):
 
     replicas.scale("web", 2, ADMIN)
 
-    assert '"action": "scale_agent"' in world.log_of("audit.log")
+    assert '"action":"scale_agent"' in world.log_of("audit.log")

@@ -7,10 +7,10 @@ from agentainerd.model.agents import Volume
 from agentainerd.proxy.target import Target
 
 
-def test_a_control_token_on_an_agents_path_is_audited_with_the_agent_and_no_token(world):
+def test_a_control_token_on_an_agents_path_is_audited_with_the_agent_and_no_token(world, eventually):
     world.routes.on_control_token("192.0.2.1", "web")
 
-    line = world.log_of("audit.log")
+    line = eventually(lambda: world.log_of("audit.log"))
     assert '"control_token_on_agent_path"' in line and '"192.0.2.1"' in line and '"web"' in line
 
 

@@ -16,9 +16,15 @@ from agentainerd.proxy.routing import RouteTable
 from agentainerd.services import tokens as module
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.tokens import FAILURE_WINDOW_S, MAX_FAILURES, MAX_SOURCES, Failures, TokenService, new_token
+from agentainerd.store.audit import AuditFile
+from agentainerd.supervisor import Supervisor
 
 ADMIN = Actor("unix:0(root)/pid 1", "unix")
 TIMING_SAMPLES = int(os.environ.get("TIMING_SAMPLES", "0"))
+
+
+def audit_of(folder) -> AuditService:
+    return AuditService(AuditFile(str(folder), max_file_bytes=1 << 20), Supervisor().spawn)
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def make(tmp_path):
     audits = []
 
     def build(configured: str = "") -> TokenService:
-        audits.append(AuditService(str(tmp_path / "audit.log")))
+        audits.append(audit_of(tmp_path))
         service = TokenService(str(tmp_path), configured, RouteTable(), audits[-1])
         service.open()
         return service
@@ -78,7 +84,7 @@ def test_a_link_in_the_tokens_place_is_not_followed(make, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    service = TokenService(str(tmp_path / "none"), "", RouteTable(), AuditService(str(tmp_path / "audit.log")))
+    service = TokenService(str(tmp_path / "none"), "", RouteTable(), audit_of(tmp_path))
 
     with pytest.raises(Unavailable, match="cannot keep the control token"):
         service.open()
@@ -295,12 +301,13 @@ def test_tickets_of_another_installation_do_not_open(make, tmp_path):
     assert make().ticket("id-1") != ticket
 
 
-def test_logins_and_tokens_shown_are_in_the_audit_log_and_no_token_is(tokens, tmp_path):
+def test_logins_and_tokens_shown_are_in_the_audit_log_and_no_token_is(tokens, tmp_path, eventually):
     token = tokens.show(ADMIN)
     new = tokens.rotate(ADMIN)
     with pytest.raises(Unauthorized):
         tokens.verify("guess-of-somebody", "192.0.2.1")
 
+    eventually(lambda: "log_in" in (tmp_path / "audit.log").read_text())
     said = (tmp_path / "audit.log").read_text()
     assert all(action in said for action in ("show_token", "rotate_token", "log_in"))
     assert not any(secret in said for secret in (token, new, "guess-of-somebody"))

@@ -18,6 +18,8 @@ from agentainerd.version import VERSION
 PROGRAM = "agentainerctl"
 COMMANDS = {
     "deploy": ("deploy", "deploy", "Deploy an agent from an image or a Dockerfile."),
+    "apply": ("apply", "apply", "Have agents as a file describes them."),
+    "diff": ("apply", "diff", "Show what apply would do."),
     "start": ("lifecycle", "start", "Start deployed or stopped agents."),
     "stop": ("lifecycle", "stop", "Stop running agents."),
     "restart": ("lifecycle", "restart", "Restart running agents."),
@@ -27,6 +29,8 @@ COMMANDS = {
     "scale": ("replicas", "scale", "Give an agent another number of replicas."),
     "list": ("agents", "list_", "List agents."),
     "inspect": ("agents", "inspect", "Show all that is known of agents."),
+    "deployments": ("apply", "deployments_", "List deployments."),
+    "export": ("apply", "export", "Write a deployment as a file."),
     "logs": ("logs", "logs", "Show what an agent writes."),
     "health": ("health", "health", "Show how agents are."),
     "metrics": ("metrics", "metrics", "Show what agents use."),

@@ -30,15 +30,18 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
     examples=(
         "agentainerctl deploy --name web --image nginx:alpine --start",
         "agentainerctl deploy --name mine --image ./Dockerfile --env MODEL=small --secret API_KEY --volume ./data:/data --wait",
+        "agentainerctl deploy --config agents.yaml",
         "agentainerctl deploy --name job --image my-agent:1.0 --memory 512M --cpu 0.5 -- python -m agent --verbose",
     ),
 )
 @click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
-@click.option("-n", "--name", required=True, metavar="NAME", help="Unique name: a-z, 0-9 and -.")
+@click.option(
+    "--config", "config", metavar="FILE", help="Deploy what a file describes, as `apply -f` does; - is standard input."
+)
+@click.option("-n", "--name", metavar="NAME", help="Unique name: a-z, 0-9 and -.")
 @click.option(
     "-i",
     "--image",
-    required=True,
     metavar="IMAGE|DOCKERFILE",
     help="An image, or a Dockerfile (or its folder) to build.",
 )
@@ -135,6 +138,12 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
     With a Dockerfile, its folder is sent to the daemon and built as agentainer-NAME:TIME. Deploying does not start the
     agent; requests to it are queued until it is started.
     """
+    if given["config"]:
+        _apply(session, given)
+        return
+    for option in ("name", "image"):
+        if given[option] is None:
+            raise click.UsageError(f"Missing option '-{option[0]}' / '--{option}', or '--config FILE'")
     body = _body(given)
     _warn_of_folders(session, body.get("volumes", []))
     dockerfile = find_dockerfile(given["image"])
@@ -148,6 +157,22 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
     if given["start"] or given["wait"]:
         agent = _start(session, agent, given["timeout"] if given["wait"] else None)
     _show(session, agent, is_ready=given["wait"])
+
+
+def _apply(session: Session, given: dict[str, Any]) -> None:
+    from agentainerctl.commands.apply import run
+
+    context = click.get_current_context()
+    chosen = [name for name in given if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    others = sorted(set(chosen) - {"config", "start", "wait", "timeout", "pull"})
+    if others:
+        raise click.UsageError(f"--config does not go with {_flag_of(context, others[0])}: the file says it")
+    run(session, (given["config"],), {**given, "prune": False, "no_start": False, "dry_run": False, "rebuild": False})
+
+
+def _flag_of(context: click.Context, name: str) -> str:
+    found = next(parameter for parameter in context.command.params if parameter.name == name)
+    return max(found.opts, key=len) if isinstance(found, click.Option) else "a command after --"
 
 
 def _body(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agentainerd import log_context
 from agentainerd.api import (
     agents,
     audit,
+    deployments,
     events,
     health,
     images,
@@ -36,6 +37,7 @@ from agentainerd.services.services import Services
 ROUTES: tuple[Rule, ...] = (
     *agents.ROUTES,
     *replicas.ROUTES,
+    *deployments.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,
     *requests.ROUTES,

@@ -106,6 +106,16 @@ class Containers:
                 raise
             self._wait_until_removed(container_id)
 
+    def limit(self, container_id: str, *, cpu_limit: int, memory_limit: int) -> None:
+        """See Engine.limit. The client's own call knows no nano-CPUs, and the engine refuses a quota beside them."""
+        limits = {"NanoCpus": cpu_limit, "Memory": memory_limit, "MemorySwap": memory_limit}
+        with self._connection.calling("update", "container", container_id) as client:
+            private: Any = client
+            url = private._url("/containers/{0}/update", container_id)
+            private._raise_for_status(
+                private._post_json(url, data={key: value for key, value in limits.items() if value})
+            )
+
     def rename(self, container_id: str, name: str) -> None:
         """See Engine.rename."""
         with self._connection.calling("rename", "container", name) as client:

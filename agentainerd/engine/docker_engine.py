@@ -116,6 +116,10 @@ class DockerEngine:
         """See Engine."""
         self._containers.remove(container_id)
 
+    def limit(self, container_id: str, *, cpu_limit: int, memory_limit: int) -> None:
+        """See Engine."""
+        self._containers.limit(container_id, cpu_limit=cpu_limit, memory_limit=memory_limit)
+
     def rename(self, container_id: str, name: str) -> None:
         """See Engine."""
         self._containers.rename(container_id, name)

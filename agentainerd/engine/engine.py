@@ -91,6 +91,12 @@ class Engine(Protocol):
     def remove(self, container_id: str) -> None:
         """Kill and remove it with its anonymous volumes. Not there: nothing to do."""
 
+    def limit(self, container_id: str, *, cpu_limit: int, memory_limit: int) -> None:
+        """Give a container other limits, while it runs too: nano-CPUs and bytes; 0 leaves one as it is.
+
+        Raises NotFound, InvalidParameter (more CPUs than the host has).
+        """
+
     def rename(self, container_id: str, name: str) -> None:
         """Call it otherwise. Raises NotFound, Conflict (code CONTAINER_NAME_TAKEN)."""
 

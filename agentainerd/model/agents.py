@@ -55,6 +55,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `port` 0: the image's only EXPOSE, else 8000. `command` empty: the image's own. `replicas`: how many containers.
     `idle_timeout_s`: without any request for so long it is stopped, until the next one comes; 0: never.
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
+    `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
     """
 
     name: str
@@ -82,6 +83,8 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     replicas: int = 1
     health_check: HealthCheck | None = None
     idle_timeout_s: float = 0
+    dependencies: tuple[str, ...] = ()
+    deployment: str = ""
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -92,7 +95,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon knows of one agent; times are epoch seconds, 0: never.
 
     `replicas`: one for each of its containers, by number; while it is scaled down, also those that are on their way out.
-    What is said of the agent as a whole is that of its leading replica (model/replicas.py).
+    What is said of the agent as a whole is that of its leading replica (model/replicas.py). `links`: variables with the URLs of
+    its dependencies, as its containers have them.
     """
 
     id: str
@@ -100,6 +104,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[Replica, ...] = (Replica(),)
     image_id: str = ""
     port: int = defaults.AGENT_PORT
+    links: dict[str, str] = {}
     created_at: float = 0.0
     updated_at: float = 0.0
 
@@ -214,8 +219,11 @@ def validate(spec: AgentSpec) -> AgentSpec:
     Raises:
         InvalidParameter: the first field that is wrong, and the reason.
     """
-    _check_name(spec.name)
+    check_name(spec.name)
+    if spec.deployment:
+        check_name(spec.deployment, "deployment")
     check_image(spec.image)
+    _check_dependencies(spec)
     _check_env(spec)
     for volume in spec.volumes:
         _check_volume(volume)
@@ -257,21 +265,34 @@ def check_image(image: str) -> None:
         )
 
 
+def check_name(name: str, field: str = "name") -> None:
+    """Check the grammar of the name of an agent, or of a deployment.
+
+    Raises:
+        InvalidParameter: it can't be one.
+    """
+    if not name:
+        raise InvalidParameter(field, "is required")
+    if len(name) > defaults.MAX_NAME_CHARS:
+        raise InvalidParameter(field, f"is longer than {defaults.MAX_NAME_CHARS} characters")
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(field, f"{name!r} is not a name", hint="use a-z, 0-9 and -, as in a host's name")
+    replica = REPLICA.fullmatch(name)
+    if AGENT_ID.fullmatch(name) or (replica and AGENT_ID.fullmatch(replica[1])):
+        raise InvalidParameter(field, f"{name!r} has the form of an id")
+
+
 def masked_env(spec: AgentSpec) -> dict[str, str]:
     """Return the variables with every secret's value masked."""
     return {name: MASK if spec.is_secret(name) else value for name, value in spec.env_vars.items()}
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise InvalidParameter("name", "is required")
-    if len(name) > defaults.MAX_NAME_CHARS:
-        raise InvalidParameter("name", f"is longer than {defaults.MAX_NAME_CHARS} characters")
-    if not NAME.fullmatch(name):
-        raise InvalidParameter("name", f"{name!r} is not a name", hint="use a-z, 0-9 and -, as in a host's name")
-    replica = REPLICA.fullmatch(name)
-    if AGENT_ID.fullmatch(name) or (replica and AGENT_ID.fullmatch(replica[1])):
-        raise InvalidParameter("name", f"{name!r} has the form of an id")
+def _check_dependencies(spec: AgentSpec) -> None:
+    for name in spec.dependencies:
+        check_name(name, "dependencies")
+        if name == spec.name:
+            raise InvalidParameter("dependencies", f"'{name}' depends on itself")
+    _check_distinct("dependencies", list(spec.dependencies))
 
 
 def _check_env(spec: AgentSpec) -> None:

@@ -14,6 +14,7 @@ class Action(StrEnum):
     """What happened. New ones are added here; docs/events.md has the table."""
 
     CREATE = "create"
+    UPDATE = "update"
     START = "start"
     READY = "ready"
     STOP = "stop"
@@ -25,6 +26,7 @@ class Action(StrEnum):
     HEALTH = "health"
     REMOVE = "remove"
     REPLAY = "replay"
+    DEPLOY = "deploy"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,6 +5,9 @@ from enum import StrEnum
 
 import msgspec
 
+SUCCESSOR = ".next"
+"""The end of the name of a container that is to take a replica's place."""
+
 
 class AgentState(StrEnum):
     """What users see, of an agent and of each of its replicas; the engine decides it."""
@@ -87,6 +90,16 @@ def reason_of(replicas: Sequence[Replica]) -> str:
 def container_name(agent_id: str, number: int, replicas: int) -> str:
     """Return the name of a replica's container; that of an agent with one replica has no number."""
     return f"agentainer-{agent_id}" if replicas == 1 else f"agentainer-{agent_id}-{number}"
+
+
+def successor_name(agent_id: str, number: int, replicas: int) -> str:
+    """Return the name of the container that takes a replica's place, until it has done so."""
+    return container_name(agent_id, number, replicas) + SUCCESSOR
+
+
+def is_successor(container: str, agent_id: str) -> bool:
+    """Return whether this is the name of a container that was to take the place of one of an agent's replicas."""
+    return container.endswith(SUCCESSOR) and number_of(container.removesuffix(SUCCESSOR), agent_id) > 0
 
 
 def number_of(container: str, agent_id: str) -> int:

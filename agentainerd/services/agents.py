@@ -25,9 +25,9 @@ from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.log_merge import LogMerge
 from agentainerd.services.logs import LogOptions, LogReader
+from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
 from agentainerd.services.views import Json, agent_json
-from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.requests import RequestStore
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class AgentService:
         starting: Starting,
         health: HealthReports,
         spawn: Callable[..., object],
-        volumes: VolumePolicy,
+        resolver: SpecResolver,
         audit: AuditService,
         events: EventService,
     ) -> None:
@@ -71,7 +71,7 @@ class AgentService:
         self._lifecycle = lifecycle
         self._engine = engine
         self._requests = requests
-        self._volumes = volumes
+        self._resolver = resolver
         self._audit = audit
         self._events = events
         self._starting = starting
@@ -84,20 +84,20 @@ class AgentService:
         """Create an agent, not running. The image must be on the engine.
 
         Raises:
-            InvalidParameter: the field and the reason. NotFound: the image. Conflict: the name is taken.
+            InvalidParameter: the field and the reason. NotFound: the image, or an agent that it depends on.
+            Conflict: the name is taken.
             Unavailable: engine or Redis; nothing was created.
         """
         with self._audit.mutation(actor, "deploy_agent", spec.name) as entry:
-            validate(spec)
-            self._volumes.resolve(spec.volumes)
-            image = self._engine.image(spec.image)
+            wanted = self._resolver.resolve(validate(spec))
             now = time.time()
             agent = Agent(
                 id=f"agent-{secrets.token_hex(8)}",
                 spec=spec,
                 replicas=tuple(Replica(number=number) for number in range(1, spec.replicas + 1)),
-                image_id=image.id,
-                port=spec.port or (image.exposed[0] if len(image.exposed) == 1 else defaults.AGENT_PORT),
+                image_id=wanted.image_id,
+                port=wanted.port,
+                links=wanted.links,
                 created_at=now,
                 updated_at=now,
             )

@@ -8,7 +8,7 @@ from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, Conflict, NotFound
 from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
-from agentainerd.model.replicas import container_name, number_of
+from agentainerd.model.replicas import container_name, is_successor, number_of, successor_name
 from agentainerd.services.volumes import VolumePolicy
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,31 @@ class Containers:
             self._engine.unpause(container.id)
         return container.id
 
+    def make_successor(self, agent: Agent, number: int) -> str:
+        """Make a container that is to take the place of a replica's and has another name until then; return its id.
+
+        Raises: as `ready_to_start`.
+        """
+        return self._create(agent, number, successor_name(agent.id, number, agent.spec.replicas))
+
+    def strays(self, agent: Agent) -> list[Container]:
+        """Return containers that a replacement left behind: they are the agent's, and not those of its replicas."""
+        known = {replica.container_id for replica in agent.replicas}
+        return [
+            container
+            for container in self._engine.containers()
+            if container.agent_id == agent.id and container.id not in known and _is_stray(agent, container)
+        ]
+
+    def limit(self, container_id: str, agent: Agent) -> None:
+        """Give it the limits that the agent's spec has, if it is there."""
+        with contextlib.suppress(NotFound):
+            self._engine.limit(container_id, cpu_limit=agent.spec.cpu_limit, memory_limit=agent.spec.memory_limit)
+
+    def inspect(self, container_id: str) -> Container:
+        """Return it as the engine sees it now; see Engine.inspect."""
+        return self._engine.inspect(container_id)
+
     def start(self, container_id: str) -> Container:
         """Start it; see Engine.start."""
         return self._engine.start(container_id)
@@ -98,9 +123,9 @@ class Containers:
         lines = data.decode("utf-8", "replace").splitlines()[-defaults.CRASH_LOG_LINES :]
         return tuple(line[:MAX_LOG_LINE_CHARS] for line in lines)
 
-    def _create(self, agent: Agent, number: int) -> str:
+    def _create(self, agent: Agent, number: int, name: str = "") -> str:
         spec = agent.spec
-        name = container_name(agent.id, number, spec.replicas)
+        name = name or container_name(agent.id, number, spec.replicas)
         labels = {"agentainer.id": agent.id, "agentainer.name": agent.name, "agentainer.replica": str(number)}
         env = {
             "AGENT_ID": agent.id,
@@ -116,7 +141,7 @@ class Containers:
                     image=self._image(agent),
                     aliases=(agent.id, agent.name),
                     labels={**spec.labels, **labels},
-                    env={**spec.env_vars, **env},
+                    env={**agent.links, **spec.env_vars, **env},
                     command=spec.command,
                     volumes=self._volumes.resolve(spec.volumes),
                     cpu_limit=spec.cpu_limit,
@@ -137,3 +162,10 @@ class Containers:
             if self._engine.image(agent.spec.image).id == agent.image_id:
                 return agent.spec.image
         return agent.image_id
+
+
+def _is_stray(agent: Agent, container: Container) -> bool:
+    """A successor that came to nothing, or one that another has succeeded. One that may yet be adopted by its name is none."""
+    number = number_of(container.name, agent.id)
+    replaced = any(replica.number == number and replica.container_id for replica in agent.replicas)
+    return replaced or is_successor(container.name, agent.id)

@@ -40,6 +40,7 @@ class Fleet:
         self.on_wanted: Callable[[str], object] = lambda agent_id: None
         """Called with the id of an agent that sleeps when a request waits for it; must not block."""
         self._persistence = persistence
+        self._staged: dict[str, list[Target]] = {}
         self._locks: dict[str, RLock] = {}
         self._changed: dict[str, Event] = {}
 
@@ -114,6 +115,25 @@ class Fleet:
             route.on_wanted = partial(self.on_wanted, agent.id)
         self.reshape(agent)
         return route
+
+    def configure(self, agent: Agent) -> None:
+        """Have the agent's route and its parts do as its spec says now; who gets requests stays as it is. Memory only."""
+        route = self.route(agent.id)
+        if route is None:
+            return
+        is_other_check = self._readiness.health.check_of(agent.id) != agent.spec.health_check
+        for each in (route, *route.parts.values()):
+            self._configured(each, agent)
+        self.reshape(agent)
+        if not is_other_check:
+            return
+        self._readiness.health.configure(agent.id, agent.spec.health_check)
+        for target in route.targets:
+            if target in route.serving:
+                self._readiness.health.watch(route, target)
+            elif not target.is_retired and not self.is_well(target):
+                self._readiness.health.forget(target)  # what another check thought of it counts no more
+                self._readiness.watch(route, target)
 
     def reshape(self, agent: Agent) -> None:
         """Make each replica reachable by a name of its own where there are several; those that are not any more are not.
@@ -208,6 +228,58 @@ class Fleet:
             if route and not target.is_retired:
                 self._readiness.watch(route, target)
 
+    def stage(self, agent: Agent, number: int, container: Container) -> Probe | None:
+        """Let a probe look at a container that is to take a replica's place as `agent` says, until `succeed` or `unstage`.
+
+        It gets no requests, and the ones that get them go on. None: the agent is gone.
+        """
+        route = self.route(agent.id)
+        if route is None:
+            return None
+        address = (container.address, agent.port)
+        target = Target(address, container_id=container.id, started_at=container.started_at, number=number)
+        self._staged.setdefault(agent.id, []).append(target)
+        return self._readiness.stage(route, target, agent.spec.health_check)
+
+    def unstage(self, agent_id: str) -> None:
+        """Those that were staged come to nothing."""
+        for target in self._staged.pop(agent_id, ()):
+            self._readiness.cancel_one(target)
+            target.retire()
+            self._readiness.health.forget(target)
+
+    def succeed(self, agent: Agent) -> list[Target]:
+        """Store an agent as it is with the staged containers, and give requests to these, all at once, and to no other one.
+
+        Returns the targets that had them until now; what is in flight there goes on. The caller ends them (`end`).
+
+        Raises:
+            Conflict: another agent has the name of one of its replicas. NotFound: it was removed. Nothing is changed.
+            Unavailable: Redis; what is stored is known again when it is back.
+        """
+        agent = msgspec.structs.replace(agent, updated_at=time.time())
+        self.store.scale(agent)
+        self._events.saved(agent)
+        route = self.route(agent.id)
+        staged = self._staged.pop(agent.id, [])
+        old = route.targets if route else []
+        if route:
+            route.targets = [*old, *staged]
+            self.configure(agent)
+            for target in staged:
+                self._readiness.admit(route, target)
+            for target in old:
+                self._readiness.cancel_one(target)
+                route.dismiss(target)
+                route.targets = [other for other in route.targets if other is not target]
+        self._notify(agent.id)
+        return old
+
+    def end(self, target: Target) -> None:
+        """The container of a target that no route has any more is down."""
+        target.retire()
+        self._readiness.health.forget(target)
+
     def dismiss(self, agent_id: str, number: int) -> None:
         """Give one replica no more requests; those that come wait where it was the last one. What is in flight goes on."""
         route = self.route(agent_id)
@@ -248,7 +320,7 @@ class Fleet:
     def bury(self, agent_id: str, container_id: str, at: float) -> None:
         """The engine says that a container died at `at` (epoch seconds): its run, not a later one, is over at once."""
         route = self.route(agent_id)
-        for target in route.targets if route else ():
+        for target in (*(route.targets if route else ()), *self._staged.get(agent_id, ())):
             if route and target.container_id == container_id and target.started_at <= at and not target.is_retired:
                 route.dismiss(target)
                 target.retire()

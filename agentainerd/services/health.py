@@ -38,7 +38,7 @@ class HealthMonitor:
         self._spawn = spawn
         self._checks: dict[str, HealthCheck] = {}
         self._known: dict[Target, Health] = {}
-        self._watched: set[Target] = set()
+        self._watched: dict[Target, HealthCheck] = {}
 
     def configure(self, agent_id: str, check: HealthCheck | None) -> None:
         """Say what is asked of an agent's replicas; None: nothing, from now on."""
@@ -57,32 +57,41 @@ class HealthMonitor:
 
     def is_ready(self, route: Route, target: Target) -> bool:
         """Ask a run that starts, and return whether it is well; blocks up to the check's timeout."""
-        check = self._checks.get(route.agent_id)
+        return self.passes(route, target, self._checks.get(route.agent_id))
+
+    def passes(self, route: Route, target: Target, check: HealthCheck | None) -> bool:
+        """The same with a check that is not, or not yet, the agent's; None: it is well."""
         if check is None:
             return True
         last = self._ask(route, target, check).last
         return last is not None and last.is_good
 
     def watch(self, route: Route, target: Target) -> None:
-        """Ask a run that gets requests from now on, until it ends or gets none for another reason than its health."""
-        if route.agent_id in self._checks and target not in self._watched:
-            self._watched.add(target)
-            self._spawn(f"health of {route.name}", self._run, route, target)
+        """Ask a run that gets requests from now on, until it ends, gets none for another reason than its health, or the agent has
+        another check.
+        """
+        check = self._checks.get(route.agent_id)
+        if check is not None and self._watched.get(target) is not check:
+            self._watched[target] = check
+            self._spawn(f"health of {route.name}", self._run, route, target, check)
 
     def forget(self, target: Target) -> None:
         """A run ended."""
         self._known.pop(target, None)
 
-    def _run(self, route: Route, target: Target) -> None:
+    def _run(self, route: Route, target: Target, check: HealthCheck) -> None:
         try:
-            while (check := self._checks.get(route.agent_id)) is not None and self._counts(route, target):
-                if target.retired.wait(check.interval_s) or not self._counts(route, target):
+            while self._counts(route, target, check):
+                if target.retired.wait(check.interval_s) or not self._counts(route, target, check):
                     return
                 self._ask(route, target, check)
         finally:
-            self._watched.discard(target)
+            if self._watched.get(target) is check:
+                del self._watched[target]
 
-    def _counts(self, route: Route, target: Target) -> bool:
+    def _counts(self, route: Route, target: Target, check: HealthCheck) -> bool:
+        if self._checks.get(route.agent_id) is not check:
+            return False
         health = self._known.get(target)
         is_out = health is not None and health.state is HealthState.UNHEALTHY and route.gate is not Gate.CLOSED
         return not target.is_retired and (target in route.serving or is_out)

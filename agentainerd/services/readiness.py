@@ -16,6 +16,7 @@ from agentainerd import defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, NotFound
 from agentainerd.model.containers import ContainerState
+from agentainerd.model.health import HealthCheck
 from agentainerd.proxy.routing import Route
 from agentainerd.proxy.target import Target
 from agentainerd.services.health import HealthMonitor
@@ -26,13 +27,20 @@ Spawn = Callable[..., object]
 
 
 class Probe:
-    """The wait until one run of a replica is ready. `ended` is set once; then `is_ready` is true or false for good."""
+    """The wait until one run of a replica is ready. `ended` is set once; then `is_ready` is true or false for good.
 
-    __slots__ = ("ended", "is_cancelled", "is_ready", "route", "target")
+    `is_staged`: it is one that will take the place of another; it is looked at by `check`, and not admitted.
+    """
 
-    def __init__(self, route: Route, target: Target) -> None:
+    __slots__ = ("check", "ended", "is_cancelled", "is_ready", "is_staged", "route", "target")
+
+    def __init__(
+        self, route: Route, target: Target, *, is_staged: bool = False, check: HealthCheck | None = None
+    ) -> None:
         self.route = route
         self.target = target
+        self.is_staged = is_staged
+        self.check = check
         self.is_ready = False
         self.is_cancelled = False
         self.ended = Event()
@@ -62,6 +70,12 @@ class Readiness:
         for gated in (route, route.parts.get(target.number)):
             if gated is not None and not gated.serving:
                 gated.hold()
+        self._spawn(f"probe {route.name}", self._run, probe)
+        return probe
+
+    def stage(self, route: Route, target: Target, check: HealthCheck | None) -> Probe:
+        """Look at a target, which is none of the route's yet, until it is ready; whoever wants it then admits it."""
+        probe = self._probes[target] = Probe(route, target, is_staged=True, check=check)
         self._spawn(f"probe {route.name}", self._run, probe)
         return probe
 
@@ -106,7 +120,7 @@ class Readiness:
         interval_s = defaults.READY_PROBE_INTERVAL_S
         try:
             while not probe.is_cancelled and not probe.target.is_retired:
-                if _accepts(probe.target) and self.health.is_ready(probe.route, probe.target) and self._open(probe):
+                if _accepts(probe.target) and self._is_well(probe) and self._open(probe):
                     return
                 probe.target.retired.wait(interval_s)
                 interval_s = min(interval_s * 2, defaults.MAX_READY_PROBE_INTERVAL_S)
@@ -120,8 +134,14 @@ class Readiness:
         if probe.is_cancelled or probe.target.is_retired:
             return False
         probe.is_ready = True
-        self.admit(probe.route, probe.target)
+        if not probe.is_staged:
+            self.admit(probe.route, probe.target)
         return True
+
+    def _is_well(self, probe: Probe) -> bool:
+        if probe.is_staged:
+            return self.health.passes(probe.route, probe.target, probe.check)
+        return self.health.is_ready(probe.route, probe.target)
 
 
 class DeathCheck:

@@ -43,11 +43,19 @@ class ReplicaService:
             spec = validate(msgspec.structs.replace(agent.spec, replicas=replicas))
             before = agent.spec.replicas
             if replicas != before:
-                agent.require("scale", AgentState.RUNNING, AgentState.STOPPED, AgentState.CREATED, AgentState.FAILED)
-                agent = msgspec.structs.replace(agent, spec=spec)
-                agent = self._grow(agent, before) if replicas > before else self._shrink(agent)
-                log.info("agent scaled", extra={"agent_id": agent.id, "agent": agent.name, "replicas": replicas})
+                agent = self.resize(msgspec.structs.replace(agent, spec=spec), before)
         return self._starting.when_ready(agent, wait_s if agent.state is AgentState.RUNNING else None)
+
+    def resize(self, agent: Agent, before: int) -> Agent:
+        """Give an agent, whose spec says so, another number of replicas than `before`. The caller holds its lock.
+
+        Raises: as `scale`.
+        """
+        agent.require("scale", AgentState.RUNNING, AgentState.STOPPED, AgentState.CREATED, AgentState.FAILED)
+        agent = self._grow(agent, before) if agent.spec.replicas > before else self._shrink(agent)
+        fields = {"agent_id": agent.id, "agent": agent.name, "replicas": agent.spec.replicas}
+        log.info("agent scaled", extra=fields)
+        return agent
 
     def _grow(self, agent: Agent, before: int) -> Agent:
         runs = agent.state is AgentState.RUNNING

@@ -13,8 +13,10 @@ from agentainerd.model.health import Health, HealthState
 from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
+from agentainerd.services.applications import deeds
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.containers import Containers
+from agentainerd.services.deployments import DeploymentService
 from agentainerd.services.doctor import DoctorService
 from agentainerd.services.events import EventService
 from agentainerd.services.fleet import Fleet
@@ -30,15 +32,19 @@ from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
+from agentainerd.services.rollouts import Rollout
+from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
 from agentainerd.services.state_sync import StateSync
 from agentainerd.services.system import Sources, SystemService
 from agentainerd.services.system_logs import SystemLogService
 from agentainerd.services.tokens import TokenService
+from agentainerd.services.updates import UpdateService
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.audit import AuditFile
 from agentainerd.store.connection import RedisClient
+from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
@@ -64,6 +70,7 @@ class Services:
     """One of each."""
 
     agents: AgentService
+    deployments: DeploymentService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -115,8 +122,12 @@ def build(
     fleet = Fleet(stores.agents, routes, readiness, events, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
+    resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
-    state_sync = StateSync(fleet, lifecycle, containers, engine, spawn=supervisor.spawn, wake=supervisor.wake)
+    rollout = Rollout(fleet, containers, supervisor.spawn)
+    state_sync = StateSync(
+        fleet, lifecycle, containers, engine, tidy=rollout.tidy, spawn=supervisor.spawn, wake=supervisor.wake
+    )
     health = HealthReports(fleet, monitor)
     monitor.on_recovered = readiness.admit
     monitor.on_change = partial(_health_changed, state_sync, events)
@@ -147,24 +158,37 @@ def build(
         loops=supervisor.status,
         facts=facts,
     )
+    agents = AgentService(
+        fleet,
+        lifecycle,
+        engine,
+        stores.requests,
+        starting=starting,
+        health=health,
+        spawn=supervisor.spawn,
+        resolver=resolver,
+        audit=audit,
+        events=events,
+    )
+    replicas = ReplicaService(fleet, lifecycle, starting=starting, audit=audit)
+    updates = UpdateService(
+        fleet, containers, rollout, replicas, resolver=resolver, engine=engine, audit=audit, events=events
+    )
     return Services(
-        agents=AgentService(
-            fleet,
-            lifecycle,
-            engine,
-            stores.requests,
-            starting=starting,
-            health=health,
+        agents=agents,
+        deployments=DeploymentService(
+            DeploymentStore(stores.redis),
+            stores.agents,
+            resolver,
+            deeds(fleet, agents, updates, starting, events),
             spawn=supervisor.spawn,
-            volumes=volumes,
             audit=audit,
-            events=events,
         ),
         health=health,
         idle=idle,
         measuring=measuring,
         metrics=MetricsReports(fleet, measuring),
-        replicas=ReplicaService(fleet, lifecycle, starting=starting, audit=audit),
+        replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
         ),

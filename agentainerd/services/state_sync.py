@@ -16,7 +16,7 @@ from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, NotFound, Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerState, EngineEvent
-from agentainerd.model.replicas import AgentState, Exit, Replica, number_of
+from agentainerd.model.replicas import AgentState, Exit, Replica, is_successor, number_of
 from agentainerd.proxy.routing import Route
 from agentainerd.proxy.target import Target
 from agentainerd.services.containers import Containers
@@ -35,6 +35,7 @@ Spawn = Callable[..., object]
 
 class StateSync:
     """Reconciles. `load` comes first, then `watch`; after that `run_once` is a loop's body, and `sync` may be called at any time.
+    `tidy` removes what a replacement of an agent's containers left behind (Rollout.tidy).
 
     `orphans`: containers with our label and no record, as of the last look; never touched. `on_reconnect` is called when the
     engine is there again, and must not block.
@@ -47,6 +48,7 @@ class StateSync:
         containers: Containers,
         engine: Engine,
         *,
+        tidy: Callable[[Agent], object],
         spawn: Spawn,
         wake: Callable[[str], object],
     ) -> None:
@@ -56,10 +58,12 @@ class StateSync:
         self._lifecycle = lifecycle
         self._containers = containers
         self._engine = engine
+        self._tidy = tidy
         self._spawn = spawn
         self._wake = wake
         self._look_closely = True
         self._queued: set[str] = set()
+        self._untidy: set[str] = set()
         self._restarting: dict[tuple[str, int], float] = {}
         self._syncs = BoundedSemaphore(MAX_SYNCS_AT_ONCE)
         self._restarts = BoundedSemaphore(MAX_RESTARTS_AT_ONCE)
@@ -96,7 +100,12 @@ class StateSync:
         known = {agent.id for agent in agents}
         self.orphans = [container for container in containers if container.agent_id not in known]
         found = _by_agent(agents, containers)
-        due = [agent for agent in agents if closely or self._differs(agent, found.get(agent.id, {}), now)]
+        self._untidy |= _untidy(containers, found)
+        due = [
+            agent
+            for agent in agents
+            if closely or agent.id in self._untidy or self._differs(agent, found.get(agent.id, {}), now)
+        ]
         for place, agent in enumerate(due, 1):
             self._enqueue(agent.id)
             if place % defaults.BREATH == 0:
@@ -185,6 +194,9 @@ class StateSync:
         )
 
     def _reconcile(self, agent: Agent, found: dict[int, Container]) -> None:
+        if agent.id in self._untidy:
+            self._tidy(agent)
+            self._untidy.discard(agent.id)
         if any(replica.number > agent.spec.replicas for replica in agent.replicas):
             agent = self._lifecycle.shrink(agent)
         for replica in agent.replicas:
@@ -328,3 +340,15 @@ def _by_agent(agents: list[Agent], containers: list[Container]) -> dict[str, dic
         if number:
             found.setdefault(container.agent_id, {})[number] = container
     return found
+
+
+def _untidy(containers: list[Container], found: dict[str, dict[int, Container]]) -> set[str]:
+    """Return the ids of agents that have containers, named as theirs are, beside those of their replicas."""
+    known = {container.id for by_number in found.values() for container in by_number.values()}
+    return {
+        container.agent_id
+        for container in containers
+        if container.id not in known
+        and container.agent_id in found
+        and (number_of(container.name, container.agent_id) or is_successor(container.name, container.agent_id))
+    }

@@ -10,6 +10,7 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     batch          hash    number and results of the last batch applied: each runs exactly once       batch.lua
     agents         hash    agent id -> JSON of model.agents.Agent                                      *_agent.lua
     names          hash    agent's name -> agent id; name of a replica -> agent id/number              *_agent.lua
+    deployments    hash    name -> JSON of model.deployments.DeploymentRecord                          *_deployment.lua
     known          set     ids of the agents that have any of the keys below                           batch, forget
     gone           zset    ids of removed agents by time of removal; a day long                        forget, sweep
     live:{agent}   hash    request id -> packed record of an ordinary request that a client waits for  batch.lua
@@ -48,6 +49,7 @@ EPOCH = PREFIX + "epoch"
 BATCH = PREFIX + "batch"
 AGENTS = PREFIX + "agents"
 NAMES = PREFIX + "names"
+DEPLOYMENTS = PREFIX + "deployments"
 KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
 EVENTS = PREFIX + "events"

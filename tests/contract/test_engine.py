@@ -37,6 +37,9 @@ class Bench:
     def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
         raise NotImplementedError
 
+    def limits(self, box: Container) -> tuple[int, int]:
+        raise NotImplementedError
+
     def spec(self, **changes: object) -> ContainerSpec:
         agent_id = f"agent-{uuid.uuid4().hex[:16]}"
         spec = ContainerSpec(
@@ -69,6 +72,10 @@ class FakeBench(Bench):
     def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
         return replace(spec, image="broken")
 
+    def limits(self, box: Container) -> tuple[int, int]:
+        found = self.fake._boxes[box.id].spec
+        return found.cpu_limit, found.memory_limit
+
 
 class DockerBench(Bench):
     def __init__(self, engine: DockerEngine, image: str, client: docker.APIClient) -> None:
@@ -78,6 +85,11 @@ class DockerBench(Bench):
 
     def kill(self, box: Container) -> None:
         self.client.kill(box.id)
+
+    def limits(self, box: Container) -> tuple[int, int]:
+        found = self.client.inspect_container(box.id)["HostConfig"]
+        assert found["MemorySwap"] == found["Memory"]
+        return found["NanoCpus"], found["Memory"]
 
     def unrunnable(self, spec: ContainerSpec) -> ContainerSpec:
         return replace(spec, command=("nosuch",))
@@ -226,6 +238,18 @@ def test_a_container_is_called_otherwise_while_it_runs(bench):
     assert failure.value.code == "CONTAINER_NAME_TAKEN"
     with pytest.raises(NotFound):
         bench.engine.rename("0" * 64, "agentainer-nobody")
+
+
+def test_limits_can_be_changed_while_it_runs(bench):
+    box = bench.started(memory_limit=64 * 2**20)
+
+    bench.engine.limit(box.id, cpu_limit=500_000_000, memory_limit=128 * 2**20)
+    bench.engine.limit(box.id, cpu_limit=0, memory_limit=0)
+
+    assert bench.limits(box) == (500_000_000, 128 * 2**20)
+    assert bench.engine.inspect(box.id).started_at == box.started_at
+    with pytest.raises(NotFound):
+        bench.engine.limit("0" * 64, cpu_limit=500_000_000, memory_limit=0)
 
 
 def test_a_command_in_a_container_has_its_exit_code(bench):

@@ -202,7 +202,8 @@ def _remove_leftovers(host: str) -> None:
         names = [network["Name"] for network in client.networks(filters={"name": _PREFIX})]
     for name in names:
         if _is_of_a_dead_session(name):
-            with suppress(docker.errors.APIError):  # another session does the same at this moment
+            # Another session does the same at this moment; or the engine lost count of the network's containers, till its restart.
+            with suppress(docker.errors.APIError):
                 Sandbox(host, name, name).remove()
 
 

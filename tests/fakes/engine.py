@@ -213,6 +213,15 @@ class FakeEngine:
         if box.run is run:
             self._die(box, code)
 
+    def limit(self, container_id: str, *, cpu_limit: int, memory_limit: int) -> None:
+        self._called("limit")
+        box = self._box(container_id)
+        if cpu_limit > 64 * 10**9:
+            raise InvalidParameter("cpu_limit", "the host has 64 CPUs")
+        box.spec = replace(
+            box.spec, cpu_limit=cpu_limit or box.spec.cpu_limit, memory_limit=memory_limit or box.spec.memory_limit
+        )
+
     def pause(self, container_id: str) -> None:
         self._called("pause")
         box = self._box(container_id)

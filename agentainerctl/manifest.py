@@ -1,0 +1,407 @@
+"""Files that describe deployments: from YAML to what the API takes, with every mistake at its line and column.
+
+The schema is the original's (apiVersion, kind, metadata, spec.agents), with keys of our own beside it. What is not given is
+left out: defaults are the daemon's. Relative paths are relative to the file.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from agentainerctl.deployment import parse_volume
+from agentainerctl.dockerfiles import find_dockerfile
+from agentainerctl.manifest_yaml import Node, Problems, read
+from agentainerd.errors import AgentainerError, InvalidParameter
+from agentainerd.units import parse_cpu, parse_duration, parse_size
+
+MAX_FILE_BYTES = 10 * 1024 * 1024
+API_VERSION = "v1"
+KIND = "AgentDeployment"
+Body = dict[str, Any]
+
+
+class Manifest:
+    """What a file says. `deployments`: as POST /deployments/apply takes them. `builds`: of agents that are built from a
+    Dockerfile, its path and its arguments, by the agent's name; their `image` is "" until they are.
+    """
+
+    def __init__(self) -> None:
+        self.deployments: list[Body] = []
+        self.builds: dict[str, tuple[str, dict[str, str]]] = {}
+
+    def agents(self) -> Iterator[Body]:
+        """Return the agents of all deployments."""
+        for deployment in self.deployments:
+            yield from deployment["agents"]
+
+
+def load(path: str, text: str, environment: Mapping[str, str]) -> Manifest:
+    """Return what a file says. `path`: of the file, "-" for standard input, which is relative to the current folder.
+
+    Raises:
+        InvalidParameter: all that is wrong, with file, line and column (code INVALID_MANIFEST).
+    """
+    problems = Problems("<stdin>" if path == "-" else path)
+    documents = read(text, environment, problems)
+    manifest = Manifest()
+    reader = _Reader(manifest, problems, "" if path == "-" else os.path.dirname(path))
+    for document in documents:
+        reader.document(document)
+    problems.stop()
+    if not documents:
+        raise InvalidParameter(
+            problems.source, "is empty", code="INVALID_MANIFEST", hint="docs/deployments.md has an example"
+        )
+    return manifest
+
+
+def read_file(path: str) -> str:
+    """Return the text of a file, or of standard input for "-".
+
+    Raises:
+        InvalidParameter: it can't be read, is too long, or is not UTF-8.
+    """
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise InvalidParameter("file", f"{path} is longer than {MAX_FILE_BYTES // 2**20} MiB")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidParameter("file", f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidParameter("file", f"{path} is not UTF-8 text") from error
+
+
+class _Wrong(Exception):
+    """A value that is wrong: why, what to write instead, and where, if that is deeper than what was read."""
+
+    def __init__(self, reason: str, hint: str = "", node: Node | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.node = node
+
+
+class _Reader:
+    """Reads documents into a manifest; what is wrong goes to `problems`, and reading goes on."""
+
+    def __init__(self, manifest: Manifest, problems: Problems, folder: str) -> None:
+        self._manifest = manifest
+        self._problems = problems
+        self._folder = folder
+        self._names: dict[str, Node] = {}
+
+    def document(self, node: Node) -> None:
+        """Read one deployment."""
+        parts = self._map(
+            node, "", ("apiVersion", "kind", "metadata", "spec"), required=("apiVersion", "kind", "metadata", "spec")
+        )
+        if "apiVersion" in parts and parts["apiVersion"].text != API_VERSION:
+            self._problems.add(
+                parts["apiVersion"], f"apiVersion must be '{API_VERSION}', got '{parts['apiVersion'].text}'"
+            )
+        if "kind" in parts and parts["kind"].text != KIND:
+            self._problems.add(parts["kind"], f"kind must be '{KIND}', got '{parts['kind'].text}'")
+        body: Body = {"agents": []}
+        if "metadata" in parts:
+            told = self._map(parts["metadata"], "metadata", ("name", "description", "labels"), required=("name",))
+            self._into(
+                body,
+                told,
+                {"name": ("name", _text), "description": ("description", _text), "labels": ("labels", _texts)},
+            )
+        if "spec" in parts:
+            spec = self._map(parts["spec"], "spec", ("agents",), required=("agents",))
+            if "agents" in spec and not self._list(spec["agents"], "spec.agents"):
+                self._problems.add(spec["agents"], "at least one agent must be specified")
+            for each in self._list(spec["agents"], "spec.agents") if "agents" in spec else ():
+                body["agents"].append(self._agent(each))
+        self._manifest.deployments.append(body)
+
+    def _agent(self, node: Node) -> Body:
+        parts = self._map(node, "agent", _AGENT, required=("name",))
+        body: Body = {}
+        self._into(body, parts, _FIELDS)
+        self._image(node, parts, body)
+        self._section(body, parts, "resources", _RESOURCES)
+        self._section(body, parts, "persistence", _PERSISTENCE, flag="persistence")
+        if "healthCheck" in parts:
+            check: Body = {}
+            keys = self._map(parts["healthCheck"], "healthCheck", _HEALTH)
+            self._into(check, keys, _HEALTH)
+            body["health_check"] = check
+        if "volumes" in parts:
+            body["volumes"] = [
+                volume for each in self._list(parts["volumes"], "volumes") if (volume := self._volume(each)) is not None
+            ]
+        self._once(body, parts)
+        return body
+
+    def _once(self, body: Body, parts: dict[str, Node]) -> None:
+        name = body.get("name", "")
+        if name in self._names:
+            self._problems.add(
+                parts["name"], f"duplicate agent name: {name}; the first one is in line {self._names[name].line}"
+            )
+        elif name:
+            self._names[name] = parts["name"]
+
+    def _image(self, node: Node, parts: dict[str, Node], body: Body) -> None:
+        given = [key for key in ("image", "dockerfile") if key in parts]
+        if len(given) != 1:
+            text = "image and dockerfile: give one of them" if given else "image is required, or dockerfile"
+            self._problems.add(parts[given[1]] if given else node, text)
+            return
+        written, dockerfile = parts[given[0]], None
+        try:
+            value = _text(written)
+            if given[0] == "dockerfile" or _is_written_as_path(value):
+                path = os.path.normpath(self._path(value))
+                dockerfile = find_dockerfile(path if path.startswith("/") else f"./{path}")
+        except _Wrong as wrong:
+            self._problems.add(written, f"{given[0]}: {wrong.reason}", wrong.hint)
+            return
+        except AgentainerError as error:
+            self._problems.add(written, error.message, error.hint or "")
+            return
+        body["image"] = "" if dockerfile else value
+        arguments = self._try(parts["buildArgs"], _texts, "buildArgs") if "buildArgs" in parts else {}
+        if dockerfile:
+            self._manifest.builds[body.get("name", "")] = (dockerfile, arguments or {})
+        elif arguments:
+            self._problems.add(parts["buildArgs"], "buildArgs needs a Dockerfile")
+
+    def _section(self, body: Body, parts: dict[str, Node], name: str, fields: "_Fields", flag: str = "") -> None:
+        if name not in parts:
+            return
+        node = parts[name]
+        if flag and node.kind == "text":
+            body[flag] = self._try(node, _flag, name)
+        else:
+            self._into(body, self._map(node, name, fields), fields)
+
+    def _volume(self, node: Node) -> Body | None:
+        if node.kind == "text":
+            short: Body | None = self._try(node, lambda each: parse_volume(self._rooted(_text(each))), "volumes")
+            return short
+        parts = self._map(node, "volumes", ("host", "container", "readOnly", "mode"), required=("host", "container"))
+        if "host" not in parts or "container" not in parts:
+            return None
+        read_only = self._try(parts["readOnly"], _flag, "readOnly") if "readOnly" in parts else None
+        if "mode" in parts:
+            mode = self._try(parts["mode"], _mode, "mode")
+            if read_only is not None and mode is not read_only:
+                self._problems.add(parts["mode"], "mode and readOnly say different things")
+            read_only = mode
+        host, container = self._try(parts["host"], _text, "host"), self._try(parts["container"], _text, "container")
+        if host is None or container is None:
+            return None
+        return self._mount({"host_path": host, "container_path": container, "read_only": bool(read_only)})
+
+    def _mount(self, volume: Body) -> Body:
+        host = volume["host_path"]
+        is_path = "/" in host or host.startswith((".", "~"))
+        return {**volume, "host_path": os.path.abspath(self._path(host)) if is_path else host}
+
+    def _rooted(self, volume: str) -> str:
+        host, colon, rest = volume.partition(":")
+        is_path = "/" in host or host.startswith((".", "~"))
+        return f"{os.path.abspath(self._path(host))}{colon}{rest}" if is_path else volume
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self._folder, os.path.expanduser(path))
+
+    def _into(self, body: Body, parts: dict[str, Node], fields: "_Fields") -> None:
+        for key, node in parts.items():
+            if key in fields:
+                field, parse = fields[key]
+                value = self._try(node, parse, key)
+                if value is not None:
+                    body[field] = value
+
+    def _try(self, node: Node, parse: "_Parse", key: str) -> Any:  # noqa: ANN401 - what the key takes
+        try:
+            return parse(node)
+        except _Wrong as wrong:
+            self._problems.add(wrong.node or node, f"{key}: {wrong.reason}", wrong.hint)
+        except InvalidParameter as error:
+            self._problems.add(node, f"{key}: {error.reason}", error.hint or "")
+        return None
+
+    def _map(
+        self, node: Node, name: str, known: "tuple[str, ...] | _Fields", required: tuple[str, ...] = ()
+    ) -> dict[str, Node]:
+        if node.kind != "map":
+            self._problems.add(node, f"{name or 'a deployment'} has to be a map of {', '.join(known)}")
+            return {}
+        for text, (place, _) in node.entries.items():
+            if text not in known:
+                self._problems.add(
+                    place, f"unknown key '{text}' in {name or 'a deployment'}{_nearest(text, tuple(known))}"
+                )
+        values = {key: value for key, (_, value) in node.entries.items() if key in known}
+        for key in required:
+            if key not in values or values[key].kind == "null":
+                self._problems.add(values.pop(key, node), f"{f'{name}.' if name else ''}{key} is required")
+        return values
+
+    def _list(self, node: Node, name: str) -> list[Node]:
+        if node.kind != "list":
+            self._problems.add(node, f"{name} has to be a list")
+        return node.items
+
+
+_Parse = Callable[[Node], Any]
+_Fields = Mapping[str, tuple[str, _Parse]]
+"""Key in the file: field of the API, and how its value is read."""
+
+
+def _is_written_as_path(image: str) -> bool:
+    return image in (".", "..") or image.startswith(("./", "../", "/", "~")) or "Dockerfile" in image
+
+
+def _text(node: Node) -> str:
+    if node.kind != "text":
+        raise _Wrong("has to be a text" if node.kind != "null" else "has no value", 'an empty text is ""', node)
+    return node.text
+
+
+def _value(node: Node) -> str:
+    """A value of a variable: a text, or a list, which is joined by commas."""
+    return ",".join(map(_text, node.items)) if node.kind == "list" else _text(node)
+
+
+def _texts(node: Node) -> dict[str, str]:
+    if node.kind != "map":
+        raise _Wrong("has to be a map of NAME: value")
+    found = {}
+    for name, (_, value) in node.entries.items():
+        try:
+            found[name] = _value(value)
+        except _Wrong as wrong:
+            raise _Wrong(f"{name} {wrong.reason}", wrong.hint, wrong.node) from wrong
+    return found
+
+
+def _words(node: Node) -> list[str]:
+    if node.kind != "list":
+        raise _Wrong("has to be a list")
+    return [_text(item) for item in node.items]
+
+
+def _command(node: Node) -> list[str]:
+    """A list of words, or a line that is split as a shell does."""
+    if node.kind == "list":
+        return _words(node)
+    import shlex
+
+    try:
+        return shlex.split(_text(node))
+    except ValueError as error:
+        raise _Wrong(f"{node.text!r} cannot be split into words: {error}") from error
+
+
+def _flag(node: Node) -> bool:
+    text = _text(node)
+    if text.lower() not in ("true", "false"):
+        raise _Wrong(f"{text!r} is neither true nor false", "write true or false")
+    return text.lower() == "true"
+
+
+def _mode(node: Node) -> bool:
+    if _text(node) not in ("ro", "rw"):
+        raise _Wrong(f"{node.text!r} is neither ro nor rw")
+    return node.text == "ro"
+
+
+def _number(node: Node) -> int:
+    text = _text(node)
+    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 15:
+        raise _Wrong(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _replicas(node: Node) -> int:
+    """As in the original: 0 is 1."""
+    number = _number(node)
+    if number < 0:
+        raise _Wrong("replicas cannot be negative")
+    return number or 1
+
+
+def _size(node: Node) -> int:
+    return parse_size(_text(node))
+
+
+def _cpu(node: Node) -> int:
+    return round(parse_cpu(_text(node)) * 1e9)
+
+
+def _seconds(node: Node) -> float:
+    return parse_duration(_text(node))
+
+
+def _duration(node: Node) -> str:
+    parse_duration(_text(node))
+    return node.text
+
+
+_FIELDS: _Fields = {
+    "name": ("name", _text),
+    "replicas": ("replicas", _replicas),
+    "command": ("command", _command),
+    "env": ("env_vars", _texts),
+    "secrets": ("secrets", _words),
+    "labels": ("labels", _texts),
+    "autoRestart": ("auto_restart", _flag),
+    "token": ("token", _text),
+    "port": ("port", _number),
+    "dependencies": ("dependencies", _words),
+    "idleTimeout": ("idle_timeout_s", _seconds),
+    "holdTimeout": ("hold_timeout_s", _seconds),
+    "requestTimeout": ("request_timeout_s", _seconds),
+    "stopGrace": ("stop_grace_s", _seconds),
+    "networkEgress": ("network_egress", _flag),
+}
+_RESOURCES: _Fields = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}
+_PERSISTENCE: _Fields = {
+    "enabled": ("persistence", _flag),
+    "retryPolicy": ("replay_policy", _text),
+    "concurrency": ("replay_concurrency", _number),
+    "ordered": ("ordered", _flag),
+    "maxPending": ("max_pending", _number),
+    "maxPendingSize": ("max_pending_bytes", _size),
+}
+_HEALTH: _Fields = {
+    "endpoint": ("endpoint", _text),
+    "command": ("command", _command),
+    "interval": ("interval", _duration),
+    "timeout": ("timeout", _duration),
+    "retries": ("retries", _number),
+    "startPeriod": ("start_period", _duration),
+}
+_AGENT = (*_FIELDS, "image", "dockerfile", "buildArgs", "resources", "volumes", "healthCheck", "persistence")
+_ELSEWHERE = {
+    **{key: f"resources.{key}" for key in _RESOURCES},
+    **{key: f"persistence.{key}" for key in _PERSISTENCE},
+    **{key: f"healthCheck.{key}" for key in _HEALTH if key not in _FIELDS},
+    "environment": "env",
+    "ports": "port",
+    "dependson": "dependencies",
+    "build": "dockerfile",
+    "restart": "autoRestart",
+    "healthcheck": "healthCheck",
+}
+"""Keys that belong to another map, or are called otherwise elsewhere."""
+
+
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    """Return "; did you mean 'x'?" where a known key is nearly this one, or another map has it."""
+    from difflib import get_close_matches
+
+    own = {one.lower(): one for one in known}
+    others = {one.lower(): path for one, path in _ELSEWHERE.items() if path.partition(".")[0] in known}
+    words = {**others, **own}
+    near = get_close_matches(key.lower().replace("_", "").replace("-", ""), list(words), n=1, cutoff=0.7)
+    return f"; did you mean '{words[near[0]]}'?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,3 @@
+-- Forget a deployment: ARGV is its name.
+
+return redis.call('HDEL', P .. 'deployments', ARGV[1])

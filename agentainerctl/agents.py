@@ -123,6 +123,8 @@ def page(agent: Agent, session: Session) -> None:
             ("Network egress", _on(agent.get("network_egress"))),
             ("Timeouts", _timeouts(agent)),
             ("Health", _health(agent)),
+            ("Deployment", agent.get("deployment")),
+            ("Dependencies", ", ".join(agent.get("dependencies") or [])),
             ("Token", "asked for" if agent.get("token") else "none: its endpoint is public"),
             ("Replicas", _replicas(agent) if len(containers) > 1 else None),
             ("Container", str(agent.get("container_id") or "")[:12] if len(containers) < 2 else None),

@@ -197,6 +197,12 @@ def _stream(session: Session, wish: dict[str, Any], total: int) -> dict[str, Any
                     return dict(line["result"])
                 if "progress" in line:
                     progress.take(line["progress"])
+                else:
+                    progress.draw()
+    except KeyboardInterrupt:
+        progress.clear()
+        output.note("Broken off: what is under way is ended, and nothing more is begun. See: agentainerctl list")
+        raise
     finally:
         progress.clear()
     raise StreamBroken(

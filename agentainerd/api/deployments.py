@@ -101,7 +101,7 @@ def _report(report: Report) -> Json:
 def _lines(application: Application) -> Iterator[Mapping[str, object]]:
     yield {"plan": {"steps": [_step(step) for step in application.plan.steps], "stray": list(application.plan.stray)}}
     for report in application:
-        yield {"progress": _report(report)}
+        yield {"progress": _report(report)} if report else {}
     last = [application.results[step.agent] for step in application.plan.steps]
     is_whole = all(report.stage is Stage.DONE for report in last)
     yield {"result": {"success": is_whole, "agents": [_report(report) for report in last]}}

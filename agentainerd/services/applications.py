@@ -25,6 +25,7 @@ from agentainerd.services.updates import UpdateService
 
 log = logging.getLogger(__name__)
 
+HEARTBEAT_S = 1.0
 Spawn = Callable[..., object]
 
 
@@ -72,7 +73,9 @@ def deeds(
 
 
 class Application:
-    """Iterate over it once: a report of each change of a step, then nothing more. `results` has the last one of each step.
+    """Iterate over it once: a report of each change of a step, None where there was none for a second, then nothing more.
+
+    `results` has the last report of each step.
 
     `close` lets what is under way end, and begins nothing more. `on_end` is called once, when all have ended.
     """
@@ -102,7 +105,7 @@ class Application:
         for step in plan.steps:
             spawn(f"apply {step.agent}", self._run, step)
 
-    def __iter__(self) -> Iterator[Report]:
+    def __iter__(self) -> Iterator[Report | None]:
         """Return what is told, until all steps have ended."""
         while True:
             while self._reports:
@@ -110,7 +113,8 @@ class Application:
             if len(self.results) == len(self.plan.steps):
                 return
             self._told.clear()
-            self._told.wait()
+            if not self._told.wait(HEARTBEAT_S):
+                yield None
 
     def close(self) -> None:
         """Begin nothing more; from any greenlet."""

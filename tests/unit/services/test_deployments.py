@@ -22,7 +22,7 @@ def apply(world):
 
     def whole(asked):
         application = world.services.deployments.apply(asked, ADMIN)
-        reports = list(application)
+        reports = [report for report in application if report]
         application.close()
         whole.told = [(report.step.agent, report.stage.value) for report in reports]
         return application.results
@@ -285,3 +285,26 @@ def test_values_of_secrets_are_in_no_plan(world, apply):
     assert "opened" not in text
     assert "token-" not in text
     assert {change.field for change in plan.steps[0].changes} == {"env_vars.API_KEY", "env_vars.A", "token"}
+
+
+def test_an_apply_that_is_broken_off_ends_what_is_under_way_and_begins_nothing_more(world, eventually):
+    world.engine.add_image("deaf", Program(listens=False))
+    asked = wish({"name": "db", "image": "deaf"}, {"name": "web", "dependencies": ["db"]})
+    application = world.services.deployments.apply(asked, ADMIN)
+    eventually(lambda: world.routes.find(b"db") and world.state("db") == "running")
+
+    application.close()
+    world.engine.listen(world.agent("db").id)
+
+    eventually(lambda: len(application.results) == 2)
+    assert stages(application.results) == {"db": "done", "web": "skipped"}
+    assert world.routes.find(b"web") is None
+
+
+def test_silence_is_told_as_none(world):
+    world.engine.add_image("deaf", Program(listens=False))
+    application = world.services.deployments.apply(wish({"name": "db", "image": "deaf"}), ADMIN)
+
+    told = [each for each, _ in zip(application, range(4), strict=False)]
+
+    assert [report and report.stage.value for report in told] == ["doing", "starting", None, None]

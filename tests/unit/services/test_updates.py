@@ -301,5 +301,5 @@ def test_a_change_is_an_event_and_in_the_audit(world, update, eventually):
         "env_vars.API_KEY, hold_timeout_s",
         {"replaced": True, "changes": 2},
     )
-    assert '"action": "update_agent"' in world.log_of("audit.log")
+    assert '"action":"update_agent"' in world.log_of("audit.log")
     assert "sesame" not in world.log_of("audit.log")

@@ -1,0 +1,89 @@
+"""The files of examples/deployments, applied as they are; only their base images are others where no registry is reached."""
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.docker import docker_api
+from tests.system.test_agents_real import host  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.docker, pytest.mark.redis]
+EXAMPLES = Path(__file__).parents[2] / "examples" / "deployments"
+STAND_IN = b"""\
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = os.environ.get("DATABASE_SERVICE", "fine").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("", int(os.environ.get("PORT", os.environ["LISTEN"]))), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def stock_images(docker_host, base_image):
+    """Stand-ins for stock images: what they listen on, and the programs that the file names. Yields name -> tag."""
+    made = {}
+    with docker_api(docker_host) as client:
+        for name, port, program in (
+            ("nginx:alpine", 80, "nginx"),
+            ("node:18-alpine", 3000, "node"),
+            ("postgres:15-alpine", 5432, "pg_isready"),
+        ):
+            tag = f"agentainer-test-{os.getpid()}:{name.partition(':')[0]}"
+            recipe = (
+                f"FROM {base_image}\nCOPY agent.py /agent.py\nCOPY {program} /usr/bin/{program}\nENV LISTEN={port}\n"
+                f'EXPOSE {port}\nCMD ["/usr/bin/python3", "/agent.py"]\n'
+            )
+            script = b"#!/usr/bin/python3\n" + (STAND_IN if program == "node" else b"")
+            files = {"Dockerfile": (recipe.encode(), 0o644), "agent.py": (STAND_IN, 0o644), program: (script, 0o755)}
+            list(client.build(fileobj=packed(files), custom_context=True, tag=tag, rm=True, decode=True))
+            made[name] = tag
+        yield made
+        for tag in made.values():
+            client.remove_image(tag, force=True)
+
+
+def packed(files):
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for name, (data, mode) in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), mode
+            archive.addfile(member, io.BytesIO(data))
+    tar.seek(0)
+    return tar
+
+
+def test_basic_agents_is_applied(host, stock_images, docker_client, tmp_path):  # noqa: F811
+    folder = tmp_path / "deployments"
+    shutil.copytree(EXAMPLES, folder)
+    path = folder / "basic-agents.yaml"
+    text = path.read_text()
+    for name, tag in stock_images.items():
+        assert name in text
+        text = text.replace(name, tag)
+    path.write_text(text.replace("database-data", f"{host.daemon.folder.name}-database"))
+
+    host.ctl("deploy", "--config", str(path))
+
+    assert host.agent("web-service")["health"] == "healthy"
+    assert len(host.agent("web-service")["containers"]) == 2
+    assert host.agent("database")["status"] == "running"
+    assert host.daemon.http("GET", "/agent/api-service/")[1] == {"raw": "http://database:5432"}
+    mounts = docker_client.inspect_container(host.agent("web-service")["container_id"])["Mounts"]
+    assert {(each["Source"], each["RW"]) for each in mounts} == {
+        (str(folder / "web/pages"), False), (str(folder / "web/nginx.conf"), False),
+    }  # fmt: skip
+    out, _ = host.ctl("diff", "-f", str(path))
+    assert out == "Plan: 3 unchanged.\n"
+    assert "POSTGRES_PASSWORD: ${POSTGRES_PASSWORD}" in host.ctl("export", "basic-agent-deployment")[0]
+    assert "defaultpass" not in host.ctl("inspect", "database", "-o", "json")[0]
+    host.must("DELETE", "/agents/database")
+    docker_client.remove_volume(f"{host.daemon.folder.name}-database")

@@ -84,6 +84,7 @@ setup(
         "psutil>=7.2",
         "httptools>=0.9",
         "msgspec>=0.22",
+        "prometheus_client>=0.26",
     ],
     extras_require={
         "fast": ["hiredis>=3.5"],

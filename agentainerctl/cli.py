@@ -34,6 +34,7 @@ COMMANDS = {
     "logs": ("logs", "logs", "Show what an agent writes."),
     "health": ("health", "health", "Show how agents are."),
     "metrics": ("metrics", "metrics", "Show what agents use."),
+    "top": ("top", "top", "Show what agents use and do, again and again."),
     "events": ("events", "events", "Show what happened to agents."),
     "audit": ("audit", "audit", "Show who changed what."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),

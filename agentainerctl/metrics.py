@@ -40,10 +40,10 @@ _MIN_WIDTH, _MAX_WIDTH = 20, 120
 
 
 class Curve(NamedTuple):
-    """One graph: its title, its value in a point, and that value as text; `is_always`: shown also where all is 0."""
+    """One graph: its title, its value in a point (None: it has none), and that as text; `is_always`: also where all is 0."""
 
     title: str
-    value: Callable[[Metrics], float]
+    value: Callable[[Metrics], float | None]
     text: Callable[[float], str]
     is_always: bool = False
 
@@ -52,8 +52,11 @@ def facts(found: Metrics) -> list[tuple[str, object]]:
     """Return what is known of one agent, title and text."""
     cpu, memory, network, disk = (found[part] for part in ("cpu", "memory", "network", "disk"))
     containers = len(found["containers"])
+    name = ("Agent", f"{found['agent_name']} ({found['agent_id']})")
+    if not containers:
+        return [name, ("Status", found["status"]), ("Restarts", found["restarts"]), *_requests(found["requests"])]
     return [
-        ("Agent", f"{found['agent_name']} ({found['agent_id']})"),
+        name,
         ("Status", found["status"] + (f", {containers} containers" if containers > 1 else "")),
         ("Measured", age(found["timestamp"])),
         ("CPU", f"{cpu['usage_percent']:.1f} % of one core; {cpu['total_usage'] / 1e9:.1f} s since its start"),
@@ -115,9 +118,11 @@ def drawing(found: Metrics, duration_s: float) -> Iterator[str]:
     yield ""
     characters = graphs.blocks()
     for curve in CURVES:
-        values = [(output.epoch(each["timestamp"]), curve.value(each)) for each in points]
+        values = [
+            (output.epoch(each["timestamp"]), value) for each in points if (value := curve.value(each)) is not None
+        ]
         figures = [value for _, value in values]
-        if curve.is_always or any(figures):
+        if figures and (curve.is_always or any(figures)):
             drawn = graphs.line(graphs.columns(values, begin, end, width), characters)
             yield f"{curve.title:{_LABEL_WIDTH}}{drawn}  {curve.text(figures[-1])} (up to {curve.text(max(figures))})"
     yield f"{'':{_LABEL_WIDTH}}{graphs.axis(begin, end, width)}"
@@ -176,6 +181,6 @@ CURVES = (
     Curve("Written", lambda each: float(each["disk"]["write_bytes_per_s"]), rate),
     Curve("Requests", lambda each: float(each["requests"]["per_s"]), lambda value: f"{value:.1f}/s"),
     Curve("Errors", lambda each: float(each["requests"]["errors_per_s"]), lambda value: f"{value:.1f}/s"),
-    Curve("Latency", lambda each: float(each["requests"]["latency_ms"]), milliseconds),
+    Curve("Latency", lambda each: float(each["requests"]["latency_ms"]) or None, milliseconds),
     Curve("Queue", lambda each: float(each["requests"]["pending"]), lambda value: f"{value:.0f}"),
 )

@@ -35,7 +35,10 @@ ALLOWED = {
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},
-    "agentainerd.api": {"agentainerd.api", "agentainerd.services", "agentainerd.model", "werkzeug", "msgspec", "gevent", *EDGE},
+    "agentainerd.api": {
+        "agentainerd.api", "agentainerd.services", "agentainerd.model", "agentainerd.offload", "werkzeug", "msgspec", "gevent",
+        "prometheus_client", *EDGE,
+    },
     "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE - {"agentainerd.clock", "agentainerd.log_context"}},
 }  # fmt: skip
 PROXY_ONLY_MODEL = {"agentainerd.model.requests", "agentainerd.model.tallies"}

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import gevent
@@ -56,7 +56,8 @@ class Measured:
 class MetricsService:
     """Takes the measurements. `run_once` is a loop's body; everything else may be called from any greenlet.
 
-    Lock: one measurement at a time; a usage is compared with the one before it of the same run of the same container.
+    Lock: one measurement at a time; a usage is compared with one before it of the same run of the same
+    container, in a round with that of the round before.
     """
 
     def __init__(self, fleet: Fleet, engine: Engine, requests: RequestStore, history: MetricsHistory) -> None:
@@ -66,7 +67,8 @@ class MetricsService:
         self._history = history
         self._lock = RLock()
         self._known: dict[str, Measured] = {}
-        self._before: dict[Run, Usage] = {}
+        self._rounds: dict[Run, Usage] = {}
+        self._latest: dict[Run, Usage] = {}
         self._traffic: dict[str, Traffic] = {}
         self._round_s = 0.0
 
@@ -84,33 +86,26 @@ class MetricsService:
         began = time.monotonic()
         agents = self._fleet.store.all()
         with self._lock:
-            measured = self._measure(agents)
-            self._known = measured
-            self._before = {
-                run: self._before[run] for each in measured.values() for run in each.runs if run in self._before
-            }
+            measured = self._known = self._measure(agents, self._rounds)
+            runs = {run for each in measured.values() for run in each.runs}
+            self._rounds = {run: usage for run, usage in self._latest.items() if run in runs}
+            self._latest = dict(self._rounds)
         self._remember(agents, now)
         self._round_s = time.monotonic() - began
         return sum(each.whole.containers for each in measured.values())
 
-    def of(self, agent: Agent) -> Measured:
-        """Return what an agent uses as of the last round; one that was started or stopped since then is measured now."""
-        known = self._known.get(agent.id)
-        if known is not None and known.runs == _runs(agent) and clock.now() - known.at < MAX_AGE_S:
-            return known
-        with self._lock:
-            measured = self._measure([agent])[agent.id]
-            self._known[agent.id] = measured
-        return measured
-
-    def figures(self, agents: Sequence[Agent]) -> list[Figures]:
+    def figures(self, agents: Sequence[Agent], max_age_s: float = MAX_AGE_S) -> list[Figures]:
         """Return all that is known of these agents.
+
+        What they use is that of the last round, if it is not older than `max_age_s`; those that were started or stopped since
+        then are measured now.
 
         Raises:
             Unavailable: Redis does not answer.
         """
         counts = self._requests.counts_of([agent.id for agent in agents])
-        return [self._figures(agent, counts[agent.id]) for agent in agents]
+        measured = self._up_to_date(agents, max_age_s)
+        return [self._figures(agent, measured[agent.id], counts[agent.id]) for agent in agents]
 
     def history(self, agent: Agent, since: float) -> list[Point]:
         """Return an agent's points from `since` on (epoch seconds), in order. Raises Unavailable."""
@@ -123,11 +118,22 @@ class MetricsService:
         except AgentainerError as error:
             log.warning("the last minute of metrics could not be written: %s", error)
 
-    def _figures(self, agent: Agent, counts: Counts) -> Figures:
+    def _up_to_date(self, agents: Sequence[Agent], max_age_s: float) -> dict[str, Measured]:
+        with self._lock:
+            stale = [agent for agent in agents if not self._is_new(agent, max_age_s)]
+            if stale:
+                self._known |= self._measure(stale, self._latest)
+            return {agent.id: self._known[agent.id] for agent in agents}
+
+    def _is_new(self, agent: Agent, max_age_s: float) -> bool:
+        known = self._known.get(agent.id)
+        return known is not None and known.runs == _runs(agent) and clock.now() - known.at < max_age_s
+
+    def _figures(self, agent: Agent, measured: Measured, counts: Counts) -> Figures:
         route = self._fleet.route(agent.id)
         return Figures(
             agent,
-            self.of(agent),
+            measured,
             route.tally if route else Tally(),
             counts,
             in_flight=route.in_flight if route else 0,
@@ -147,7 +153,7 @@ class MetricsService:
         self._history.keep_only(self._traffic)
         self._history.turn(now)
 
-    def _measure(self, agents: Sequence[Agent]) -> dict[str, Measured]:
+    def _measure(self, agents: Sequence[Agent], before: Mapping[Run, Usage]) -> dict[str, Measured]:
         alive = {agent.id: _alive(agent) for agent in agents}
         usages = self._engine.usages([replica.container_id for replicas in alive.values() for replica in replicas])
         at = clock.now()
@@ -157,16 +163,13 @@ class MetricsService:
             for replica in alive[agent.id]:
                 usage = usages.get(replica.container_id)
                 if usage is not None:
-                    found[replica.number] = self._sample(replica, usage)
+                    run = _run(replica)
+                    found[replica.number] = sample(usage, before.get(run), replica.started_at)
+                    self._latest[run] = usage
             measured[agent.id] = Measured(at, total(list(found.values()), at), found, _runs(agent))
             if place % defaults.BREATH == 0:
                 gevent.sleep(0)
         return measured
-
-    def _sample(self, replica: Replica, usage: Usage) -> Sample:
-        run = _run(replica)
-        before, self._before[run] = self._before.get(run), usage
-        return sample(usage, before, replica.started_at)
 
 
 def _alive(agent: Agent) -> list[Replica]:

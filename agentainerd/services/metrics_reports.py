@@ -3,13 +3,15 @@
 import psutil
 
 from agentainerd import clock
+from agentainerd.errors import Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.model.metrics import Sample
 from agentainerd.model.metrics_history import Point, in_steps
 from agentainerd.model.replicas import container_name
 from agentainerd.model.tallies import Histogram
 from agentainerd.services.fleet import Fleet
-from agentainerd.services.metrics import Figures, MetricsService
+from agentainerd.services.metrics import MAX_AGE_S, Figures, MetricsService
+from agentainerd.services.metrics_daemon import DaemonFigures
 from agentainerd.services.views import Json, rfc3339
 from agentainerd.store.metrics import COARSE_S, FINE_S
 
@@ -31,11 +33,19 @@ class MetricsReports:
         Raises:
             NotFound: no such agent. Unavailable: Redis.
         """
-        return self._reports([self._fleet.find(ref)])[0]
+        return self._reports([self._fleet.find(ref)], MAX_AGE_S)[0]
 
-    def all(self) -> Json:
-        """Return what each agent uses, by id."""
-        return {str(report["agent_id"]): report for report in self._reports(self._fleet.store.all())}
+    def all(self, max_age_s: float | None = None) -> Json:
+        """Return what each agent uses, by id; where that is older than `max_age_s`, it is measured anew. Raises Unavailable."""
+        reports = self._reports(self._fleet.store.all(), MAX_AGE_S if max_age_s is None else max_age_s)
+        return {str(report["agent_id"]): report for report in reports}
+
+    def figures(self) -> list[Figures]:
+        """Return the figures of all agents; none while Redis does not answer."""
+        try:
+            return self._metrics.figures(self._fleet.store.all())
+        except Unavailable:
+            return []
 
     def history(self, ref: str, duration_s: float, step_s: float | None) -> Json:
         """Return the history of an agent's metrics, oldest first.
@@ -57,9 +67,9 @@ class MetricsReports:
             "metrics": [point_json(agent, point) for point in in_steps(points, step_s)],
         }
 
-    def _reports(self, agents: list[Agent]) -> list[Json]:
+    def _reports(self, agents: list[Agent], max_age_s: float) -> list[Json]:
         host_cpu_s = _host_cpu_s()
-        return [_report(known, host_cpu_s) for known in self._metrics.figures(agents)]
+        return [_report(known, host_cpu_s) for known in self._metrics.figures(agents, max_age_s)]
 
 
 def _report(known: Figures, host_cpu_s: float) -> Json:
@@ -151,6 +161,30 @@ def outcomes(known: Figures) -> dict[str, int]:
         "interrupted": tally.interrupted,
         "client_left": tally.left,
         "upgraded": tally.upgraded,
+    }
+
+
+def daemon_json(daemon: DaemonFigures) -> Json:
+    """Return what the daemon uses and does; `redis` is null where Redis does not answer."""
+    redis = daemon.redis
+    batches = daemon.batches.count
+    return {
+        "started_at": rfc3339(daemon.started_at),
+        "cpu_seconds": round(daemon.cpu_s, 3),
+        "memory_bytes": daemon.memory_bytes,
+        "open_files": daemon.open_files,
+        "max_open_files": daemon.max_open_files,
+        "connections": daemon.connections,
+        "loop_lag_ms": {"last": round(daemon.lag_s * 1000, 1), "largest": round(daemon.largest_lag_s * 1000, 1)},
+        "journal": {
+            "available": daemon.is_journal_available,
+            "batches": batches,
+            "operations": daemon.operations,
+            "operations_per_batch": round(daemon.operations / batches, 2) if batches else 0.0,
+            "latency_ms": latency_json(daemon.batches),
+        },
+        "redis": redis and {"memory_bytes": redis[0], "max_memory_bytes": redis[1], "file_bytes": redis[2]},
+        "metrics_round_ms": round(daemon.round_s * 1000, 1),
     }
 
 

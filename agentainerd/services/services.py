@@ -26,6 +26,7 @@ from agentainerd.services.idle import IdleService
 from agentainerd.services.images import ImageService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.metrics import MetricsService
+from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
 from agentainerd.services.readiness import DeathCheck, Readiness
@@ -75,6 +76,7 @@ class Services:
     idle: IdleService
     measuring: MetricsService
     metrics: MetricsReports
+    daemon_metrics: DaemonMetrics
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -188,6 +190,7 @@ def build(
         idle=idle,
         measuring=measuring,
         metrics=MetricsReports(fleet, measuring),
+        daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
         replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts

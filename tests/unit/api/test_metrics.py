@@ -47,5 +47,12 @@ def test_a_history_that_there_can_not_be_is_400(client, world, query):
     assert client.call("GET", f"/agents/web/metrics/history?{query}")[0] == 400
 
 
+def test_the_daemons_own(client):
+    status, said = client.call("GET", "/metrics/daemon")
+
+    assert status == 200
+    assert said["data"]["journal"]["available"] is True
+
+
 def test_over_tcp_a_token_is_needed(world):
     assert world.client(Door.GATEWAY).call("GET", "/metrics/agents")[0] == 401

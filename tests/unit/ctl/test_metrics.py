@@ -72,6 +72,12 @@ def test_its_requests_queue_and_replays(api, run):
     ]
 
 
+def test_one_that_does_not_run_has_no_use(api, run):
+    api.on("GET", "/agents/idle/metrics", STOPPED)
+
+    assert run("metrics", "idle").out.splitlines()[1:] == ["Status:   stopped", "Restarts: 0", "Requests: 0"]
+
+
 def test_replicas_are_in_a_table(api, run):
     part = ONE["containers"][0]
     api.on("GET", "/agents/web/metrics", {**ONE, "containers": [part, {**part, "replica": 2}]})

@@ -13,6 +13,11 @@ def measure(world):
     return world.services.measuring.run_once(time.time())
 
 
+def measured(world, agent, **options):
+    (figures,) = world.services.measuring.figures([agent], **options)
+    return figures.measured
+
+
 def test_a_round_reads_every_container_that_runs_in_one_call(world):
     world.up("one")
     world.up("two", replicas=2)
@@ -34,16 +39,16 @@ def test_rates_are_of_the_time_since_the_round_before(world, monkeypatch):
     now += 10
     measure(world)
 
-    measured = world.services.measuring.of(agent)
-    assert measured.whole.cpu_percent == pytest.approx(50.0)
-    assert measured.whole.rx_per_s == pytest.approx(100.0)
+    found = measured(world, agent)
+    assert found.whole.cpu_percent == pytest.approx(50.0)
+    assert found.whole.rx_per_s == pytest.approx(100.0)
 
 
 def test_an_agent_that_started_since_is_measured_when_it_is_asked_for(world):
     measure(world)
     agent = world.up()
 
-    assert world.services.measuring.of(agent).whole.containers == 1
+    assert measured(world, agent).whole.containers == 1
 
 
 def test_what_is_known_is_not_measured_again(world):
@@ -51,7 +56,7 @@ def test_what_is_known_is_not_measured_again(world):
     measure(world)
     world.engine.calls.clear()
 
-    world.services.measuring.of(agent)
+    measured(world, agent)
 
     assert world.engine.calls["usages"] == 0
 
@@ -62,8 +67,8 @@ def test_a_stopped_one_uses_nothing_at_once(world):
 
     agent = world.services.agents.stop("web", ADMIN)
 
-    measured = world.services.measuring.of(agent)
-    assert (measured.whole.containers, measured.whole.usage.memory_bytes) == (0, 0)
+    found = measured(world, agent)
+    assert (found.whole.containers, found.whole.usage.memory_bytes) == (0, 0)
 
 
 def test_a_container_that_is_started_again_counts_anew(world):
@@ -74,8 +79,8 @@ def test_a_container_that_is_started_again_counts_anew(world):
     agent = world.services.agents.restart("web", ADMIN, wait_s=5)
     measure(world)
 
-    assert world.services.measuring.of(agent).whole.usage.cpu_s < 1
-    assert world.services.measuring.of(agent).whole.cpu_percent >= 0
+    assert measured(world, agent).whole.usage.cpu_s < 1
+    assert measured(world, agent).whole.cpu_percent >= 0
 
 
 def test_a_container_that_can_not_be_read_is_left_out(world, monkeypatch):
@@ -85,20 +90,21 @@ def test_a_container_that_can_not_be_read_is_left_out(world, monkeypatch):
 
     measure(world)
 
-    measured = world.services.measuring.of(agent)
-    assert set(measured.replicas) == {1}
-    assert measured.whole.usage.memory_bytes == 7
+    found = measured(world, agent)
+    assert set(found.replicas) == {1}
+    assert found.whole.usage.memory_bytes == 7
 
 
 def test_nothing_is_kept_of_what_is_gone(world):
     agent = world.up()
     measure(world)
-    assert world.services.measuring._known and world.services.measuring._before
+    assert world.services.measuring._known and world.services.measuring._latest
 
     world.services.agents.remove(agent.id, ADMIN)
     measure(world)
 
-    assert world.services.measuring._known == {} and world.services.measuring._before == {}
+    service = world.services.measuring
+    assert (service._known, service._latest, service._rounds, service._traffic) == ({}, {}, {}, {})
 
 
 def test_each_round_is_a_point_of_the_history(world, monkeypatch):
@@ -161,3 +167,30 @@ def test_a_removed_agent_leaves_no_history(world):
     world.services.measuring.close()
 
     assert world.redis.call("EXISTS", f"agentainer:usage:{agent.id}") == 0
+
+
+def test_what_is_older_than_is_asked_for_is_measured_again_and_rounds_do_not_notice(world, monkeypatch):
+    agent = world.up()
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now)
+    measure(world)
+    now += 8
+    world.engine.use(agent.id, cpu_s=4.0)
+
+    assert measured(world, agent, max_age_s=2.0).whole.cpu_percent == pytest.approx(50.0)
+    now += 1
+    assert measured(world, agent, max_age_s=2.0).whole.cpu_percent == pytest.approx(50.0), "it is new enough"
+    now += 1
+    assert measured(world, agent, max_age_s=1.0).whole.cpu_percent == 0.0, "of the two seconds since"
+    measure(world)
+
+    assert measured(world, agent).whole.cpu_percent == pytest.approx(40.0), "of the ten since the round before"
+
+
+def test_many_that_are_not_known_are_read_in_one_call(world):
+    agents = [world.up(name) for name in ("one", "two", "three")]
+    world.engine.calls.clear()
+
+    world.services.measuring.figures(agents)
+
+    assert world.engine.calls["usages"] == 1

@@ -38,6 +38,7 @@ COMMANDS = {
     "events": ("events", "events", "Show what happened to agents."),
     "audit": ("audit", "audit", "Show who changed what."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
+    "backup": ("backups", "backup", "Back up agents with what is in their volumes, and restore them."),
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),
     "doctor": ("doctor", "doctor", "Examine the daemon and what it stands on."),

@@ -319,6 +319,7 @@ class Daemon:
             dog = Watchdog(timeout_s, self._notifier.alive, self._notifier.status, self._signs(tcp))
             supervisor.loop(watchdog.LOOP, dog.run_once, dog.interval_s)
         supervisor.spawn("lag", self._lag.run)
+        supervisor.spawn("backups", services.backups.recover)
         services.state_sync.on_reconnect = partial(supervisor.wake, gateways.LOOP)
         services.state_sync.watch()
 

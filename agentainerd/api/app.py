@@ -17,6 +17,7 @@ from agentainerd import log_context
 from agentainerd.api import (
     agents,
     audit,
+    backups,
     deployments,
     events,
     health,
@@ -42,6 +43,7 @@ ROUTES: tuple[Rule, ...] = (
     *metrics.ROUTES,
     *requests.ROUTES,
     *images.ROUTES,
+    *backups.ROUTES,
     *events.ROUTES,
     *audit.ROUTES,
     *system.ROUTES,

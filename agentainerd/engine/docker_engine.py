@@ -17,6 +17,7 @@ from agentainerd.engine.host import Host
 from agentainerd.engine.images import Images
 from agentainerd.engine.networks import AgentNetworks
 from agentainerd.engine.usages import Usages
+from agentainerd.engine.volumes import Volumes
 from agentainerd.model.containers import (
     Container,
     ContainerSpec,
@@ -51,6 +52,7 @@ class DockerEngine:
         self._containers = Containers(self._connection, self._networks)
         self._commands = Commands(self._connection)
         self._images = Images(self._connection)
+        self._volumes = Volumes(self._connection)
         self._usages = Usages(self._connection, Host())
         self._events: set[Events] = set()
 
@@ -151,6 +153,18 @@ class DockerEngine:
     ) -> Stream[LogPiece]:
         """See Engine."""
         return logs.read(self._connection, container_id, follow=follow, tail=tail, since=since, timestamps=timestamps)
+
+    def volume_folder(self, name: str) -> str:
+        """See Engine."""
+        return self._volumes.folder(name)
+
+    def create_volume(self, name: str) -> str:
+        """See Engine."""
+        return self._volumes.create(name)
+
+    def remove_volume(self, name: str) -> None:
+        """See Engine."""
+        self._volumes.remove(name)
 
     def events(self) -> Stream[EngineEvent]:
         """See Engine."""

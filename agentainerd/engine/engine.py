@@ -136,6 +136,15 @@ class Engine(Protocol):
         `tail`: the last lines only; `since`: epoch seconds. Raises NotFound, at once.
         """
 
+    def volume_folder(self, name: str) -> str:
+        """Return where on its host the engine keeps a named volume. Raises NotFound("volume")."""
+
+    def create_volume(self, name: str) -> str:
+        """Create a named volume, empty, and return where it is kept. Raises Conflict (code VOLUME_EXISTS)."""
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a named volume with what is in it. Raises Conflict: a container has it. Not there: nothing to do."""
+
     def events(self) -> Stream[EngineEvent]:
         """Return what happens to our containers, until it is closed.
 

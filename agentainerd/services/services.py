@@ -15,6 +15,8 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.backup_volumes import VolumePlaces
+from agentainerd.services.backups import BackupService
 from agentainerd.services.containers import Containers
 from agentainerd.services.deployments import DeploymentService
 from agentainerd.services.doctor import DoctorService
@@ -44,6 +46,7 @@ from agentainerd.services.updates import UpdateService
 from agentainerd.services.volumes import VolumePolicy
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.audit import AuditFile
+from agentainerd.store.backups import BACKUP_FOLDER, BackupFiles
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
@@ -72,6 +75,7 @@ class Services:
 
     agents: AgentService
     deployments: DeploymentService
+    backups: BackupService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -185,6 +189,14 @@ def build(
             deeds(fleet, agents, updates, starting, events),
             spawn=supervisor.spawn,
             audit=audit,
+        ),
+        backups=BackupService(
+            BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),
+            VolumePlaces(engine, is_local=config.docker.host.startswith("unix://")),
+            fleet,
+            agents,
+            audit=audit,
+            spawn=supervisor.spawn,
         ),
         health=health,
         idle=idle,

@@ -9,6 +9,7 @@ import msgspec
 
 from agentainerd.model.agents import MASK, Agent, masked_env
 from agentainerd.model.audit import AuditEntry, ChainCheck
+from agentainerd.model.backups import BackedAgent, Backup
 from agentainerd.model.events import Event
 from agentainerd.model.health import HealthState, worst
 from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
@@ -251,3 +252,41 @@ def joined(headers: list[tuple[str, str]]) -> dict[str, str]:
     for name, value in headers:
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
+
+
+def backup_json(backup: Backup, *, with_omissions: bool = True) -> Json:
+    """Return a backup as the API shows it; in lists without each omission. Nothing secret is in it."""
+    manifest, contents = backup.manifest, backup.contents
+    hidden = any(agent.has_secrets for agent in manifest.agents)
+    shown: Json = {
+        "id": manifest.id,
+        "name": manifest.name,
+        "description": manifest.description,
+        "created_at": rfc3339(manifest.created_at),
+        "version": manifest.version,
+        "host": manifest.host,
+        "size": backup.size,
+        "agents": [_backed_json(agent) for agent in manifest.agents],
+        "volumes": [{"source": volume.source, "named": volume.is_named} for volume in manifest.volumes],
+        "files": contents.files,
+        "data_bytes": contents.data_bytes,
+        "requests": contents.requests,
+        "secrets": "encrypted" if manifest.sealed else "left out" if hidden else "none",
+        "paused": manifest.was_paused,
+        "omitted": contents.omitted,
+        "sha256": contents.sha256,
+    }
+    if with_omissions:
+        shown["omissions"] = [msgspec.structs.asdict(omission) for omission in contents.omissions]
+    return shown
+
+
+def _backed_json(agent: BackedAgent) -> Json:
+    return {
+        "id": agent.id,
+        "name": agent.spec.name,
+        "image": agent.spec.image,
+        "status": agent.state,
+        "volumes": [msgspec.structs.asdict(volume) for volume in agent.spec.volumes],
+        "secrets": [*agent.secrets, *(["token"] if agent.has_token else [])],
+    }

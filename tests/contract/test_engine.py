@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -286,6 +287,41 @@ def test_a_command_needs_a_container_that_runs(bench):
         bench.engine.execute(container_id, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
     with pytest.raises(NotFound):
         bench.engine.execute("0" * 64, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
+
+
+@pytest.fixture
+def volume(bench):
+    """The name of a volume that is removed after the test, and is not there yet."""
+    name = f"agentainer-test-{secrets.token_hex(6)}"
+    yield name
+    bench.engine.remove_volume(name)
+
+
+def test_a_named_volume_is_made_found_and_removed(bench, volume):
+    with pytest.raises(NotFound) as failure:
+        bench.engine.volume_folder(volume)
+    assert failure.value.code == "VOLUME_NOT_FOUND"
+
+    folder = bench.engine.create_volume(volume)
+
+    assert bench.engine.volume_folder(volume) == folder
+    with pytest.raises(Conflict) as failure:
+        bench.engine.create_volume(volume)
+    assert failure.value.code == "VOLUME_EXISTS"
+    bench.engine.remove_volume(volume)
+    bench.engine.remove_volume(volume)
+    with pytest.raises(NotFound):
+        bench.engine.volume_folder(volume)
+
+
+def test_a_volume_that_a_container_has_is_not_removed(bench, volume):
+    box = bench.engine.create(bench.spec(volumes=(Volume(volume, "/data"),)))
+    bench.engine.volume_folder(volume)
+
+    with pytest.raises(Conflict):
+        bench.engine.remove_volume(volume)
+
+    bench.engine.remove(box)
 
 
 def test_a_volume_of_a_folder_that_is_not_there_is_refused(bench):

@@ -20,6 +20,7 @@ What can happen to the engine: `go_down(why)` (every call raises Unavailable, ev
 
 import io
 import tarfile
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ class FakeEngine:
         self._why_down = ""
         self._images: dict[str, tuple[Image, Program]] = {}
         self._boxes: dict[str, FakeContainer] = {}
+        self._volumes: dict[str, tempfile.TemporaryDirectory[str]] = {}
         self._watchers: list[Queue] = []
         self._ids = count(1)
         self.add_image("echo")
@@ -177,6 +179,8 @@ class FakeEngine:
         for volume in spec.volumes:
             if not volume.is_named and not path.exists(volume.host_path):
                 raise InvalidParameter("volumes", f"'{volume.host_path}' does not exist", code="VOLUME_SOURCE_MISSING")
+            if volume.is_named and volume.host_path not in self._volumes:
+                self.create_volume(volume.host_path)
         box = FakeContainer(f"{next(self._ids):064x}", spec, image, program)
         self._boxes[box.id] = box
         self._tell("create", box)
@@ -198,6 +202,27 @@ class FakeEngine:
             )
         self._run(box)
         return box.seen()
+
+    def volume_folder(self, name: str) -> str:
+        self._called("volume_folder")
+        if name not in self._volumes:
+            raise NotFound("volume", name)
+        return self._volumes[name].name
+
+    def create_volume(self, name: str) -> str:
+        self._called("create_volume")
+        if name in self._volumes:
+            raise Conflict(f"there is a volume '{name}' already", code="VOLUME_EXISTS")
+        self._volumes[name] = tempfile.TemporaryDirectory(prefix="volume-")
+        return self._volumes[name].name
+
+    def remove_volume(self, name: str) -> None:
+        self._called("remove_volume")
+        users = [box.spec.name for box in self._boxes.values() for each in box.spec.volumes if each.host_path == name]
+        if users:
+            raise Conflict(f"the volume '{name}' is in use by {users[0]}", code="ENGINE_CONFLICT")
+        if name in self._volumes:
+            self._volumes.pop(name).cleanup()
 
     def stop(self, container_id: str, *, grace_s: float) -> None:
         self._called("stop")
@@ -323,6 +348,9 @@ class FakeEngine:
         for box in list(self._boxes.values()):
             if box.run is not None:
                 self._die(box, 137)
+        for volume in self._volumes.values():
+            volume.cleanup()
+        self._volumes = {}
         gevent.sleep(0)
 
     # Inside

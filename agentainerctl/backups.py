@@ -1,0 +1,108 @@
+"""Backups as a person sees them: long work while it goes on, one backup, and what was left out."""
+
+from contextlib import closing
+from typing import Any
+
+from agentainerctl import exits, output
+from agentainerctl.failures import StreamBroken
+from agentainerctl.output import Column, plain
+from agentainerctl.progress import Region, bar
+from agentainerctl.session import Session
+from agentainerd.units import format_size
+
+Backup = dict[str, Any]
+COLUMNS = (
+    Column("ID"),
+    Column("NAME", can_shrink=True),
+    Column("AGENTS", can_shrink=True),
+    Column("SIZE"),
+    Column("CREATED"),
+)
+_SHOWN_OMISSIONS = 20
+
+
+def follow(session: Session, title: str, method: str, path: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Call something that takes long, show how far it is, and return its result; options are those of `Client.stream`.
+
+    Raises:
+        AgentainerError: as `Client.stream`; what the daemon said went wrong.
+    """
+    region = Region(is_silent=not session.has_progress)
+    stream = session.client.stream(method, path, **request)
+    try:
+        with closing(stream) as entries:  # type: ignore[type-var] # a generator has close()
+            for entry in entries:
+                if isinstance(entry.get("result"), dict):
+                    return dict(entry["result"])
+                region.show([f"{title}: {_progress(entry.get('progress') or {})}"])
+    finally:
+        region.clear()
+    raise StreamBroken("agentainerd stopped before it was done", hint="agentainerctl system ping")
+
+
+def row(backup: Backup) -> list[str]:
+    """Return a backup as a line of the list."""
+    names = ", ".join(str(agent.get("name", "")) for agent in backup.get("agents") or []) or "-"
+    return [
+        str(backup.get("id", "")),
+        str(backup.get("name", "")),
+        names,
+        format_size(int(backup.get("size") or 0)),
+        output.age(backup.get("created_at")),
+    ]
+
+
+def page(backup: Backup) -> None:
+    """Print all that is known of a backup."""
+    output.facts(
+        [
+            ("ID", backup.get("id")),
+            ("Name", backup.get("name")),
+            ("Description", backup.get("description")),
+            ("Created", f"{backup.get('created_at')} ({output.age(backup.get('created_at'))})"),
+            ("Host", backup.get("host")),
+            ("Version", backup.get("version")),
+            ("Size", format_size(int(backup.get("size") or 0))),
+            ("Data", f"{format_size(int(backup.get('data_bytes') or 0))} in {backup.get('files', 0)} files"),
+            ("Paused", "yes" if backup.get("paused") else ""),
+            ("Secrets", backup.get("secrets")),
+            ("Requests", backup.get("requests") or ""),
+        ]
+    )
+    output.say("\nAgents:")
+    for agent in backup.get("agents") or []:
+        output.say(
+            f"  {plain(agent.get('name', ''))}   {plain(agent.get('image', ''))}   {plain(agent.get('status', ''))}"
+        )
+        for volume in agent.get("volumes") or []:
+            output.say(f"    {plain(volume.get('host_path', ''))} -> {plain(volume.get('container_path', ''))}")
+    omissions(
+        backup.get("omissions") or [], int(backup.get("omitted") or 0), "Not in it as it was", print_to=output.say
+    )
+
+
+def omissions(found: list[dict[str, Any]], count: int, title: str, *, print_to: Any = output.note) -> None:  # noqa: ANN401
+    """Tell what was left out, the first ones by name."""
+    if not count:
+        return
+    print_to(f"\n{title} ({count}):")
+    for each in found[:_SHOWN_OMISSIONS]:
+        path = f" {each['path']}" if each.get("path") not in ("", ".", None) else ""
+        print_to(f"  {plain(each.get('where', ''))}{plain(path)}: {plain(each.get('reason', ''))}")
+    if count > _SHOWN_OMISSIONS:
+        print_to(f"  and {count - _SHOWN_OMISSIONS} more")
+
+
+def left_out(session: Session, result: dict[str, Any], title: str) -> None:
+    """Tell what is missing from a result, and let the exit code say that something is."""
+    count = int(result.get("omitted") or 0)
+    if count:
+        session.exit_code = exits.PARTLY_DONE
+        if session.has_progress:
+            omissions(result.get("omissions") or [], count, title)
+
+
+def _progress(progress: dict[str, Any]) -> str:
+    done, total = int(progress.get("bytes") or 0), int(progress.get("total") or 0)
+    size = f"{bar(done, total)} {format_size(done)} of {format_size(total)}" if total else format_size(done)
+    return plain(f"{progress.get('step') or 'starting'}   {progress.get('entries', 0)} files   {size}")

@@ -1,0 +1,145 @@
+"""`backup create list show verify delete`."""
+
+import click
+
+from agentainerctl import backups, output
+from agentainerctl.client import path_of
+from agentainerctl.options import Group, output_options
+from agentainerctl.output import plain
+from agentainerctl.session import Session
+from agentainerd.units import format_size
+
+
+@click.group(
+    "backup",
+    cls=Group,
+    examples=("agentainerctl backup create --name daily", "agentainerctl backup list"),
+)
+def backup() -> None:
+    """Back up agents with what is in their volumes, and restore them.
+
+    A backup is one file, which another host can restore too.
+    """
+
+
+@backup.command(
+    "create",
+    examples=(
+        "agentainerctl backup create --name daily",
+        'agentainerctl backup create --name before-upgrade --description "v1.2" --agents web,worker --pause',
+    ),
+)
+@click.option("-n", "--name", required=True, metavar="NAME", help="What to call it.")
+@click.option("-d", "--description", default="", metavar="TEXT", help="What it is for.")
+@click.option("-a", "--agents", multiple=True, metavar="AGENT,...", help="Only these.  [default: all]")
+@click.option("--pause", is_flag=True, help="Let running agents stand still meanwhile; requests wait.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def create(session: Session, name: str, description: str, agents: tuple[str, ...], pause: bool) -> None:
+    """Make a backup: what agents are, and all that is in their volumes.
+
+    Exit code 8: it was made, and something is not in it as it was, which is told.
+    """
+    body = {"name": name, "description": description, "agents": names(agents), "pause": pause}
+    result = backups.follow(session, f"Backing up {name}", "POST", path_of("backups"), body=body)
+    if session.is_machine:
+        output.machine(result, session.output)
+    elif session.is_quiet:
+        print(plain(result.get("id", "")))
+    else:
+        print("Backup created successfully!")
+        listed = ", ".join(str(agent.get("name", "")) for agent in result.get("agents") or []) or "-"
+        size = format_size(int(result.get("size") or 0))
+        output.facts(
+            [
+                ("ID", result.get("id")),
+                ("Name", result.get("name")),
+                ("Agents", listed),
+                ("Created", result.get("created_at")),
+                ("Size", size),
+            ]
+        )
+        if result.get("secrets") == "left out":
+            output.note("\nSecrets of agents were left out.")
+    backups.left_out(session, result, "Not in it as it was")
+
+
+@backup.command("list", examples=("agentainerctl backup list", "agentainerctl backup list -o json"))
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def list_(session: Session) -> None:
+    """List backups, the newest first."""
+    found = session.client.get(path_of("backups")) or []
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif session.is_quiet or session.output == "name":
+        for each in found:
+            print(plain(each.get("id" if session.is_quiet else "name", "")))
+    elif not found:
+        print("No backups")
+    else:
+        output.table(backups.COLUMNS, [backups.row(each) for each in found])
+
+
+@backup.command(
+    "show",
+    examples=("agentainerctl backup show backup-1763712345-3fa91c", "agentainerctl backup show daily -o json"),
+)
+@click.argument("ref", metavar="BACKUP")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def show(session: Session, ref: str) -> None:
+    """Show what is in a backup, and what is not."""
+    found = session.client.get(path_of("backups", ref))
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif session.is_quiet:
+        print(plain(found.get("id", "")))
+    else:
+        backups.page(found)
+
+
+@backup.command(
+    "verify",
+    examples=("agentainerctl backup verify backup-1763712345-3fa91c", "agentainerctl backup verify daily"),
+)
+@click.argument("ref", metavar="BACKUP")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def verify(session: Session, ref: str) -> None:
+    """Read a whole backup and compare it with its checksum."""
+    result = backups.follow(session, f"Checking {ref}", "POST", path_of("backups", ref, "verify"))
+    if session.is_machine:
+        output.machine(result, session.output)
+    elif session.is_quiet:
+        print(plain(result.get("id", "")))
+    else:
+        size = format_size(int(result.get("data_bytes") or 0))
+        print(plain(f"Backup {result.get('id')} is whole: {result.get('files')} files, {size}"))
+
+
+@backup.command(
+    "delete",
+    examples=(
+        "agentainerctl backup delete backup-1763712345-3fa91c",
+        "agentainerctl backup delete --force backup-1763712345-3fa91c",
+    ),
+)
+@click.argument("ref", metavar="BACKUP")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def delete(session: Session, ref: str, force: bool) -> None:
+    """Delete a backup for good."""
+    if not force:
+        session.confirm(f"Delete the backup '{ref}' for good?", f"refusing to delete the backup '{ref}'")
+    result = session.client.call("DELETE", path_of("backups", ref)).get("data") or {}
+    if session.is_machine:
+        output.machine(result, session.output)
+    else:
+        print(plain(result.get("id", "") if session.is_quiet else f"Backup {result.get('id')} deleted successfully"))
+
+
+def names(texts: tuple[str, ...]) -> list[str]:
+    """Return the names in options that may be repeated and have several with commas."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]

@@ -1,0 +1,231 @@
+"""Backups: make, list, look at, check, delete. Restoring is in backup_restore.py, the archive's format in backup_archive.py."""
+
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from agentainerd import clock, offload
+from agentainerd.errors import AgentainerError, Conflict, NotFound
+from agentainerd.model.agents import Agent
+from agentainerd.model.backups import (
+    FORMAT,
+    BackedAgent,
+    BackedVolume,
+    Backup,
+    Manifest,
+    check_description,
+    check_name,
+    without_secrets,
+)
+from agentainerd.model.replicas import AgentState
+from agentainerd.services.agents import AgentService
+from agentainerd.services.audit import DAEMON, Actor, AuditService
+from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Watch
+from agentainerd.services.backup_jobs import BackupJob, BackupJobs
+from agentainerd.services.backup_volumes import VolumePlaces
+from agentainerd.services.fleet import Fleet
+from agentainerd.services.views import Json, backup_json
+from agentainerd.store.backups import BackupFiles, missing
+from agentainerd.version import VERSION
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What a new backup has. `agents`: ids or names; empty: all. `pause`: running ones stand still while they are copied."""
+
+    name: str
+    description: str = ""
+    agents: Sequence[str] = field(default=())
+    pause: bool = False
+
+
+class BackupService:
+    """Every method may be called from any greenlet; `ref` is a backup's id, or its name where only one has it."""
+
+    def __init__(
+        self,
+        files: BackupFiles,
+        places: VolumePlaces,
+        fleet: Fleet,
+        agents: AgentService,
+        *,
+        audit: AuditService,
+        spawn: Callable[..., object],
+    ) -> None:
+        self.jobs = BackupJobs(spawn)
+        self._files = files
+        self._places = places
+        self._fleet = fleet
+        self._agents = agents
+        self._audit = audit
+
+    # Reads
+
+    def all(self) -> list[Backup]:
+        """Return all backups, newest first."""
+        return offload.run(self._files.all)
+
+    def get(self, ref: str) -> Backup:
+        """Return one.
+
+        Raises:
+            NotFound: there is none. Conflict: several have this name (code BACKUP_AMBIGUOUS).
+        """
+        found = [backup for backup in self.all() if ref in (backup.id, backup.manifest.name)]
+        if not found:
+            raise missing(ref)
+        if len(found) > 1:
+            ids = ", ".join(backup.id for backup in found[:5])
+            raise Conflict(
+                f"{len(found)} backups are called '{ref}': {ids}", code="BACKUP_AMBIGUOUS", hint="say which, by its id"
+            )
+        return found[0]
+
+    # Verbs
+
+    def create(self, options: BackupOptions, actor: Actor) -> BackupJob:
+        """Start to make a backup; the job's result is as `backup_json` has it.
+
+        Raises:
+            InvalidParameter: name or description. NotFound: an agent. TooManyRequests. The job: Unavailable (no space).
+        """
+        check_name(options.name)
+        check_description(options.description)
+        agents = self._selected(options.agents)
+        return self.jobs.start("backup", lambda watch: self._create(options, agents, actor, watch))
+
+    def verify(self, ref: str) -> BackupJob:
+        """Start to read a whole backup and compare it with its checksum.
+
+        Raises:
+            NotFound, Conflict: as `get`. TooManyRequests. The job: Failed (code BACKUP_DAMAGED).
+        """
+        backup = self.get(ref)
+        return self.jobs.start("backup check", lambda watch: backup_json(self._check(backup, watch)))
+
+    def delete(self, ref: str, actor: Actor) -> Backup:
+        """Delete a backup; one that is being read is gone when that has ended. Raises as `get`."""
+        with self._audit.mutation(actor, "delete_backup", ref) as entry:
+            backup = self.get(ref)
+            entry.target = f"{backup.id} ({backup.manifest.name})"
+            offload.run(self._files.remove, backup.id)
+        log.info("backup deleted", extra={"backup_id": backup.id})
+        return backup
+
+    def recover(self) -> None:
+        """Tidy up what a daemon that died has left half done; blocks its greenlet. For the start of the daemon."""
+        offload.run(self._recover)
+
+    def _recover(self) -> None:
+        self._files.tidy()
+        for backup_id in self._files.unknown():
+            try:
+                self._learn(backup_id)
+            except (AgentainerError, OSError) as error:
+                log.warning("a backup can't be read: %s", error, extra={"backup_id": backup_id})
+
+    # Inside
+
+    def _selected(self, refs: Sequence[str]) -> list[Agent]:
+        if not refs:
+            return list(self._fleet.store.all())
+        found = {agent.id: agent for agent in (self._fleet.find(ref) for ref in refs)}
+        return list(found.values())
+
+    def _create(self, options: BackupOptions, agents: list[Agent], actor: Actor, watch: Watch) -> Json:
+        with self._audit.mutation(actor, "create_backup", options.name) as entry:
+            now = clock.now()
+            manifest = self._manifest(self._files.new_id(now), options, agents, now)
+            entry.target = f"{manifest.id} ({manifest.name})"
+            partial = offload.run(self._files.create, manifest.id)
+            try:
+                archive = offload.run(ArchiveWriter, partial.file, manifest, watch)
+                with self._standing_still(agents if options.pause else [], actor, watch):
+                    for number, volume in enumerate(manifest.volumes):
+                        watch.step = volume.source
+                        self._places.read(archive, number, volume)
+                watch.step = "writing"
+                contents = offload.run(archive.finish)
+                backup = Backup(manifest=manifest, contents=contents, size=offload.run(partial.size))
+                offload.run(partial.seal, backup)
+            finally:
+                watch.cancelled = True
+                offload.run(partial.discard)
+        log.info("backup made", extra={"backup_id": backup.id, "size": backup.size, "omitted": contents.omitted})
+        return backup_json(backup)
+
+    def _manifest(self, backup_id: str, options: BackupOptions, agents: list[Agent], now: float) -> Manifest:
+        sources = dict.fromkeys(volume.host_path for agent in agents for volume in agent.spec.volumes)
+        return Manifest(
+            format=FORMAT,
+            id=backup_id,
+            name=options.name,
+            description=options.description,
+            created_at=now,
+            version=VERSION,
+            host=socket.gethostname(),
+            agents=tuple(_backed(agent) for agent in agents),
+            volumes=tuple(BackedVolume(source) for source in sources),
+            was_paused=options.pause,
+        )
+
+    @contextmanager
+    def _standing_still(self, agents: list[Agent], actor: Actor, watch: Watch) -> Iterator[None]:
+        """Pause those that run, and let them go on at the end, however it ends."""
+        paused: list[Agent] = []
+        try:
+            for agent in agents:
+                if agent.state is AgentState.RUNNING and agent.spec.volumes:
+                    watch.step = f"pausing {agent.name}"
+                    watch.did(0)
+                    paused.append(agent)
+                    self._agents.pause(agent.id, actor)
+            yield
+        finally:
+            for agent in paused:
+                self._go_on(agent)
+
+    def _go_on(self, agent: Agent) -> None:
+        try:
+            self._agents.resume(agent.id, DAEMON)
+        except (NotFound, Conflict):
+            return  # it was removed, or is running again: somebody was faster
+        except AgentainerError as error:
+            log.error("an agent that was paused for a backup is still so: %s", error, extra={"agent_id": agent.id})
+
+    def _check(self, backup: Backup, watch: Watch) -> Backup:
+        watch.step, watch.total = "checking", backup.size
+        with offload.run(self._files.open, backup.id) as file:
+            reader = offload.run(ArchiveReader, file, watch)
+            offload.run(_read_all, reader)
+        assert reader.contents is not None  # it ends with it, or raises
+        return Backup(manifest=reader.manifest, contents=reader.contents, size=backup.size)
+
+    def _learn(self, backup_id: str) -> None:
+        with self._files.open(backup_id) as file:
+            reader = ArchiveReader(file, Watch())
+            _read_all(reader)
+            assert reader.contents is not None
+            size = file.seek(0, 2)
+        self._files.note(Backup(manifest=reader.manifest, contents=reader.contents, size=size))
+
+
+def _read_all(reader: ArchiveReader) -> None:
+    for _ in reader.entries():
+        pass
+
+
+def _backed(agent: Agent) -> BackedAgent:
+    spec, hidden = without_secrets(agent.spec)
+    return BackedAgent(
+        id=agent.id,
+        spec=spec,
+        image_id=agent.image_id,
+        state=agent.state.value,
+        secrets=tuple(hidden),
+        has_token=bool(agent.spec.token),
+    )

@@ -1,0 +1,168 @@
+"""Backups on disk, `<state>/backups`: each an archive, `<id>.tar.gz`, and what is said of it, `<id>.json` (0600).
+
+An archive is written as `<id>.partial`, synced and then named, so one that has its name is whole. Everything blocks: for
+offload.run.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from agentainerd.errors import NotFound, Unavailable
+from agentainerd.model.backups import BACKUP_ID, Backup
+from agentainerd.store.disk import sync_folder
+
+BACKUP_FOLDER = "backups"  # in the state folder
+_ARCHIVE, _PARTIAL, _SUMMARY = ".tar.gz", ".partial", ".json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_read = msgspec.json.Decoder(Backup).decode
+
+
+class BackupFiles:
+    """The folder; made when it is first written to. Only what has an id's form is ever touched."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def new_id(self, now: float) -> str:
+        """Return an id that no backup has."""
+        return f"backup-{int(now):010d}-{secrets.token_hex(3)}"
+
+    def create(self, backup_id: str) -> "PartialBackup":
+        """Start a new archive.
+
+        Raises:
+            Unavailable: no space (code NO_SPACE), or the folder can't be written (code BACKUP_FOLDER).
+        """
+        with self.disk_errors():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return PartialBackup(self, backup_id, self._path(backup_id, _PARTIAL), self._path(backup_id, _ARCHIVE))
+
+    def open(self, backup_id: str) -> BinaryIO:
+        """Open an archive for reading. Raises NotFound."""
+        try:
+            return os.fdopen(os.open(self._path(backup_id, _ARCHIVE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+        except FileNotFoundError as exc:
+            raise missing(backup_id) from exc
+
+    def all(self) -> list[Backup]:
+        """Return what is said of each backup, newest first. An archive without that is not listed; see `unknown`."""
+        found = []
+        for backup_id in self._ids(_SUMMARY):
+            with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+                backup = _read(self._path(backup_id, _SUMMARY).read_bytes())
+                if self._path(backup_id, _ARCHIVE).exists():
+                    found.append(backup)
+        return sorted(found, key=lambda backup: (backup.manifest.created_at, backup.id), reverse=True)
+
+    def unknown(self) -> list[str]:
+        """Return the ids of archives of which nothing is said, or nothing that can be read."""
+        known = {backup.id for backup in self.all()}
+        return [backup_id for backup_id in self._ids(_ARCHIVE) if backup_id not in known]
+
+    def note(self, backup: Backup) -> None:
+        """Say what is in an archive that is there."""
+        with self.disk_errors():
+            self._note(backup)
+
+    def has(self, backup_id: str) -> bool:
+        """There is an archive of this id."""
+        return self._path(backup_id, _ARCHIVE).exists()
+
+    def remove(self, backup_id: str) -> None:
+        """Remove a backup; once more is fine."""
+        with self.disk_errors():
+            for suffix in (_ARCHIVE, _SUMMARY):
+                self._path(backup_id, suffix).unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+    def tidy(self) -> int:
+        """Remove what a daemon that died has left half written; return how many."""
+        left = self._ids(_PARTIAL)
+        for backup_id in left:
+            self._path(backup_id, _PARTIAL).unlink(missing_ok=True)
+        return len(left)
+
+    def free_bytes(self) -> int:
+        """Return how much more there is room for."""
+        with suppress(FileNotFoundError):
+            found = os.statvfs(self.folder)
+            return found.f_bavail * found.f_frsize
+        found = os.statvfs(self.folder.parent)
+        return found.f_bavail * found.f_frsize
+
+    def _note(self, backup: Backup) -> None:
+        temporary = self._path(backup.id, _SUMMARY + ".tmp")
+        with open(temporary, "wb") as file:
+            os.chmod(file.fileno(), 0o600)
+            file.write(msgspec.json.encode(backup))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._path(backup.id, _SUMMARY))
+        sync_folder(self.folder)
+
+    def _ids(self, suffix: str) -> list[str]:
+        with suppress(FileNotFoundError):
+            names = [name.removesuffix(suffix) for name in os.listdir(self.folder) if name.endswith(suffix)]
+            return [name for name in names if BACKUP_ID.fullmatch(name)]
+        return []
+
+    def _path(self, backup_id: str, suffix: str) -> Path:
+        if not BACKUP_ID.fullmatch(backup_id):
+            raise missing(backup_id)
+        return self.folder / f"{backup_id}{suffix}"
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Turn what the disk says into Unavailable."""
+        try:
+            yield
+        except OSError as exc:
+            full = exc.errno in _FULL
+            raise Unavailable(
+                f"the backup can't be kept in {self.folder}: {(exc.strerror or str(exc)).lower()}",
+                code="NO_SPACE" if full else "BACKUP_FOLDER",
+                hint="free space there, or delete a backup: agentainerctl backup list" if full else None,
+            ) from exc
+
+
+class PartialBackup:
+    """An archive that is being written: `file` is open for writing and reading, until `seal` or `discard`."""
+
+    def __init__(self, files: BackupFiles, backup_id: str, path: Path, final: Path) -> None:
+        self.id = backup_id
+        self._files = files
+        self._path = path
+        self._final = final
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+
+    def size(self) -> int:
+        """Return how many bytes it has."""
+        self.file.flush()
+        return os.fstat(self.file.fileno()).st_size
+
+    def seal(self, backup: Backup) -> None:
+        """Make it durable under its name, with what is said of it. Raises Unavailable."""
+        with self._files.disk_errors():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            os.link(self._path, self._final)  # never over another one
+            self._files.note(backup)
+
+    def discard(self) -> None:
+        """Close it and remove the unfinished name; a sealed one stays under its own."""
+        with suppress(OSError):  # what could not be written to a full disk is not wanted any more
+            self.file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def missing(ref: str) -> NotFound:
+    """Return the error that says that there is no such backup."""
+    return NotFound("backup", ref[:64], hint="agentainerctl backup list")

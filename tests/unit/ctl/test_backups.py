@@ -1,0 +1,115 @@
+"""`backup` on the command line."""
+
+import json
+
+BACKUP = {
+    "id": "backup-1763712345-3fa91c",
+    "name": "daily",
+    "description": "each night",
+    "created_at": "2025-11-21T08:05:45.000Z",
+    "version": "0.2.0",
+    "host": "alpha",
+    "size": 123_456,
+    "agents": [
+        {
+            "id": "agent-0000000000000001", "name": "web", "image": "web:1", "status": "running", "secrets": [],
+            "volumes": [{"host_path": "/srv/data", "container_path": "/data", "read_only": False}],
+        }
+    ],
+    "volumes": [{"source": "/srv/data", "named": False}],
+    "files": 3, "data_bytes": 1_000_000, "requests": 0, "secrets": "none", "paused": False, "omitted": 0,
+    "sha256": "0" * 64, "omissions": [],
+}  # fmt: skip
+OMITTED = {
+    **BACKUP,
+    "omitted": 1,
+    "omissions": [{"where": "/srv/data", "path": "pipe", "reason": "a pipe is not kept"}],
+}
+
+
+def test_create_says_what_was_made(api, run):
+    api.on_lines(
+        "POST",
+        "/backups",
+        {"progress": {"step": "/srv/data", "entries": 1, "bytes": 5, "total": 0}},
+        {"result": BACKUP},
+    )
+
+    ran = run("backup", "create", "--name", "daily", "--agents", "web,worker", "-a", "x", "--pause")
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "Backup created successfully!"
+    assert "backup-1763712345-3fa91c" in ran.out and "web" in ran.out and "123 kB" in ran.out
+    assert api.asked[0].json == {"name": "daily", "description": "", "agents": ["web", "worker", "x"], "pause": True}
+
+
+def test_what_is_not_in_it_is_told_and_is_exit_8(api, run):
+    api.on_lines("POST", "/backups", {"result": OMITTED})
+
+    ran = run("backup", "create", "--name", "daily")
+
+    assert ran.code == 8
+    assert "/srv/data pipe: a pipe is not kept" in ran.err
+
+
+def test_create_quiet_and_as_json(api, run):
+    api.on_lines("POST", "/backups", {"result": BACKUP})
+
+    assert run("backup", "create", "--name", "daily", "-q").out == "backup-1763712345-3fa91c\n"
+    assert json.loads(run("backup", "create", "--name", "daily", "-o", "json").out) == BACKUP
+
+
+def test_an_error_in_the_middle_is_an_error(api, run):
+    api.on_lines("POST", "/backups", {"error": {"code": "NO_SPACE", "message": "the disk is full"}})
+
+    ran = run("backup", "create", "--name", "daily")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert "the disk is full" in ran.err
+
+
+def test_list(api, run):
+    api.on("GET", "/backups", [BACKUP])
+
+    shown = run("backup", "list").out.splitlines()
+
+    assert shown[0].split() == ["ID", "NAME", "AGENTS", "SIZE", "CREATED"]
+    assert shown[1].startswith("backup-1763712345-3fa91c   daily   web      123 kB")
+    assert run("backup", "list", "-q").out == "backup-1763712345-3fa91c\n"
+
+
+def test_an_empty_list_says_so(api, run):
+    api.on("GET", "/backups", [])
+
+    assert run("backup", "list").out == "No backups\n"
+
+
+def test_show(api, run):
+    api.on("GET", "/backups/daily", OMITTED)
+
+    shown = run("backup", "show", "daily").out
+
+    assert "each night" in shown and "/srv/data -> /data" in shown and "a pipe is not kept" in shown
+
+
+def test_verify(api, run):
+    api.on_lines("POST", "/backups/daily/verify", {"result": BACKUP})
+
+    assert run("backup", "verify", "daily").out == "Backup backup-1763712345-3fa91c is whole: 3 files, 1 MB\n"
+
+
+def test_damage_is_exit_1(api, run):
+    api.on_lines(
+        "POST", "/backups/daily/verify", {"error": {"code": "BACKUP_DAMAGED", "message": "the backup is damaged"}}
+    )
+
+    assert run("backup", "verify", "daily").code == 1
+
+
+def test_delete_asks_first(api, run):
+    api.on("DELETE", "/backups/daily", {"id": BACKUP["id"], "name": "daily"})
+
+    assert run("backup", "delete", "daily").code == 2
+    assert not api.asked
+    ran = run("backup", "delete", "--force", "daily")
+    assert ran.out == "Backup backup-1763712345-3fa91c deleted successfully\n"

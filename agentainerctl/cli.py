@@ -42,7 +42,7 @@ COMMANDS = {
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),
     "doctor": ("doctor", "doctor", "Examine the daemon and what it stands on."),
-    "token": ("tokens", "token", "Show or replace the token of the API."),
+    "token": ("tokens", "token", "Make, list and revoke tokens of the API."),
     "completion": ("completion", "completion", "Print a completion script for a shell."),
     "version": ("system", "version", "Show the versions of this program and of the daemon."),
 }

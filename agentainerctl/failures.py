@@ -85,6 +85,8 @@ def token_refused(endpoint: Endpoint, error: ApiError) -> AgentainerError:
             code=error.code,
             hint="export AGENTAINER_TOKEN=...   (on the daemon's host: agentainerctl token show)",
         )
+    if error.code == "TOKEN_EXPIRED":
+        return error
     end = f", ends in ...{endpoint.token[-4:]}" if len(endpoint.token) >= 16 else ""
     return Unauthorized(
         f"{where} refused the token ({endpoint.token_source}{end})",

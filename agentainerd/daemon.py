@@ -138,6 +138,7 @@ class Daemon:
         engine = self._open_engine()
         self._assemble(stores, engine, port)
         self._services.audit.open()
+        self._services.named_tokens.load()
         self._services.tokens.open()
         self._services.tokens.check(self._config.server.host)
         known = self._services.state_sync.load()

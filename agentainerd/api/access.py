@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import AgentainerError, Forbidden
+from agentainerd.model.tokens import Scope
 from agentainerd.services.audit import Actor
 from agentainerd.services.tokens import TokenService
 
@@ -40,30 +41,40 @@ class AccessOptions:
 
 
 def admit(
-    request: ApiRequest, door: Door, tokens: TokenService, options: AccessOptions, *, is_public: bool, is_probe: bool
+    request: ApiRequest,
+    door: Door,
+    tokens: TokenService,
+    options: AccessOptions,
+    *,
+    needed: Scope | None,
+    is_probe: bool,
 ) -> None:
-    """Say who asks, or refuse. `is_public`: a token is not needed; `is_probe`: health, which is asked under any name.
+    """Say who asks, or refuse. `needed`: what the caller's token must be good for; None: a token is not needed. `is_probe`:
+    health, which is asked under any name.
 
     Raises:
-        Unauthorized: no token, or a wrong one. TooManyRequests: wrong too often. Forbidden: addressed by a strange name.
+        Unauthorized: no token, or a wrong one. TooManyRequests: wrong too often. Forbidden: addressed by a strange name, or the
+            token is not good for this (code SCOPE_MISSING).
     """
     request.is_local = door is Door.CONTROL
     if request.is_local:
         name = _peer_name(request.environ.get(PEER))
-        request.actor, request.is_admin = Actor(name, "unix", request.id), True
+        request.actor, request.scope = Actor(name, "unix", request.id), Scope.ADMIN
         return
     source = _source(request)
-    request.actor, request.is_admin = Actor("anonymous", source, request.id), False
+    request.actor, request.scope = Actor("anonymous", source, request.id), None
     if not is_probe:
         _check_names(request, options.judge)
     given = _token(request, options)
     try:
-        if given or not is_public:
-            tokens.verify(given, source)
-            request.actor, request.is_admin = Actor("token", source, request.id), True
+        if given or needed:
+            caller = tokens.verify(given, source, request.id)
+            request.actor, request.scope = Actor(caller.name, source, request.id), caller.level
     except AgentainerError:
-        if not is_public:
+        if needed:
             raise
+    if needed and not request.may(needed):
+        tokens.refuse_scope(request.actor, f"{request.method} {request.path}", request.scope, needed)
 
 
 def _token(request: ApiRequest, options: AccessOptions) -> str:

@@ -32,6 +32,7 @@ from agentainerd.api import (
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
+from agentainerd.api.scopes import LOCAL, PROBES, PUBLIC, needed
 from agentainerd.errors import AgentainerError, Forbidden, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.services.services import Services
 
@@ -50,10 +51,6 @@ ROUTES: tuple[Rule, ...] = (
     *system_logs.ROUTES,
     *tokens.ROUTES,
 )
-PUBLIC = frozenset((system.health, system.livez, system.readyz, requests.state, requests.response, requests.cancel_own))
-PROBES = frozenset((system.health, system.livez, system.readyz))
-LOCAL = frozenset((tokens.show, tokens.rotate))
-"""Handlers that only the control socket reaches."""
 _IMAGES = "/images/"
 
 
@@ -90,7 +87,7 @@ class App:
         self._admit(request, handler)
         if handler in LOCAL and not request.is_local:
             raise Forbidden(
-                "the token is told and changed over the Unix socket only",
+                "the control token is told and changed over the Unix socket only",
                 code="LOCAL_ONLY",
                 hint="on the daemon's host: agentainerctl token show",
             )
@@ -105,15 +102,17 @@ class App:
             raise NotFound("route", f"{request.method} {request.path[:256]}") from None
 
     def _admit(self, request: ApiRequest, handler: Callable[..., Response]) -> None:
-        admit(
-            request,
-            self._door,
-            self._services.tokens,
-            self._options,
-            is_public=handler in PUBLIC,
-            is_probe=handler in PROBES,
-        )
-        log_context.add(actor=request.actor.name)
+        try:
+            admit(
+                request,
+                self._door,
+                self._services.tokens,
+                self._options,
+                needed=None if handler in PUBLIC else needed(handler),
+                is_probe=handler in PROBES,
+            )
+        finally:
+            log_context.add(actor=request.actor.name)  # of who is refused too
 
 
 def check_path(raw: str) -> None:

@@ -17,6 +17,7 @@ from werkzeug.wrappers import Request, Response
 from agentainerd import defaults
 from agentainerd.api.errors import error_fields
 from agentainerd.errors import AgentainerError, InvalidParameter, TooLarge
+from agentainerd.model.tokens import Scope
 from agentainerd.services.audit import Actor
 from agentainerd.units import parse_duration
 
@@ -35,12 +36,12 @@ _PIECE_BYTES = 64 * 1024
 class ApiRequest(Request):
     """A request behind one of the two doors; access.py fills in who asks.
 
-    `actor`: who asks. `is_admin`: the door or the token makes the caller an administrator; public routes have others too.
+    `actor`: who asks. `scope`: what the door or the token lets the caller do; None for nothing but what is public.
     `is_local`: it came through the control socket.
     """
 
     actor: Actor
-    is_admin: bool
+    scope: Scope | None
     is_local: bool
 
     @cached_property
@@ -48,6 +49,10 @@ class ApiRequest(Request):
         """What the data plane numbered it, else a number of ours; the log, the audit log and the answer have it too."""
         given: str = self.headers.get("X-Agentainer-Request-ID", "")
         return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+    def may(self, needed: Scope) -> bool:
+        """Return whether the caller may do what needs this scope."""
+        return self.scope is not None and self.scope.covers(needed)
 
     def read_json(self, kind: type[Body]) -> Body:
         """Return the body as a `kind`; an empty one counts as {}.

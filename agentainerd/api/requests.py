@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from agentainerd.api.exchange import ApiRequest, Query, answer
 from agentainerd.errors import InvalidParameter, NotFound
 from agentainerd.model.requests import RequestState
+from agentainerd.model.tokens import Scope
 from agentainerd.services.services import Services
 from agentainerd.services.views import raw_headers
 
@@ -117,10 +118,10 @@ ROUTES = (
 
 
 def _check_ticket(request: ApiRequest, services: Services, request_id: str) -> None:
-    """Let administrators and the ticket's holder pass; to everybody else no request exists."""
+    """Let who operates agents and the ticket's holder pass; to everybody else no request exists."""
     ticket = Query(request, ("t",)).text("t")
     _known(request_id)
-    if request.is_admin or services.tokens.is_ticket(ticket, request_id, request.actor.source):
+    if request.may(Scope.OPERATE) or services.tokens.is_ticket(ticket, request_id, request.actor.source):
         return
     raise NotFound("request", request_id, message="Request not found")
 

@@ -69,7 +69,7 @@ class AuditService:
         self._spawn = spawn
         self._waiting: list[tuple[AuditEntry, AsyncResult]] = []
         self._is_writing = False
-        self._refusals: dict[tuple[str, str], _Refusals] = {}
+        self._refusals: dict[tuple[str, str, str], _Refusals] = {}
 
     def open(self) -> None:
         """Look at what the last run left, and say so in the log; what can't be written is trouble, and no error."""
@@ -125,10 +125,10 @@ class AuditService:
     def refuse(self, actor: Actor, action: str, target: str = "", *, now: float | None = None) -> None:
         """Note a refused access: an entry for the first one of a source, then a count that `flush` writes. Never blocks."""
         at = time.time() if now is None else now
-        key = (actor.source, action)
+        key = (actor.name, actor.source, action)
         seen = self._refusals.get(key)
         if seen is None and len(self._refusals) >= MAX_SOURCES:
-            key = ("others", action)
+            key = ("anonymous", "others", action)
             seen = self._refusals.get(key)
         if seen is not None:
             seen.count += 1
@@ -144,8 +144,8 @@ class AuditService:
                 continue
             del self._refusals[key]
             if seen.count:
-                source, action = key
-                self._enqueue(Actor("anonymous", source), action, f"{seen.count} more", "refused")
+                name, source, action = key
+                self._enqueue(Actor(name, source), action, f"{seen.count} more", "refused")
                 self._refusals[key] = _Refusals(now, 0)
                 written += 1
         return written

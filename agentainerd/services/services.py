@@ -31,6 +31,7 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
+from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
@@ -55,6 +56,7 @@ from agentainerd.store.metrics import MetricsStore
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
+from agentainerd.store.tokens import TokenStore
 from agentainerd.supervisor import Supervisor
 
 
@@ -89,6 +91,7 @@ class Services:
     doctor: DoctorService
     system_logs: SystemLogService
     tokens: TokenService
+    named_tokens: NamedTokenService
     audit: AuditService
     events: EventService
     state_sync: StateSync
@@ -113,7 +116,9 @@ def build(
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
     audit = AuditService(AuditFile(config.paths.state_dir, max_file_bytes=defaults.AUDIT_FILE_BYTES), supervisor.spawn)
-    tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit)
+    named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
+    tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
+    named_tokens.on_change = tokens.publish
     replay = ReplayService(
         routes,
         stores.journal,
@@ -215,6 +220,7 @@ def build(
             LogFiles(Path(config.paths.state_dir) / LOG_FOLDER), LogChannel(stores.redis), supervisor.spawn
         ),
         tokens=tokens,
+        named_tokens=named_tokens,
         audit=audit,
         events=events,
         state_sync=state_sync,

@@ -1,4 +1,4 @@
-"""The control token, tickets for requests, and how often a source may be wrong.
+"""Who is let in: the control token, the named ones, tickets for requests, and how often a source may be wrong.
 
 The token comes from the configuration, or is made at the first start and kept in `<state>/token`, mode 0600. A file that
 others could have read is not believed: a new token takes its place. Only digests are compared, in constant time.
@@ -11,27 +11,36 @@ import ipaddress
 import logging
 import os
 import secrets
-import string
 import time
+from dataclasses import dataclass
+from typing import NoReturn
 
 from agentainerd import defaults
-from agentainerd.errors import Conflict, InvalidParameter, TooManyRequests, Unauthorized, Unavailable
+from agentainerd.errors import Conflict, Forbidden, InvalidParameter, TooManyRequests, Unauthorized, Unavailable
+from agentainerd.model.tokens import PREFIX, Scope, new_secret
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.store.private_files import read_private, write_private
 
 log = logging.getLogger(__name__)
 
-PREFIX = "agt_"
 TOKEN_FILE = "token"  # noqa: S105 - a file's name
 TICKET_KEY_FILE = "ticket.key"
 TICKET_CHARS = 22
 MAX_FAILURES = 10
 FAILURE_WINDOW_S = 60.0
 MAX_SOURCES = 10_000
-_ALPHABET = string.digits + string.ascii_letters
-_SECRET_BYTES = 32
-_TOKEN_CHARS = 43  # base62 digits of 256 bits
+CONTROL_TOKEN = "token"  # noqa: S105 - what its holder is called
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who showed a token: its name for the audit log, and what it is good for; None: for agents only."""
+
+    name: str
+    level: Scope | None
 
 
 class TokenService:
@@ -40,13 +49,17 @@ class TokenService:
     `open` must have been called before anything else. May be used from any greenlet.
     """
 
-    def __init__(self, state_dir: str, configured: str, routes: RouteTable, audit: AuditService) -> None:
+    def __init__(
+        self, state_dir: str, configured: str, routes: RouteTable, audit: AuditService, *, named: NamedTokenService
+    ) -> None:
         self._path = os.path.join(state_dir, TOKEN_FILE)
         self._key_path = os.path.join(state_dir, TICKET_KEY_FILE)
         self._configured = configured
         self._routes = routes
         self._audit = audit
+        self._named = named
         self._token = ""
+        self._digest = b""
         self._key = b""
         self._failures = Failures()
 
@@ -58,12 +71,12 @@ class TokenService:
         """
         try:
             self._key = read_private(self._key_path) or b""
-            if len(self._key) != _SECRET_BYTES:
-                self._key = secrets.token_bytes(_SECRET_BYTES)
+            if len(self._key) != _KEY_BYTES:
+                self._key = secrets.token_bytes(_KEY_BYTES)
                 write_private(self._key_path, self._key)
             token = self._configured or (read_private(self._path) or b"").decode("ascii", "replace").strip()
             if not token:
-                token = new_token()
+                token = PREFIX + new_secret()
                 write_private(self._path, token.encode() + b"\n")
                 log.info("a new control token was written to %s", self._path)
         except OSError as exc:
@@ -108,7 +121,7 @@ class TokenService:
                     code="TOKEN_CONFIGURED",
                     hint="change security.default_token (or AGENTAINER_AUTH_TOKEN) and restart agentainerd",
                 )
-            token = new_token()
+            token = PREFIX + new_secret()
             try:
                 write_private(self._path, token.encode() + b"\n")
             except OSError as exc:
@@ -116,21 +129,47 @@ class TokenService:
             self._use(token)
         return token
 
-    def verify(self, given: str, source: str) -> None:
-        """Check a token that came from `source` (an address). A right one passes however often others were wrong.
+    def verify(self, given: str, source: str, request_id: str = "") -> Caller:
+        """Return whose token this is, which came from `source` (an address). A right one passes however often others were wrong.
 
         Raises:
-            Unauthorized: missing or wrong.
+            Unauthorized: missing, wrong, or its time is over (code TOKEN_EXPIRED).
             TooManyRequests: wrong, and so were MAX_FAILURES of this source within a minute.
         """
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-        if given and any([hmac.compare_digest(digest, known) for known in self._routes.control_token_digests]):
-            return
-        self._audit.refuse(Actor("anonymous", source), "log_in")
+        if given and hmac.compare_digest(digest, self._digest):
+            return Caller(CONTROL_TOKEN, Scope.ADMIN)
+        now = time.time()
+        token = self._named.find(given, now) if given else None
+        if token and not token.is_expired(now):
+            return Caller(f"token:{token.name}", token.level)
+        name = f"token:{token.name}" if token else "anonymous"
+        self._audit.refuse(Actor(name, source, request_id), "log_in", "expired" if token else "")
         if not given:
             raise Unauthorized("Missing authorization token", hint="send the header: Authorization: Bearer TOKEN")
+        if token:
+            raise Unauthorized(
+                f"the time of the token '{token.name}' is over",
+                code="TOKEN_EXPIRED",
+                hint=f"agentainerctl token rotate {token.name}",
+            )
         self._count_failure(source)
         raise Unauthorized("Invalid authorization token", hint="agentainerctl token show   (on the daemon's host)")
+
+    def refuse_scope(self, actor: Actor, what: str, given: Scope | None, needed: Scope) -> NoReturn:
+        """Note that somebody's token is not good for what was asked, and refuse it. Raises Forbidden (code SCOPE_MISSING)."""
+        self._audit.refuse(actor, "use_token", what)
+        allowed = f"the scope {given}" if given else "no scope for the API"
+        raise Forbidden(
+            f"this needs the scope {needed}; {actor.name} has {allowed}",
+            code="SCOPE_MISSING",
+            hint=f"agentainerctl token create NAME --scope {needed}",
+        )
+
+    def publish(self) -> None:
+        """Tell the data plane which tokens no agent may ever see."""
+        named = (bytes.fromhex(digest) for token in self._named.all() for digest in token.digests(0.0) if digest)
+        self._routes.control_token_digests = frozenset((self._digest, *named))
 
     def ticket(self, request_id: str) -> str:
         """Return the capability that lets its holder see what became of a request."""
@@ -158,7 +197,8 @@ class TokenService:
 
     def _use(self, token: str) -> None:
         self._token = token
-        self._routes.control_token_digests = frozenset((hashlib.sha256(token.encode()).digest(),))
+        self._digest = hashlib.sha256(token.encode()).digest()
+        self.publish()
 
 
 class Failures:
@@ -177,16 +217,6 @@ class Failures:
             del self._windows[next(iter(self._windows))]  # the one that has been quiet for longest
         self._windows[key] = (since, count + 1)
         return 0 if count < MAX_FAILURES else max(1, int(since + FAILURE_WINDOW_S - now))
-
-
-def new_token() -> str:
-    """Return a token of 256 random bits: the prefix that scanners for leaked secrets look for, then base62."""
-    number = int.from_bytes(secrets.token_bytes(_SECRET_BYTES))
-    digits = []
-    for _ in range(_TOKEN_CHARS):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits.append(_ALPHABET[digit])
-    return PREFIX + "".join(digits)
 
 
 def _bucket(source: str) -> str:

@@ -1,6 +1,7 @@
 """How agents and requests look in the API: the field names of the original, our own beside them, secrets masked."""
 
 import base64
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from agentainerd.model.events import Event
 from agentainerd.model.health import HealthState, worst
 from agentainerd.model.replicas import AgentState, Exit, Replica, container_name
 from agentainerd.model.requests import Detail, RequestState, StoredResponse, Summary
+from agentainerd.model.tokens import NamedToken
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.store.requests import Counts
 
@@ -165,6 +167,21 @@ def chain_json(check: ChainCheck) -> Json:
         "torn_lines": check.torn,
         "fault_count": check.fault_count,
         "faults": [asdict(fault) for fault in check.faults],
+    }
+
+
+def token_json(token: NamedToken) -> Json:
+    """Return a named token, without anything that it could be guessed from."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": list(token.scopes),
+        "created_at": rfc3339(token.created_at),
+        "expires_at": rfc3339(token.expires_at),
+        "is_expired": token.is_expired(time.time()),
+        "last_used_at": rfc3339(token.used_at),
+        "rotated_at": rfc3339(token.rotated_at),
+        "old_until": rfc3339(token.old_until) if token.old_digest and token.old_until > time.time() else None,
     }
 
 

@@ -23,6 +23,7 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     done:{agent}   zset    completed, answer stored: id by time of completion                          batch.lua
     x              zset    deadlines of all pending requests: id by expires                            records.lua
     n:{agent}      hash    pending, pending_bytes, dead_bytes, done_bytes                              records.lua
+    tokens         hash    token's id -> JSON of model.tokens.NamedToken                               put_tokens, remove_token
     events         stream  the last MAX_EVENTS events; field e: JSON of model.events.Event             append_events.lua
     usage:{agent}  string  history of its metrics, of fixed length; see store/metrics.py               put_metrics.lua
     idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
@@ -52,6 +53,7 @@ NAMES = PREFIX + "names"
 DEPLOYMENTS = PREFIX + "deployments"
 KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
+TOKENS = PREFIX + "tokens"
 EVENTS = PREFIX + "events"
 LOG_CHANNEL = "logs:stream"
 

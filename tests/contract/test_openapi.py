@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agentainerd.api.app import LOCAL, PUBLIC, ROUTES
+from agentainerd.api.app import ROUTES
+from agentainerd.api.scopes import LOCAL, PUBLIC
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.audit import AuditFilter
-from agentainerd.services.views import agent_json, audit_json, chain_json, summary_json
+from agentainerd.services.views import agent_json, audit_json, chain_json, summary_json, token_json
 from agentainerd.store.requests import Counts
+from tests.fakes.world import ADMIN
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"get", "post", "delete", "put", "patch"}
@@ -107,6 +109,12 @@ def test_an_audit_entry_and_a_check_have_the_fields_that_are_described(document,
 
     assert set(schemas["AuditEntry"]["properties"]) == set(audit_json(found[0]))
     assert set(schemas["AuditChain"]["properties"]) == set(chain_json(world.services.audit.verify()))
+
+
+def test_a_token_has_the_fields_that_are_described(document, world):
+    made, _ = world.services.named_tokens.create(ADMIN, "ci", ["read"], 0.0)
+
+    assert set(document["components"]["schemas"]["Token"]["properties"]) == set(token_json(made))
 
 
 def test_every_error_is_the_envelope(document):

@@ -81,6 +81,7 @@ class World:
             facts=lambda: self.facts,
         )
         self.services.audit.open()
+        self.services.named_tokens.load()
         self.services.tokens.open()
 
     def begin(self) -> "World":

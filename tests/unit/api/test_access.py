@@ -7,7 +7,9 @@ from agentainerd.api import access
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import Forbidden, TooManyRequests, Unauthorized
+from agentainerd.model.tokens import Scope
 from agentainerd.proxy.origins import Origins
+from agentainerd.services.audit import Actor
 from agentainerd.services.tokens import MAX_FAILURES
 
 OPTIONS = AccessOptions(Origins().judge)
@@ -25,8 +27,10 @@ def asked(path="/agents", *, peer=None, **headers) -> ApiRequest:
     return ApiRequest(environ)
 
 
-def enter(request, world, door=Door.GATEWAY, options=OPTIONS, *, is_public=False, is_probe=False) -> ApiRequest:
-    admit(request, door, world.services.tokens, options, is_public=is_public, is_probe=is_probe)
+def enter(
+    request, world, door=Door.GATEWAY, options=OPTIONS, *, is_public=False, is_probe=False, needed=Scope.ADMIN
+) -> ApiRequest:
+    admit(request, door, world.services.tokens, options, needed=None if is_public else needed, is_probe=is_probe)
     return request
 
 
@@ -38,7 +42,7 @@ def bearer(world):
 def test_whoever_opens_the_control_socket_is_an_administrator_by_name(world):
     request = enter(asked(peer=(4242, 0, 0)), world, Door.CONTROL)
 
-    assert (request.is_admin, request.is_local) == (True, True)
+    assert (request.scope, request.is_local) == (Scope.ADMIN, True)
     assert (request.actor.name, request.actor.source) == ("unix:0(root)/pid 4242", "unix")
 
 
@@ -53,8 +57,8 @@ def test_on_the_control_socket_neither_host_nor_origin_matter(world):
 def test_a_token_makes_an_administrator_who_is_not_local(world, bearer):
     request = enter(asked(Authorization=bearer), world)
 
-    assert (request.is_admin, request.is_local, request.actor.name, request.actor.source) == (
-        True,
+    assert (request.scope, request.is_local, request.actor.name, request.actor.source) == (
+        Scope.ADMIN,
         False,
         "token",
         "192.0.2.7",
@@ -67,15 +71,15 @@ def test_without_a_token_only_what_is_public_is_served_and_to_nobody(world, door
         enter(asked(), world, door)
 
     request = enter(asked(), world, door, is_public=True)
-    assert (request.is_admin, request.actor.name) == (False, "anonymous")
+    assert (request.scope, request.actor.name) == (None, "anonymous")
 
 
 def test_a_wrong_token_on_a_public_path_is_no_obstacle_and_makes_no_administrator(world):
-    assert not enter(asked(Authorization="Bearer wrong"), world, is_public=True).is_admin
+    assert not enter(asked(Authorization="Bearer wrong"), world, is_public=True).may(Scope.READ)
 
 
 def test_a_right_token_on_a_public_path_makes_an_administrator(world, bearer):
-    assert enter(asked(Authorization=bearer), world, is_public=True).is_admin
+    assert enter(asked(Authorization=bearer), world, is_public=True).may(Scope.ADMIN)
 
 
 def test_a_strange_name_is_refused_before_the_token_is_looked_at(world):
@@ -104,7 +108,7 @@ def test_one_source_that_is_wrong_too_often_is_slowed_down_and_the_right_token_i
         with pytest.raises((Unauthorized, TooManyRequests)) as failure:
             enter(asked(Authorization=f"Bearer wrong-{number}"), world)
         refusals.append(type(failure.value))
-        assert enter(asked(Authorization=bearer), world).is_admin  # from the same source
+        assert enter(asked(Authorization=bearer), world).may(Scope.ADMIN)  # from the same source
 
     assert refusals[: MAX_FAILURES - 1] == [Unauthorized] * (MAX_FAILURES - 1)
     assert set(refusals[MAX_FAILURES:]) == {TooManyRequests}
@@ -130,4 +134,28 @@ def test_a_token_in_the_query_is_taken_only_where_that_is_allowed(world, bearer)
     with pytest.raises(Unauthorized):
         enter(asked(path), world)
 
-    assert enter(asked(path), world, options=AccessOptions(Origins().judge, allow_query_token=True)).is_admin
+    assert enter(asked(path), world, options=AccessOptions(Origins().judge, allow_query_token=True)).may(Scope.ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("have", "need", "is_let_in"), [("read", "read", True), ("operate", "admin", False), ("agent:web", "read", False)]
+)
+def test_a_named_token_is_let_in_where_its_scope_is_enough(world, have, need, is_let_in, eventually):
+    _, token = world.services.named_tokens.create(Actor("tester"), "ci", [have], 0.0)
+    request = asked("/agents", Authorization=f"Bearer {token}")
+
+    if is_let_in:
+        assert enter(request, world, needed=Scope(need)).actor.name == "token:ci"
+        return
+    with pytest.raises(Forbidden) as failure:
+        enter(request, world, needed=Scope(need))
+    assert failure.value.code == "SCOPE_MISSING"
+    eventually(lambda: '"token:ci"' in world.log_of("audit.log"))
+
+
+def test_a_named_token_on_a_public_route_says_who_asks(world):
+    _, token = world.services.named_tokens.create(Actor("tester"), "ci", ["read"], 0.0)
+
+    request = enter(asked(Authorization=f"Bearer {token}"), world, is_public=True)
+
+    assert (request.actor.name, request.may(Scope.READ), request.may(Scope.OPERATE)) == ("token:ci", True, False)

@@ -7,13 +7,18 @@ import pytest
 from agentainerd.errors import Unavailable
 from agentainerd.model.agents import Agent, AgentSpec
 from agentainerd.model.requests import Reason, RequestState
+from agentainerd.model.tokens import NamedToken
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.requests import RequestStore
+from agentainerd.store.tokens import TokenStore
 from tests.fakes.redis import PREFIX
 from tests.fakes.stores import AGENT, ANSWERED, COMPLETED
 
 pytestmark = pytest.mark.redis
+
+
+TOKEN = NamedToken(id="a", name="a", scopes=("read",), digest="d", created_at=1.0)
 
 
 def agent(name="web"):
@@ -59,6 +64,8 @@ WRITES = {
     "renew": lambda store: (store.journal.renew([store.claimed], 100.0), store.flush()),
     "retry": lambda store: (store.journal.retry(store.claimed, due_at=0.0, error=""), store.flush()),
     "give back": lambda store: (store.journal.give_back(store.claimed), store.flush()),
+    "named tokens": lambda store: TokenStore(store.client).put([TOKEN]),
+    "revocation": lambda store: TokenStore(store.client).remove("a"),
     "cancel": lambda store: store.requests.cancel(AGENT, store.pending.id),
     "requeue": lambda store: store.requests.requeue(AGENT, store.dead.id),
     "discard": lambda store: store.requests.discard(AGENT, store.dead.id),

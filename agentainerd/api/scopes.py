@@ -1,0 +1,57 @@
+"""What each route asks of its caller: the only place that says so. A handler that is in none of these tables is for
+administrators, and a test fails.
+"""
+
+from collections.abc import Callable
+
+from werkzeug.wrappers import Response
+
+from agentainerd.api import (
+    agents,
+    audit,
+    deployments,
+    events,
+    health,
+    images,
+    metrics,
+    replicas,
+    requests,
+    system,
+    system_logs,
+    tokens,
+)
+from agentainerd.model.tokens import Scope
+
+Handler = Callable[..., Response]
+
+PROBES: frozenset[Handler] = frozenset((system.health, system.livez, system.readyz))
+"""Of nobody, and asked under any name."""
+PUBLIC: frozenset[Handler] = PROBES | {requests.state, requests.response, requests.cancel_own}
+"""Of nobody: a ticket is asked for instead, or nothing."""
+LOCAL: frozenset[Handler] = frozenset((tokens.show, tokens.rotate))
+"""Reached through the control socket only."""
+
+_READ: tuple[Handler, ...] = (
+    agents.page, agents.get, agents.logs, health.get, health.page, metrics.get, metrics.history, metrics.page,
+    metrics.daemon, metrics.prometheus, deployments.page,
+    requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
+)  # fmt: skip
+_OPERATE: tuple[Handler, ...] = (
+    agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
+    requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,
+)  # fmt: skip
+_ADMIN: tuple[Handler, ...] = (
+    agents.deploy, agents.remove, deployments.plan, deployments.apply, deployments.export,
+    images.build, images.pull, audit.entries, audit.verify,
+    tokens.page, tokens.get, tokens.create, tokens.rotate_named, tokens.revoke,
+)  # fmt: skip
+SCOPES: dict[Handler, Scope] = {
+    **dict.fromkeys(_READ, Scope.READ),
+    **dict.fromkeys(_OPERATE, Scope.OPERATE),
+    **dict.fromkeys(_ADMIN, Scope.ADMIN),
+}
+
+
+def needed(handler: Handler) -> Scope:
+    """Return what a token must be good for."""
+    return SCOPES.get(handler, Scope.ADMIN)

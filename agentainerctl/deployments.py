@@ -66,7 +66,7 @@ def show_result(result: dict[str, Any], seconds: float) -> None:
     output.say("Deployment Summary:")
     colours = {plain(_outcome(each)): "red" if each["stage"] == "failed" else "" for each in result["agents"]}
     output.table(RESULT_COLUMNS, rows, colours=colours)
-    done = sum(1 for each in result["agents"] if each["stage"] == "done" and each["action"] != "remove")
+    done = sum(1 for each in result["agents"] if _is_done(each) and each["action"] != "remove")
     output.say(f"Total agents deployed: {done} ({seconds:.1f} s)")
 
 
@@ -89,7 +89,7 @@ class Progress:
             self._ended += 1
             took_s = now - self._since.pop(name, now)
             self._now.pop(name, None)
-            if progress["action"] != "keep" or stage != "done":
+            if progress["action"] != "keep" or stage == "failed":
                 self._region.say(f"  {_ended_line(progress, took_s)}")
         else:
             if stage != "waiting":
@@ -181,9 +181,14 @@ def _ended_line(progress: Step, took_s: float) -> str:
 
 
 def _outcome(each: Step) -> str:
-    if each["stage"] == "done":
+    if _is_done(each):
         return _DONE[each["action"]]
     return f"{each['stage']}: {each['message']}"
+
+
+def _is_done(each: Step) -> bool:
+    """It was done; or there was nothing to do, also where what it depends on failed."""
+    return bool(each["stage"] == "done" or (each["action"] == "keep" and each["stage"] == "skipped"))
 
 
 def failures(result: dict[str, Any]) -> Iterator[Step]:

@@ -22,10 +22,12 @@ Body = dict[str, Any]
 
 class Manifest:
     """What a file says. `deployments`: as POST /deployments/apply takes them. `builds`: of agents that are built from a
-    Dockerfile, its path and its arguments, by the agent's name; their `image` is "" until they are.
+    Dockerfile, its path and its arguments, by the agent's name; their `image` is "" until they are. `places`: where the value
+    of an agent's field stands, such as "agents.yaml:12:17", by "agent.field".
     """
 
     def __init__(self) -> None:
+        self.places: dict[str, str] = {}
         self.deployments: list[Body] = []
         self.builds: dict[str, tuple[str, dict[str, str]]] = {}
 
@@ -136,7 +138,19 @@ class _Reader:
                 volume for each in self._list(parts["volumes"], "volumes") if (volume := self._volume(each)) is not None
             ]
         self._once(body, parts)
+        self._remember(str(body.get("name", "")), parts)
         return body
+
+    def _remember(self, name: str, parts: dict[str, Node]) -> None:
+        """Note where each field stands, so that what the daemon finds wrong can be shown there."""
+        for key, node in parts.items():
+            inner: _Fields = _SECTIONS.get(key, {})
+            prefix = "health_check." if key == "healthCheck" else ""
+            field = _FIELDS[key][0] if key in _FIELDS else _ALIASES.get(key, key)
+            self._manifest.places[f"{name}.{field}"] = self._problems.place_of(node)
+            for inner_key, (_, value) in node.entries.items():
+                if inner_key in inner:
+                    self._manifest.places[f"{name}.{prefix}{inner[inner_key][0]}"] = self._problems.place_of(value)
 
     def _once(self, body: Body, parts: dict[str, Node]) -> None:
         name = body.get("name", "")
@@ -381,6 +395,8 @@ _HEALTH: _Fields = {
     "retries": ("retries", _number),
     "startPeriod": ("start_period", _duration),
 }
+_SECTIONS: dict[str, _Fields] = {"resources": _RESOURCES, "persistence": _PERSISTENCE, "healthCheck": _HEALTH}
+_ALIASES = {"healthCheck": "health_check", "dockerfile": "image"}
 _AGENT = (*_FIELDS, "image", "dockerfile", "buildArgs", "resources", "volumes", "healthCheck", "persistence")
 _ELSEWHERE = {
     **{key: f"resources.{key}" for key in _RESOURCES},

@@ -47,6 +47,10 @@ class Problems:
         """Note what is wrong at a node."""
         self._found.add((node.line, node.column, text, hint))
 
+    def place_of(self, node: Node) -> str:
+        """Return where a node stands, as in messages."""
+        return f"{self.source}:{node.line}:{node.column}"
+
     def stop(self) -> None:
         """Raise InvalidParameter with all of them, if there are any: the first ones in the order of the file."""
         if not self._found:

@@ -79,8 +79,9 @@ def run(session: Session, files: tuple[str, ...], given: dict[str, Any]) -> None
     """
     manifest, builds = _manifest(files)
     wish = _wish(manifest, given)
+    plan = _plan(session, wish, manifest)
     if given["dry_run"]:
-        _show_plan(session, wish)
+        _show_plan(session, plan)
         return
     have_images(session, manifest, builds, rebuild=given["rebuild"], pull=given["pull"])
     if session.has_progress:
@@ -104,8 +105,9 @@ def run(session: Session, files: tuple[str, ...], given: dict[str, Any]) -> None
 def diff(session: Session, /, **given: Any) -> None:  # noqa: ANN401
     """Show what apply would do. Nothing is changed, built or pulled; values of secrets are not shown."""
     manifest, _ = _manifest(given["files"])
-    differs = _show_plan(session, _wish(manifest, {**given, "timeout": WAIT_S}))
-    if differs and given["tells"]:
+    plan = _plan(session, _wish(manifest, {**given, "timeout": WAIT_S}), manifest)
+    _show_plan(session, plan)
+    if given["tells"] and deployments.differs(plan):
         session.exit_code = exits.FAILED
 
 
@@ -162,6 +164,7 @@ def _manifest(files: tuple[str, ...]) -> tuple[Manifest, list[Build]]:
             raise InvalidParameter(path, f"duplicate agent name: {min(taken)}", code="INVALID_MANIFEST")
         whole.deployments += found.deployments
         whole.builds |= found.builds
+        whole.places |= found.places
     return whole, name_images(whole)
 
 
@@ -174,8 +177,18 @@ def _wish(manifest: Manifest, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _show_plan(session: Session, wish: dict[str, Any]) -> bool:
-    plan = session.client.call("POST", path_of("deployments", "plan"), body=wish)["data"]
+def _plan(session: Session, wish: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Ask what would be done; what the daemon finds wrong is told with its place in the file."""
+    try:
+        return dict(session.client.call("POST", path_of("deployments", "plan"), body=wish)["data"])
+    except ApiError as error:
+        place = manifest.places.get(str(error.details.get("field", "")))
+        if place:
+            error.message = f"{place}: {error.message}"
+        raise
+
+
+def _show_plan(session: Session, plan: dict[str, Any]) -> None:
     if session.is_machine:
         output.machine(plan, session.output)
     elif session.is_quiet or session.output == "name":
@@ -184,7 +197,6 @@ def _show_plan(session: Session, wish: dict[str, Any]) -> bool:
                 print(output.plain(step["agent"]))
     else:
         deployments.show_plan(plan)
-    return deployments.differs(plan)
 
 
 def _stream(session: Session, wish: dict[str, Any], total: int) -> dict[str, Any]:

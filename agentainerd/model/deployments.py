@@ -244,7 +244,13 @@ def removals(agents: Sequence[Agent], wish: Wish) -> list[Step]:
     wanted = {spec.name for deployment in wish.deployments for spec in deployment.agents}
     gone = [agent.spec for agent in agents if agent.spec.deployment in names and agent.name not in wanted]
     return [
-        Step(agent=spec.name, deployment=spec.deployment, verb=Verb.REMOVE, image=spec.image)
+        Step(
+            agent=spec.name,
+            deployment=spec.deployment,
+            verb=Verb.REMOVE,
+            image=spec.image,
+            dependencies=spec.dependencies,
+        )
         for spec in reversed(in_order(gone))
     ]
 

@@ -29,6 +29,9 @@ HEARTBEAT_S = 1.0
 Spawn = Callable[..., object]
 
 
+_DEPENDS = "it depends on"
+
+
 class Stage(StrEnum):
     """How far a step is."""
 
@@ -155,19 +158,22 @@ class Application:
             if end.stage is not Stage.DONE and step.verb is Verb.REMOVE:
                 return f"'{name}' was not done"
             if end.stage is not Stage.DONE:
-                return f"it depends on '{name}', which {'failed' if end.stage is Stage.FAILED else 'was skipped'}"
+                return f"{_DEPENDS} '{name}', which {_how(end)}"
         if self._wish.start and step.verb is not Verb.REMOVE:
             self._wait_for_others(step)
         return ""
 
     def _before(self, step: Step) -> list[str]:
-        """Return the steps that have to be done before: dependencies; of a removal all that are not removals, and the removals
-        of what depends on it, which are before it in the plan.
+        """Return the steps that have to be done before: dependencies; of a removal all that are none, and those of what depends
+        on it.
         """
         if step.verb is not Verb.REMOVE:
             return [name for name in step.dependencies if name in self._ends]
-        names = [other.agent for other in self.plan.steps]
-        return names[: names.index(step.agent)]
+        return [
+            other.agent
+            for other in self.plan.steps
+            if other.verb is not Verb.REMOVE or step.agent in other.dependencies
+        ]
 
     def _wait_for_others(self, step: Step) -> None:
         """Wait for dependencies that are in no file."""
@@ -231,3 +237,10 @@ class Application:
             counts[word] = counts.get(word, 0) + 1
         for deployment in self._wish.deployments:
             self._verbs.events.publish(Action.DEPLOY, agent_id="", agent="", message=deployment.name, **counts)
+
+
+def _how(end: Report) -> str:
+    """Return how a step ended that was not done, to be said after "which"."""
+    if end.stage is Stage.FAILED:
+        return "failed"
+    return end.message.removeprefix("it ") if end.message.startswith(_DEPENDS) else "was skipped"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agentainerd.errors import Conflict, NotFound
+from agentainerd.errors import Conflict, InvalidParameter, NotFound
 from agentainerd.model.agents import MASK as MASK
 from agentainerd.model.agents import Agent, AgentSpec, masked_env
 from agentainerd.model.deployments import (
@@ -60,7 +60,7 @@ class DeploymentService:
         """Return what has to be done, in order; nothing is changed.
 
         Raises:
-            InvalidParameter: a spec, or a circle of dependencies. NotFound: a dependency.
+            InvalidParameter: a spec, a folder that is not there, or a circle of dependencies. NotFound: a dependency.
             Conflict: an agent belongs to another deployment. Unavailable: engine or Redis.
         """
         return self._plan(wish, check(wish))
@@ -76,8 +76,6 @@ class DeploymentService:
         with self._audit.mutation(actor, "apply_deployment", ", ".join(sorted(names))):
             specs = check(wish)
             plan = self._plan(wish, specs)
-            for spec in specs:
-                self._resolver.check_volumes(spec)
             _require_images(plan)
             if names & self._under_way:
                 raise Conflict(
@@ -122,6 +120,7 @@ class DeploymentService:
         steps = []
         for spec in specs:
             _check_dependencies(spec, listed, agents, names)
+            self._check_volumes(spec)
             known[spec.name] = self._resolver.foresee(spec, known)
             steps.append(step_of(agents.get(spec.name), known[spec.name], start=wish.start))
         gone = removals(list(agents.values()), wish)
@@ -129,6 +128,16 @@ class DeploymentService:
             steps=(*steps, *(gone if wish.prune else ())),
             stray=() if wish.prune else tuple(sorted(step.agent for step in gone)),
         )
+
+    def _check_volumes(self, spec: AgentSpec) -> None:
+        try:
+            self._resolver.check_volumes(spec)
+        except InvalidParameter as error:
+            hint = error.hint
+            missing = [each.host_path for each in spec.volumes if each.host_path in error.reason]
+            if error.code == "VOLUME_SOURCE_MISSING" and missing:
+                hint = f"mkdir -p {missing[0]}   (on the daemon's host)"
+            raise InvalidParameter(f"{spec.name}.volumes", error.reason, code=error.code, hint=hint) from error
 
     def _record(self, wish: Wish) -> None:
         alive = {record.name for record, _ in self.all()}

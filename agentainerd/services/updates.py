@@ -90,6 +90,10 @@ class UpdateService:
         """Nothing serves: remove the containers, so that the next start makes others. In this order: one that is left behind
         without a record of it would be adopted.
         """
+        if wanted.spec.replicas != agent.spec.replicas:
+            self._fleet.store.scale(
+                _with_replicas(agent, wanted.spec.replicas)
+            )  # where a name is taken, nothing is changed
         self._fleet.close(agent.id)
         for container in self._containers.find(agent).values():
             self._containers.remove(container.id)

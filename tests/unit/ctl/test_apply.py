@@ -65,7 +65,7 @@ def test_a_file_is_applied(given, run, words):
             "timeout_s": 60.0,
         },
     )
-    assert [asked.path for asked in given.asked] == ["/images/pull", "/deployments/apply"]
+    assert [asked.path for asked in given.asked] == ["/deployments/plan", "/images/pull", "/deployments/apply"]
     assert ran.err == ("Deploying agents from: agents.yaml\n  ✓ web (ID: agent-00000000000000a1) created in 0.0 s\n")
     lines = ran.out.splitlines()
     assert lines[:3] == [
@@ -86,7 +86,7 @@ def test_standard_input_variables_and_options(given, run):
     sent = wish(given)
     assert sent["deployments"][0]["agents"][0]["env_vars"] == {"MODEL": "large"}
     assert (sent["prune"], sent["start"], sent["timeout_s"]) == (True, False, 5.0)
-    assert [asked.path for asked in given.asked] == ["/deployments/apply"]
+    assert [asked.path for asked in given.asked] == ["/deployments/plan", "/deployments/apply"]
 
 
 def test_a_mistake_in_the_file_asks_nobody(given, run, tmp_path):
@@ -142,6 +142,30 @@ def test_a_plan_is_shown_and_nothing_is_done(given, run, words):
         "Not named any more, and kept (--prune removes them): x, y\n",
         "",
     )
+    assert [asked.path for asked in given.asked] == ["/deployments/plan"]
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [("web.replicas", "7:17"), ("web.memory_limit", "8:27"), ("web.health_check.interval", "9:31"), ("web.env_vars", "10:12"),
+     ("web.image", "11:14")],
+)  # fmt: skip
+def test_what_the_daemon_finds_wrong_is_told_with_its_place_before_anything_is_built(
+    given, run, tmp_path, field, place
+):
+    (tmp_path / "agents.yaml").write_text(
+        FILE.partition("    - name")[0] + "    - name: web\n      replicas: 200\n      resources: {memory: 1}\n"
+        "      healthCheck: {interval: 1ms}\n      env: {A: b}\n      image: NGINX\n"
+    )
+    given.forget("POST", "/deployments/plan")
+    given.on(
+        "POST", "/deployments/plan", status=400, message=f"{field}: is wrong", code="INVALID_PARAMETER",
+        details={"field": field},
+    )  # fmt: skip
+
+    ran = run("apply", "-f", "agents.yaml")
+
+    assert (ran.code, ran.err) == (2, f"error: agents.yaml:{place}: {field}: is wrong\n")
     assert [asked.path for asked in given.asked] == ["/deployments/plan"]
 
 
@@ -217,17 +241,17 @@ def test_a_dockerfile_is_built_once_for_what_is_in_it(given, run, tmp_path):
 
     assert run("apply", "-f", "agents.yaml").code == 0
     assert wish(given)["deployments"][0]["agents"][0]["image"] == tag
-    assert [asked.path for asked in given.asked] == [there, "/images/build", "/deployments/apply"]
+    assert [asked.path for asked in given.asked] == ["/deployments/plan", there, "/images/build", "/deployments/apply"]
 
     given.forget("GET", there)
     given.on("GET", there, {})
     given.asked.clear()
     run("apply", "-f", "agents.yaml")
-    assert [asked.path for asked in given.asked] == [there, "/deployments/apply"]
+    assert [asked.path for asked in given.asked] == ["/deployments/plan", there, "/deployments/apply"]
 
     given.asked.clear()
     run("apply", "-f", "agents.yaml", "--build")
-    assert [asked.path for asked in given.asked] == ["/images/build", "/deployments/apply"]
+    assert [asked.path for asked in given.asked] == ["/deployments/plan", "/images/build", "/deployments/apply"]
 
     os.utime(tmp_path / "agent/Dockerfile", (1, 1))
     assert tag_of(path) == tag

@@ -150,7 +150,7 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(world, apply):
     assert stages(results) == {"db": "failed", "web": "skipped", "page": "skipped", "other": "done"}
     assert results["db"].error.code == "AGENT_EXITED"
     assert results["web"].message == "it depends on 'db', which failed"
-    assert results["page"].message == "it depends on 'web', which was skipped"
+    assert results["page"].message == "it depends on 'web', which depends on 'db', which failed"
     assert {agent.name for agent in world.agents.all()} == {"db", "other"}
 
 
@@ -308,3 +308,13 @@ def test_silence_is_told_as_none(world):
     told = [each for each, _ in zip(application, range(4), strict=False)]
 
     assert [report and report.stage.value for report in told] == ["doing", "starting", None, None]
+
+
+def test_a_folder_that_is_missing_is_found_out_before_anything_is_done(world, tmp_path):
+    volume = {"host_path": f"{tmp_path}/nothing", "container_path": "/data"}
+
+    with pytest.raises(InvalidParameter) as failure:
+        world.services.deployments.plan(wish({"name": "web"}, {"name": "db", "volumes": [volume]}))
+
+    assert (failure.value.field, failure.value.code) == ("db.volumes", "VOLUME_SOURCE_MISSING")
+    assert failure.value.hint.startswith(f"mkdir -p {tmp_path}/nothing")

@@ -242,6 +242,18 @@ def test_a_name_that_is_taken_meanwhile_changes_nothing(world, update):
     assert (boxes(world), world.agent().spec.replicas, serving(world)) == (before, 1, [1])
 
 
+def test_a_name_that_is_taken_changes_nothing_of_one_that_does_not_run(world, update):
+    world.up()
+    world.services.agents.stop("web", ADMIN)
+    world.deploy("web-2")
+    before = boxes(world)
+
+    with pytest.raises(Conflict):
+        update(env_vars={"A": "2"}, replicas=2)
+
+    assert (boxes(world), world.agent().spec.env_vars, world.agent().spec.replicas) == (before, {}, 1)
+
+
 def test_a_daemon_that_dies_before_the_record_is_written_is_followed_by_one_that_removes_the_new(
     world, make_world, eventually
 ):

@@ -132,7 +132,7 @@ def age(moment: object, now: float | None = None) -> str:
         return ""
     seconds = (time.time() if now is None else now) - at
     if seconds < -1:
-        return f"in {format_duration(-seconds)}"
+        return f"in {format_duration(1 - seconds)}"  # what lasts 30 days has 30 days when it was just made
     return "just now" if seconds < 1 else f"{format_duration(seconds)} ago"
 
 

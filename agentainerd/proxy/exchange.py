@@ -145,19 +145,44 @@ class Exchange(Delivery):
         if request.own_vias >= MAX_OWN_VIAS:
             return replies.LOOP
         if request.authorization is None:
-            return replies.TOKEN_MISSING if route.token_digest else None
+            return self._refuse_token(is_wrong=False) if route.token_digest else None
         given = request.authorization
         control = self._plane.routes.control_token_digests
         for word in credentials(given):
-            if hashlib.sha256(word).digest() in control:
-                self._plane.routes.on_control_token(self._connection.peer, route.name)
-                return replies.CONTROL_TOKEN
+            digest = hashlib.sha256(word).digest()
+            if digest in control:
+                return self._judge_ours(digest)
         if route.token_digest:
             if given[:7].lower() == b"bearer ":
                 given = given[7:].strip()
             if not hmac.compare_digest(hashlib.sha256(given).digest(), route.token_digest):
-                return replies.TOKEN_MISSING
+                return self._refuse_token(is_wrong=True)
         return None
+
+    def _judge_ours(self, digest: bytes) -> replies.Reply | None:
+        """Let a token of ours pass that is good for this agent, which asks for one and so does not see it; else say why not."""
+        route, routes = self._route, self._plane.routes
+        given = routes.agent_passes.get(digest)
+        if given is None:
+            routes.on_control_token(self._connection.peer, route.name)
+            return replies.CONTROL_TOKEN
+        if not route.token_digest or route.whole.name not in given.agents:
+            self._refuse_token(is_wrong=False)
+            return replies.TOKEN_NOT_FOR_THIS
+        if given.until and clock.now() >= given.until:
+            self._refuse_token(is_wrong=False)
+            return replies.TOKEN_EXPIRED
+        routes.on_token_used(given.token_id)
+        return None
+
+    def _refuse_token(self, *, is_wrong: bool) -> replies.Reply:
+        """Have it noted that this request may not pass, and return what its client is told."""
+        wait_s = self._plane.routes.on_token_refused(self._connection.peer, self._route.name, is_wrong)
+        if not wait_s:
+            return replies.TOKEN_MISSING
+        return replies.Reply(
+            429, "TOO_MANY_FAILED_LOGINS", "Too many wrong tokens came from this address", "http_request_denied", wait_s
+        )
 
     # ---- before the agent
 

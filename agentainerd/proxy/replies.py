@@ -74,6 +74,13 @@ BAD_ANSWER = Reply(502, "BAD_ANSWER", "Agent did not answer in HTTP", "http_prot
 TOKEN_MISSING = Reply(
     401, "UNAUTHORIZED", "This agent asks for its token: Authorization: Bearer ...", "http_request_denied"
 )
+TOKEN_NOT_FOR_THIS = Reply(
+    400,
+    "TOKEN_NOT_FOR_THIS_AGENT",
+    "This token is for other agents, or this agent asks for none; it was not passed on",
+    "http_request_denied",
+)
+TOKEN_EXPIRED = Reply(401, "TOKEN_EXPIRED", "The time of this token is over", "http_request_denied")
 CONTROL_TOKEN = Reply(
     400,
     "CONTROL_TOKEN_ON_AGENT_PATH",

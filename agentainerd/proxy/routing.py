@@ -178,13 +178,26 @@ class Route:
             changed.set()
 
 
+class AgentPass:
+    """A named token that opens the paths of some agents: its id, their names, and until when (epoch seconds; 0: for ever)."""
+
+    __slots__ = ("agents", "token_id", "until")
+
+    def __init__(self, token_id: str, agents: frozenset[str], until: float) -> None:
+        self.token_id = token_id
+        self.agents = agents
+        self.until = until
+
+
 class RouteTable:
     """All routes, by id and by name.
 
     `on_suspect` is called (and must not block) when a connection to a route's target was refused though it is serving: its
     owner then takes it out where that is called for, probes it and admits it again. `on_dead_check` blocks up to
     MAX_DEATH_CONFIRM_S and says whether the engine knows that the target's container died. `on_control_token` (must not block)
-    gets the client's address and the agent's name when a control token was sent to an agent's path.
+    gets the client's address and the agent's name when a control token was sent to an agent's path. `on_token_refused` (must not
+    block) gets them when the token that an agent asks for was wrong (True) or missing, and returns 0, or for how many seconds
+    that address is to wait. `on_token_used` (must not block) gets the id of a named token that opened a path.
     """
 
     def __init__(self) -> None:
@@ -192,8 +205,12 @@ class RouteTable:
         self.on_suspect: Callable[[Route, Target], None] = lambda route, target: None
         self.on_dead_check: Callable[[Route, Target], bool] = lambda route, target: target.is_retired
         self.on_control_token: Callable[[str, str], None] = lambda client, agent: None
+        self.on_token_refused: Callable[[str, str, bool], int] = lambda client, agent, is_wrong: 0
+        self.on_token_used: Callable[[str], None] = lambda token_id: None
         self.control_token_digests: frozenset[bytes] = frozenset()
-        """SHA-256 of every valid control token: an agent's path refuses them, so that no agent ever sees one."""
+        """SHA-256 of every token of ours: an agent's path refuses them, so that no agent ever sees one."""
+        self.agent_passes: dict[bytes, AgentPass] = {}
+        """Those of them that are good for some agents' paths."""
         self.complete = False
         """All agents of the store are here: before that, an unknown agent is "not yet known" (503), not 404."""
 

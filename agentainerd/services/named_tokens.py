@@ -144,6 +144,10 @@ class NamedTokenService:
         self._used[token.id] = now
         return token
 
+    def used(self, token_id: str) -> None:
+        """Note that a token was used now."""
+        self._used[token_id] = time.time()
+
     def flush(self, now: float) -> int:
         """Store when tokens were used last, and forget old secrets whose grace is over; return how many changed."""
         with self._lock:

@@ -119,6 +119,7 @@ def build(
     named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
+    routes.on_token_refused, routes.on_token_used = tokens.refuse_agent_token, named_tokens.used
     replay = ReplayService(
         routes,
         stores.journal,

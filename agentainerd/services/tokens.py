@@ -18,7 +18,7 @@ from typing import NoReturn
 from agentainerd import defaults
 from agentainerd.errors import Conflict, Forbidden, InvalidParameter, TooManyRequests, Unauthorized, Unavailable
 from agentainerd.model.tokens import PREFIX, Scope, new_secret
-from agentainerd.proxy.routing import RouteTable
+from agentainerd.proxy.routing import AgentPass, RouteTable
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.store.private_files import read_private, write_private
@@ -167,9 +167,25 @@ class TokenService:
         )
 
     def publish(self) -> None:
-        """Tell the data plane which tokens no agent may ever see."""
-        named = (bytes.fromhex(digest) for token in self._named.all() for digest in token.digests(0.0) if digest)
-        self._routes.control_token_digests = frozenset((self._digest, *named))
+        """Tell the data plane which tokens no agent may ever see, and which of them open agents' paths."""
+        digests, passes = {self._digest}, {}
+        for token in self._named.all():
+            for digest, until in ((token.digest, 0.0), (token.old_digest, token.old_until)):
+                if not digest:
+                    continue
+                digests.add(bytes.fromhex(digest))
+                if token.agents:
+                    ends = [end for end in (until, token.expires_at) if end]
+                    passes[bytes.fromhex(digest)] = AgentPass(token.id, frozenset(token.agents), min(ends, default=0.0))
+        self._routes.control_token_digests, self._routes.agent_passes = frozenset(digests), passes
+
+    def refuse_agent_token(self, source: str, agent: str, is_wrong: bool) -> int:
+        """Note that a token which an agent asks for was wrong or missing. Never blocks.
+
+        Returns 0, or after how many seconds a source that was wrong too often is heard again.
+        """
+        self._audit.refuse(Actor("anonymous", source), "use_agent", agent)
+        return self._failures.add(source, time.monotonic()) if is_wrong else 0
 
     def ticket(self, request_id: str) -> str:
         """Return the capability that lets its holder see what became of a request."""

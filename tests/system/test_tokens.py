@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.fakes.daemons import DaemonProcess
 
 
@@ -71,3 +73,25 @@ def test_guesses_are_slowed_down_and_a_named_token_never_is(start_daemon):
     assert answers[:5] == [401] * 5
     assert 429 in answers
     assert ask(daemon, token) == 200
+
+
+@pytest.mark.docker
+def test_a_token_for_one_agent_opens_that_one_until_it_is_revoked(start_daemon, docker_sandbox, agent_image):
+    daemon = start_daemon(sandbox=docker_sandbox)
+    try:
+        for name in ("web", "api"):
+            spec = {"name": name, "image": agent_image, "token": f"static-{name}"}
+            assert daemon.control("POST", "/agents", spec)[0] == 201
+            assert daemon.control("POST", f"/agents/{name}/start?wait=30")[0] == 200
+        app = made(daemon, "app", "agent:web")
+
+        assert ask(daemon, app, "GET", "/agent/web/") == 200
+        assert ask(daemon, "static-web", "GET", "/agent/web/") == 200
+        assert ask(daemon, app, "GET", "/agent/api/") == 400
+        assert ask(daemon, app, "GET", "/agents") == 403
+        assert daemon.http("GET", "/agent/web/")[0] == 401
+
+        assert agentainerctl(daemon, "token", "revoke", "app").returncode == 0
+        assert ask(daemon, app, "GET", "/agent/web/") == 401
+    finally:
+        docker_sandbox.remove_containers()

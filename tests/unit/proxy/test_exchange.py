@@ -1,6 +1,8 @@
 """The table of docs/requests.md: what happens to an agent, what its client gets, and what the record says."""
 
+import base64
 import gc
+import hashlib
 import socket
 import threading
 
@@ -10,6 +12,7 @@ import pytest
 from agentainerd import defaults
 from agentainerd.model.requests import Reason, ReplayPolicy, RequestState
 from agentainerd.proxy import watch
+from agentainerd.proxy.routing import AgentPass
 from agentainerd.proxy.target import Target
 from tests.fakes.agents import RawAgent, answer, body_of, receive_all
 from tests.fakes.planes import Answered
@@ -771,8 +774,6 @@ def test_at_least_once_is_recorded_whole_before_the_agent_sees_it(plane):
 
 
 def test_a_control_token_is_not_given_to_an_agent(plane):
-    import hashlib
-
     told = []
     plane.routes.control_token_digests = frozenset([hashlib.sha256(b"root-token").digest()])
     plane.routes.on_control_token = lambda client, agent: told.append((client, agent))
@@ -787,8 +788,6 @@ def test_a_control_token_is_not_given_to_an_agent(plane):
 
 
 def test_an_agent_with_a_token_asks_for_it(plane):
-    import hashlib
-
     plane.route.token_digest = hashlib.sha256(b"agent-token").digest()
 
     missing = plane.ask()
@@ -798,6 +797,75 @@ def test_an_agent_with_a_token_asks_for_it(plane):
     assert (missing.status, wrong.status, right.status) == (401, 401, 200)
     assert missing.fields["www-authenticate"] == "Bearer"
     assert b"agent-token" not in plane.agent.requests[0]
+
+
+def digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+@pytest.fixture
+def passes(plane):
+    """Named tokens "named" (for web), "old" (for web, over), "elsewhere" (for api); web asks for a token."""
+    plane.route.token_digest = digest("agent-token")
+    plane.routes.agent_passes = {
+        digest("named"): AgentPass("t1", frozenset({"web", "api"}), 0.0),
+        digest("old"): AgentPass("t2", frozenset({"web"}), 1.0),
+        digest("elsewhere"): AgentPass("t3", frozenset({"api"}), 0.0),
+    }
+    plane.routes.control_token_digests = frozenset({digest("root-token"), *plane.routes.agent_passes})
+    return plane
+
+
+def test_a_named_token_opens_the_path_of_its_agent_which_does_not_see_it(passes):
+    used = []
+    passes.routes.on_token_used = used.append
+    basic = base64.b64encode(b"me:named").decode()
+
+    for value in ("Bearer named", "named", f"Basic {basic}"):
+        assert passes.ask(fields={"Authorization": value}).status == 200
+
+    assert used == ["t1"] * 3
+    assert not any(b"named" in request or basic.encode() in request for request in passes.agent.requests)
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "code"),
+    [
+        ("elsewhere", 400, "TOKEN_NOT_FOR_THIS_AGENT"), ("old", 401, "TOKEN_EXPIRED"),
+        ("root-token", 400, "CONTROL_TOKEN_ON_AGENT_PATH"), ("nope", 401, "UNAUTHORIZED"),
+    ],
+)  # fmt: skip
+def test_any_other_token_of_ours_does_not_and_gets_to_no_agent(passes, token, status, code):
+    got = passes.ask(fields={"Authorization": f"Bearer {token}"})
+
+    assert (got.status, got.json["code"]) == (status, code)
+    assert not passes.agent.requests
+
+
+def test_a_named_token_for_an_agent_that_asks_for_none_is_not_passed_on(passes):
+    passes.route.token_digest = b""
+
+    got = passes.ask(fields={"Authorization": "Bearer named"})
+
+    assert (got.status, got.json["code"]) == (400, "TOKEN_NOT_FOR_THIS_AGENT")
+    assert not passes.agent.requests
+
+
+def test_what_is_wrong_or_missing_is_told_and_too_much_of_it_slowed_down(passes):
+    told = []
+
+    def refused(client, agent, is_wrong):
+        told.append((client, agent, is_wrong))
+        return 7 if is_wrong else 0
+
+    passes.routes.on_token_refused = refused
+
+    missing, wrong = passes.ask(), passes.ask(fields={"Authorization": "Bearer nope"})
+
+    assert (missing.status, wrong.status, wrong.json["code"]) == (401, 429, "TOO_MANY_FAILED_LOGINS")
+    assert wrong.fields["retry-after"] == "7"
+    assert told == [("127.0.0.1", "web", False), ("127.0.0.1", "web", True)]
+    assert passes.ask(fields={"Authorization": "Bearer agent-token"}).status == 200
 
 
 # ---- the rest

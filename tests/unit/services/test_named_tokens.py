@@ -1,5 +1,6 @@
 """Named tokens: made once, kept as digests, rotated with grace, revoked at once."""
 
+import hashlib
 import time
 
 import msgspec
@@ -207,8 +208,6 @@ def test_what_is_over_is_forgotten(named):
 
 
 def test_no_agent_ever_sees_a_named_token(world, named):
-    import hashlib
-
     def is_known(token: str) -> bool:
         return hashlib.sha256(token.encode()).digest() in world.routes.control_token_digests
 
@@ -220,6 +219,38 @@ def test_no_agent_ever_sees_a_named_token(world, named):
 
     assert not is_known(old) and not is_known(new)
     assert len(world.routes.control_token_digests) == 1
+
+
+def test_the_data_plane_knows_which_agents_a_token_is_for_and_until_when(world, named):
+    def passes(token: str):
+        return world.routes.agent_passes.get(hashlib.sha256(token.encode()).digest())
+
+    _, reader = named.create(ADMIN, "reader", ["read"], 0.0)
+    _, old = named.create(ADMIN, "app", ["agent:web", "agent:api"], 3600.0)
+    _, new = named.rotate(ADMIN, "app", 60.0)
+    app = named.get("app")
+
+    assert passes(reader) is None
+    assert (passes(new).agents, passes(new).until) == (frozenset({"web", "api"}), app.expires_at)
+    assert passes(old).until == app.old_until
+    named.revoke(ADMIN, "app")
+    assert world.routes.agent_passes == {}
+
+
+def test_guesses_at_an_agents_token_are_audited_and_slowed_down(world, eventually):
+    waits = [world.routes.on_token_refused("192.0.2.9", "web", True) for _ in range(MAX_FAILURES + 1)]
+
+    assert waits[0] == 0 and waits[-1] > 0
+    assert world.routes.on_token_refused("192.0.2.9", "web", False) == 0  # none at all is no guess
+    eventually(lambda: '"use_agent"' in world.log_of("audit.log"))
+
+
+def test_a_token_that_opened_an_agents_path_was_used(world, named):
+    made, _ = named.create(ADMIN, "app", ["agent:web"], 0.0)
+
+    world.routes.on_token_used(made.id)
+
+    assert named.get("app").used_at == pytest.approx(time.time(), abs=5)
 
 
 def test_every_change_is_in_the_audit_log(world, named):

@@ -61,7 +61,7 @@ def complete(api, run, tmp_path):
         ("agentainerctl deploy --replay-policy a", ["auto", "at_least_once"]),
         ("agentainerctl deploy --image Dock", ["Dockerfile"]),
         ("agentainerctl completion z", ["zsh"]),
-        ("agentainerctl system ", ["df", "info", "ping"]),
+        ("agentainerctl system ", ["df", "info", "logs", "ping"]),
         ("agentainerctl version ", []),
     ],
 )

@@ -105,7 +105,7 @@ def test_an_agent_that_dies_in_mid_request_gets_it_again_marked(world, eventuall
     world.engine.add_image("mortal", Program(http(answer), exposed=(8000,)))
     agent = world.deploy("mortal", image="mortal")
     request_id = world.queue(agent, "/x", method="POST", body=b"b")
-    start(world, agent)
+    world.services.agents.start(agent.id, ADMIN)
     eventually(lambda: world.state("mortal") == "stopped")
     assert world.wait_request(request_id, "pending").maybe_duplicate
 

@@ -239,7 +239,7 @@ def test_nothing_of_a_removed_agent_comes_back(store):
 
     assert {accepted.value.code, reserved.value.code} == {"AGENT_REMOVED"}
     left = {key.decode() for key in store.client.call("KEYS", "agentainer:*")}
-    assert left == {f"agentainer:{name}" for name in ("install_id", "epoch", "batch", "gone")}
+    assert left == {f"agentainer:{name}" for name in ("install_id", "schema", "epoch", "batch", "gone")}
 
 
 # ---- claims

@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def is_dull(name):
-    return name in ("install_id", "epoch", "batch", "known")
+    return name in ("install_id", "schema", "epoch", "batch", "known")
 
 
 def readable(name, value):

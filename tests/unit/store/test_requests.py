@@ -299,6 +299,7 @@ def test_forgotten_agent_leaves_nothing_but_its_tombstone(store):
     left = {key.decode().removeprefix("agentainer:") for key in store.client.call("KEYS", "*")}
     assert left == {
         "install_id",
+        "schema",
         "epoch",
         "batch",
         "known",

@@ -65,6 +65,7 @@ def test_text_of_any_kind_is_one_argument(value):
 def test_keys_are_documented_where_they_are_named():
     for name in (
         "install_id",
+        "schema",
         "epoch",
         "batch",
         "agents",

@@ -18,7 +18,7 @@ import gevent  # noqa: E402
 from redis.exceptions import ResponseError  # noqa: E402
 
 from agentainerd.errors import Unavailable  # noqa: E402
-from agentainerd.store import journal, redis_server  # noqa: E402
+from agentainerd.store import journal, redis_process  # noqa: E402
 from agentainerd.store.redis_server import RedisServer  # noqa: E402
 from agentainerd.supervisor import Supervisor  # noqa: E402
 from tests.fakes.stores import COMPLETED, Store  # noqa: E402
@@ -28,7 +28,7 @@ SPOOLED = 40_000
 
 def main():
     state, runtime, binary, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-    journal.MARK_INTERVAL_S = redis_server.MAX_RESTART_S = 0.1
+    journal.MARK_INTERVAL_S = redis_process.MAX_RESTART_S = 0.1
     supervisor = Supervisor()
     server = RedisServer(binary, state_dir=state, runtime_dir=runtime, maxmemory_bytes=0, spawn=supervisor.spawn)
     server.start()

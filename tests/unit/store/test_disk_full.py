@@ -11,7 +11,7 @@ import pytest
 
 from agentainerd.errors import AgentainerError, Unavailable
 from agentainerd.model.requests import RequestState
-from agentainerd.store import redis_server
+from agentainerd.store import redis_process, redis_server
 from tests.fakes.stores import AGENT, COMPLETED
 
 pytestmark = [
@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.fixture
 def small_host(host, monkeypatch):
     """A host whose state folder is on a disk of its own."""
-    monkeypatch.setattr(redis_server, "MAX_RESTART_S", 0.2)
+    monkeypatch.setattr(redis_process, "MAX_RESTART_S", 0.2)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs", str(host.state)], check=True)
     yield host
     host.stop()
@@ -135,7 +135,7 @@ def test_rewrite_that_finds_no_room_harms_nothing(small_host, eventually):
 
 
 def test_rewrite_is_not_begun_where_it_has_no_room(small_host, monkeypatch, eventually, caplog):
-    monkeypatch.setattr(redis_server, "CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(redis_process, "CHECK_INTERVAL_S", 0.02)
     store = small_host.start()
     with full(small_host, but_bytes=1_000_000):
         accepted = {store.accept(body=os.urandom(15_000)).id for _ in range(40)}

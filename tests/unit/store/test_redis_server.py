@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from agentainerd.errors import AgentainerError, Failed
-from agentainerd.store import aof, marks, redis_server
+from agentainerd.store import aof, marks, redis_process, redis_server
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.marks import Mark
 from agentainerd.store.redis_server import RedisServer
@@ -345,7 +345,7 @@ def test_server_ends_with_a_daemon_that_is_killed(home, eventually):
 
 
 def test_frozen_server_that_outlived_its_daemon_is_stopped(home, monkeypatch):
-    monkeypatch.setattr(redis_server, "STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(redis_process, "STOP_TIMEOUT_S", 0.3)
     ask(home.started(), "SET", "a", "b")
     survivor = home.abandon()
     os.kill(survivor, signal.SIGSTOP)
@@ -355,7 +355,7 @@ def test_frozen_server_that_outlived_its_daemon_is_stopped(home, monkeypatch):
 
 
 def test_long_journal_is_rewritten(home, monkeypatch, eventually):
-    monkeypatch.setattr(redis_server, "CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(redis_process, "CHECK_INTERVAL_S", 0.05)
     monkeypatch.setattr(redis_server, "REWRITE_AT_BYTES", 200_000)
     server = home.started()
     for _ in range(40):

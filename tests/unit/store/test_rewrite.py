@@ -14,7 +14,7 @@ import pytest
 from gevent.event import Event
 
 from agentainerd.errors import Unavailable
-from agentainerd.store import aof, redis_server
+from agentainerd.store import aof, redis_process
 from tests.fakes.invariants import violations
 
 pytestmark = pytest.mark.redis
@@ -35,7 +35,7 @@ def keep_accepting(store, until, accepted, refused):
 
 @pytest.mark.timeout(0)
 def test_no_accepted_request_is_lost_when_redis_is_killed_while_it_rewrites(host, eventually, monkeypatch):
-    monkeypatch.setattr(redis_server, "MAX_RESTART_S", 0.1)
+    monkeypatch.setattr(redis_process, "MAX_RESTART_S", 0.1)
     store, stop, chance = host.start(), Event(), random.Random(3)
     accepted, refused = set(), set()
     workers = [gevent.spawn(keep_accepting, store, stop, accepted, refused) for _ in range(8)]

@@ -121,6 +121,7 @@ def page(agent: Agent, session: Session) -> None:
             ("Persistence", _on(agent.get("persistence"))),
             ("Replay", _replay(agent)),
             ("Network egress", _on(agent.get("network_egress"))),
+            ("Services", ", ".join(name for name, wanted in (agent.get("services") or {}).items() if wanted)),
             ("Timeouts", _timeouts(agent)),
             ("Health", _health(agent)),
             ("Deployment", agent.get("deployment")),

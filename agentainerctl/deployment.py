@@ -30,6 +30,7 @@ FLAGS = {
     "max_pending": "--max-pending",
     "max_pending_bytes": "--max-pending-size",
     "replicas": "--replicas",
+    "services": "--service",
     "idle_timeout_s": "--idle-timeout",
     "health_check.endpoint": "--health-endpoint",
     "health_check.command": "--health-command",

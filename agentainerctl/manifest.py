@@ -128,11 +128,10 @@ class _Reader:
         self._image(node, parts, body)
         self._section(body, parts, "resources", _RESOURCES)
         self._section(body, parts, "persistence", _PERSISTENCE, flag="persistence")
-        if "healthCheck" in parts:
-            check: Body = {}
-            keys = self._map(parts["healthCheck"], "healthCheck", _HEALTH)
-            self._into(check, keys, _HEALTH)
-            body["health_check"] = check
+        for key, field, fields in (("healthCheck", "health_check", _HEALTH), ("services", "services", _SERVICES)):
+            if key in parts:
+                body[field] = {}
+                self._into(body[field], self._map(parts[key], key, fields), fields)
         if "volumes" in parts:
             body["volumes"] = [
                 volume for each in self._list(parts["volumes"], "volumes") if (volume := self._volume(each)) is not None
@@ -395,12 +394,18 @@ _HEALTH: _Fields = {
     "retries": ("retries", _number),
     "startPeriod": ("start_period", _duration),
 }
-_SECTIONS: dict[str, _Fields] = {"resources": _RESOURCES, "persistence": _PERSISTENCE, "healthCheck": _HEALTH}
+_SERVICES: _Fields = {"redis": ("redis", _flag)}
+_SECTIONS: dict[str, _Fields] = {
+    "resources": _RESOURCES, "persistence": _PERSISTENCE, "healthCheck": _HEALTH, "services": _SERVICES,
+}  # fmt: skip
 _ALIASES = {"healthCheck": "health_check", "dockerfile": "image"}
-_AGENT = (*_FIELDS, "image", "dockerfile", "buildArgs", "resources", "volumes", "healthCheck", "persistence")
+_AGENT = (
+    *_FIELDS, "image", "dockerfile", "buildArgs", "resources", "volumes", "healthCheck", "persistence", "services",
+)  # fmt: skip
 _ELSEWHERE = {
     **{key: f"resources.{key}" for key in _RESOURCES},
     **{key: f"persistence.{key}" for key in _PERSISTENCE},
+    **{key: f"services.{key}" for key in _SERVICES},
     **{key: f"healthCheck.{key}" for key in _HEALTH if key not in _FIELDS},
     "environment": "env",
     "ports": "port",

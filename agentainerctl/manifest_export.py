@@ -43,8 +43,13 @@ def _agent(agent: Body) -> Body:
         found["secrets"] = list(secrets)
     if agent.get("token"):
         found["token"] = f"${{{_variable(agent['name']).upper()}_TOKEN}}"
-    for section, fields in (("resources", _RESOURCES), ("persistence", _PERSISTENCE)):
-        shown = {key: show(agent[field]) for key, (field, show) in fields.items() if field in agent}
+    sections = (
+        ("resources", agent, _RESOURCES),
+        ("persistence", agent, _PERSISTENCE),
+        ("services", _services(agent), _SERVICES),
+    )
+    for section, body, fields in sections:
+        shown = {key: show(body[field]) for key, (field, show) in fields.items() if field in body}
         if shown:
             found[section] = shown
     if agent.get("health_check"):
@@ -56,6 +61,11 @@ def _agent(agent: Body) -> Body:
     if agent.get("volumes"):
         found["volumes"] = [_volume(volume) for volume in agent["volumes"]]
     return found
+
+
+def _services(agent: Body) -> Body:
+    """Return the services that it asks for."""
+    return {name: wanted for name, wanted in (agent.get("services") or {}).items() if wanted}
 
 
 def _volume(volume: Body) -> Body:
@@ -123,6 +133,7 @@ _PERSISTENCE: dict[str, tuple[str, _Show]] = {
     "maxPending": ("max_pending", _same),
     "maxPendingSize": ("max_pending_bytes", _size),
 }
+_SERVICES: dict[str, tuple[str, _Show]] = {"redis": ("redis", _same)}
 _HEALTH = {
     "endpoint": "endpoint",
     "command": "command",

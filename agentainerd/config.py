@@ -145,6 +145,14 @@ class RedisConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedRedisConfig:
+    """The server for agents that ask for the service redis; its program is `redis.server_binary`."""
+
+    port: int = _key(defaults.SHARED_REDIS_PORT, values.integer(1, 65535))
+    maxmemory_bytes: int = _key(defaults.SHARED_REDIS_BYTES, values.size(16 * 1024 * 1024, 2**50))
+
+
+@dataclass(frozen=True, slots=True)
 class DockerConfig:
     """The engine and the networks of the agents on it."""
 
@@ -206,6 +214,7 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     redis: RedisConfig = field(default_factory=RedisConfig)
+    shared_redis: SharedRedisConfig = field(default_factory=SharedRedisConfig)
     docker: DockerConfig = field(default_factory=DockerConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
@@ -385,6 +394,10 @@ def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
         problems.append(
             f"{at('paths.runtime_dir')}: {config.paths.runtime_dir!r} is too long for the sockets in it: "
             f"at most {MAX_SOCKET_PATH_BYTES - len(defaults.CONTROL_SOCKET) - 1} bytes"
+        )
+    if config.shared_redis.port == config.server.port:
+        problems.append(
+            f"{at('shared_redis.port')}: is server.port too: on the agents' networks they must be two ports"
         )
     if config.docker.network == config.docker.isolated_network:
         problems.append(f"{at('docker.isolated_network')}: is docker.network too: they must be two networks")

@@ -279,6 +279,7 @@ class Daemon:
         self._logs.file.on_written = self._services.system_logs.written
         self._undo.callback(self._services.audit.close)
         self._undo.callback(self._services.measuring.close)
+        self._undo.callback(self._services.shared_redis.close)
         self._undo.callback(self._supervisor.stop, STOP_TIMEOUT_S)
 
     def _door(self, door: Door, listener: socket.socket) -> ControlServer:
@@ -299,6 +300,7 @@ class Daemon:
             engine,
             self._plane.serve,
             partial(firewall.protect, host_ports=self._config.security.host_ports),
+            doors=self._services.shared_redis.doors,
             port=port,
             is_covered=any(listener.getsockname()[0] in ("0.0.0.0", "::") for listener in tcp),
             closed_for=closed_for,
@@ -321,6 +323,8 @@ class Daemon:
             supervisor.loop(watchdog.LOOP, dog.run_once, dog.interval_s)
         supervisor.spawn("lag", self._lag.run)
         supervisor.spawn("backups", services.backups.recover)
+        services.shared_redis.on_wanted = self._gateways.open_doors
+        services.shared_redis.on_unwanted = partial(supervisor.wake, gateways.LOOP)
         services.state_sync.on_reconnect = partial(supervisor.wake, gateways.LOOP)
         services.state_sync.watch()
 
@@ -333,6 +337,7 @@ class Daemon:
             "config_file": self._loaded.file or "",
             "isolation": self._gateways.isolation,
             "hot_path": "compiled" if COMPILED else "interpreted",
+            "shared_redis": self._services.shared_redis.facts(),
             "loop_lag": self._lag.facts(),
             "connections": self._plane.connections,
             "durability": self._durability.word if self._config.features.request_persistence else "off",

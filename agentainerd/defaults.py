@@ -51,6 +51,10 @@ MAX_REFUSALS = 3  # connections in a row that a replica refuses, then it gets no
 DEATH_CONFIRM_S = 2.0  # how long the engine is given to say that an agent died that accepts connections
 MAX_DEATH_CONFIRM_S = 10.0  # and one that accepts none
 
+# The Redis that agents share
+SHARED_REDIS_PORT = 6379  # on the gateways of the agents' networks
+SHARED_REDIS_BYTES = 256 * 1024 * 1024
+
 # Durable requests
 MAX_REPLAY_BODY_BYTES = 10 * 1024 * 1024  # what can be queued
 MAX_INLINE_BODY_BYTES = 32 * 1024  # in Redis; above: a spool file

@@ -6,14 +6,15 @@ body of a loop that binds what can be bound, sets the firewall, and looks again 
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gevent import socket
+from gevent.lock import BoundedSemaphore
 
 from agentainerd import listeners
 from agentainerd.engine.engine import Engine
 from agentainerd.engine.firewall import Enforcement
-from agentainerd.errors import Unavailable
+from agentainerd.errors import AgentainerError, Unavailable
 from agentainerd.model.containers import Networks
 
 log = logging.getLogger(__name__)
@@ -22,25 +23,36 @@ LOOP = "networks"
 INTERVAL_S = 30.0
 
 Serve = Callable[[socket.socket], None]
-Protect = Callable[[Networks, int], Enforcement]
+Protect = Callable[[Networks, int, Mapping[str, int]], Enforcement]
+Doors = Callable[[Networks], Mapping[str, int]]
 
 
 class Gateways:
-    """Listens on the networks' gateways at one port. Used by its loop only.
+    """Listens on the networks' gateways at one port. Used by its loop, and by whoever needs a door open at once.
 
-    `is_covered`: the daemon listens on all addresses already, so there is nothing to bind. `closed_for`: why agents must
-    not reach it at all; "" for no reason. `enforcement`: whether agents are kept from the rest of this host; None before that
-    was tried.
+    `doors`: returns the addresses at which agents may reach one more port, and these ports. `is_covered`: the daemon listens on
+    all addresses already, so there is nothing to bind. `closed_for`: why agents must not reach it at all; "" for no reason.
+    `enforcement`: whether agents are kept from the rest of this host; None before that was tried.
     """
 
     def __init__(
-        self, engine: Engine, serve: Serve, protect: Protect, *, port: int, is_covered: bool, closed_for: str
+        self,
+        engine: Engine,
+        serve: Serve,
+        protect: Protect,
+        *,
+        doors: Doors,
+        port: int,
+        is_covered: bool,
+        closed_for: str,
     ) -> None:
         self.addresses: list[str] = []
         self.enforcement: Enforcement | None = None
         self._engine = engine
         self._serve = serve
         self._protect = protect
+        self._doors = doors
+        self._lock = BoundedSemaphore()
         self._port = port
         self._is_covered = is_covered
         self._closed_for = closed_for
@@ -66,17 +78,36 @@ class Gateways:
         Raises:
             Unavailable: the engine does not answer, or an address is taken.
             Conflict, Failed: a network is not what it should be, or cannot be made.
+            AgentainerError: of `doors`; all else was done.
         """
-        networks = self._engine.ensure_networks()
-        self._close_host(networks)
-        if self._is_covered or self._closed_for:
-            return 0
-        return sum(self._listen(address) for address in _addresses(networks) if address not in self.addresses)
+        with self._lock:
+            networks = self._engine.ensure_networks()
+            failure = self._close_host(networks)
+            found = 0
+            if not self._is_covered and not self._closed_for:
+                found = sum(self._listen(address) for address in _addresses(networks) if address not in self.addresses)
+        if failure is not None:
+            raise failure
+        return found
 
-    def _close_host(self, networks: Networks) -> None:
-        before, self.enforcement = self.enforcement, self._protect(networks, self._port)
+    def open_doors(self) -> None:
+        """Make the networks and open what `doors` says now. Raises as `run_once`."""
+        with self._lock:
+            failure = self._close_host(self._engine.ensure_networks())
+        if failure is not None:
+            raise failure
+
+    def _close_host(self, networks: Networks) -> AgentainerError | None:
+        """Set the firewall, whatever becomes of the doors; return what is wrong with those."""
+        failure, doors = None, dict[str, int]()
+        try:
+            doors.update(self._doors(networks))
+        except AgentainerError as error:
+            failure = error
+        before, self.enforcement = self.enforcement, self._protect(networks, self._port, doors)
         if self.enforcement != before and not self.enforcement.enforced:
             log.warning(self.warnings[0])
+        return failure
 
     def _listen(self, address: str) -> bool:
         try:

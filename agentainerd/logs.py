@@ -2,8 +2,8 @@
 
 Nothing here waits. A pipe, a terminal or journald gets a line at once where the other end takes it; where it does not (a full
 pipe, a stopped terminal) the line waits in a bounded backlog. What goes to a disk is written by a thread (log_thread.py).
-What does not fit is counted and said later. Fields given as `extra={"agent_id": ...}` and those of log_context.py are in
-both formats. Callers never log secrets; what looks like a credential all the same is masked.
+What does not fit is counted and said later. Fields given as `extra={"agent_id": ...}` are in both formats, those of
+log_context.py in JSON. Callers never log secrets; what looks like a credential all the same is masked.
 """
 
 import json
@@ -131,7 +131,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; control characters are escaped, a traceback follows indented."""
         parts = [record.getMessage().translate(_CONTROL)]
-        parts += [f"{name}={str(value).translate(_CONTROL)}" for name, value in extras(record).items()]
+        parts += [f"{name}={str(value).translate(_CONTROL)}" for name, value in _given(record).items()]
         line = " ".join(parts)
         if self._journald:
             line = f"<{_PRIORITIES.get(record.levelno, 6)}>{line}"
@@ -158,17 +158,11 @@ class JsonFormatter(logging.Formatter):
             "component": record.name.removeprefix("agentainerd."),
             "message": _cut(record.getMessage()),
         }
-        for name, value in extras(record).items():
+        for name, value in (*_given(record).items(), *log_context.current().items()):
             fields.setdefault(name, _cut(value) if isinstance(value, str) else value)
         if record.exc_info and record.exc_info[0]:
             fields["traceback"] = _cut(self.formatException(record.exc_info))
         return masked(json.dumps(fields, default=str, ensure_ascii=False, separators=(",", ":")))
-
-
-def extras(record: logging.LogRecord) -> dict[str, object]:
-    """Return the fields that the caller added, and those on whose behalf it worked."""
-    given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    return {**given, **{name: value for name, value in log_context.current().items() if name not in given}}
 
 
 def masked(text: str) -> str:
@@ -217,6 +211,11 @@ class Logs:
         left = memoryview(lines)
         while left:
             left = left[os.write(self._descriptor, left) :]
+
+
+def _given(record: logging.LogRecord) -> dict[str, object]:
+    """Return the fields that the caller added."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 def _cut(text: str) -> str:

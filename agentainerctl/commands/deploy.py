@@ -103,6 +103,13 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 @click.option("--ordered", "ordered", is_flag=True, default=None, help="Deliver queued requests strictly one by one.")
 @click.option("--max-pending", "max_pending", type=int, metavar="N", help="Most requests in its queue.")
 @click.option("--max-pending-size", "max_pending_bytes", type=SIZE, metavar="SIZE", help="Most bytes in its queue.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    type=click.Choice(["redis"]),
+    help="What it finds beside itself: redis, the server that agents share (REDIS_URL); repeatable.",
+)
 @click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
 @click.option(
     "--idle-timeout",
@@ -194,6 +201,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "labels": {name: value for name, _, value in (text.partition("=") for text in given["label"])},
         "command": _command(given["command"], given["command_line"]),
     }
+    found["services"] = dict.fromkeys(given["services"], True)
     found["health_check"] = _health_check(given)
     body |= {field: value for field, value in found.items() if value}
     if given["cpu"] is not None:

@@ -1,4 +1,4 @@
-"""What agents may reach of the host and of the cloud that it runs in: the daemon's port, and what was allowed.
+"""What agents may reach of the host and of the cloud that it runs in: the daemon's port, the shared Redis, and what was allowed.
 
 On Docker's networks every address of the host is reachable on any port through the bridge, also where a network has no way
 out (moby#21990), and a container with a way out reaches the metadata service of the cloud, which gives out the host's
@@ -12,9 +12,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from agentainerd.model.containers import Networks
 
@@ -40,15 +41,18 @@ class Enforcement:
     why: str = ""
 
 
-def protect(networks: Networks, port: int, *, host_ports: Sequence[str] = ()) -> Enforcement:
+def protect(
+    networks: Networks, port: int, doors: Mapping[str, int] = MappingProxyType({}), *, host_ports: Sequence[str] = ()
+) -> Enforcement:
     """Close the host to agents on both networks but for TCP `port`, and metadata services to those that have a way out.
 
-    `host_ports` are further TCP ports, for agents with a way out alone; ANY_PORT among them leaves the host open to those.
-    The resolvers that the host uses are left open to them too. Safe to repeat; blocks its greenlet for some ten milliseconds.
+    `doors` are gateways of theirs at which one more port is open, to those on that network. `host_ports` are further TCP ports,
+    for agents with a way out alone; ANY_PORT among them leaves the host open to those. The resolvers that the host uses are left
+    open to them too. Safe to repeat; blocks its greenlet for some ten milliseconds.
     """
     if networks.is_member:
         return Enforcement(False, "agentainerd runs in a container, where the host's firewall is out of its reach")
-    isolated = restrict(networks.isolated_bridge, port)
+    isolated = restrict(networks.isolated_bridge, port, door=_door(networks.isolated_gateway, doors))
     if not isolated.enforced:
         return isolated
     withheld = withhold_metadata(networks.bridge)
@@ -57,21 +61,32 @@ def protect(networks: Networks, port: int, *, host_ports: Sequence[str] = ()) ->
     if ANY_PORT in host_ports:
         lift_host(networks.bridge)
         return Enforcement(True)
-    return restrict(networks.bridge, port, host_ports=host_ports, resolvers=resolvers())
+    door = _door(networks.gateway, doors)
+    return restrict(networks.bridge, port, host_ports=host_ports, resolvers=resolvers(), door=door)
 
 
-def restrict(bridge: str, port: int, *, host_ports: Sequence[str] = (), resolvers: Sequence[str] = ()) -> Enforcement:
+def restrict(
+    bridge: str,
+    port: int,
+    *,
+    host_ports: Sequence[str] = (),
+    resolvers: Sequence[str] = (),
+    door: tuple[str, int] | None = None,
+) -> Enforcement:
     """Let what comes from `bridge` reach TCP `port` of the host and answers to the host's own connections; drop the rest.
+
+    `door`: one address and a port of it that may be reached too; the port of no other address.
 
     Replaces what an earlier call said for this bridge, at once: no packet meets half of the rules.
     """
     chain = chain_of(bridge)
     opened = [f"-p tcp --dport {number}" for number in (port, *host_ports)]
+    opened_v4 = [f"-p tcp -d {door[0]} --dport {door[1]}"] if door else []
     asked = [(one, f"-d {one} {dns}") for one in resolvers for dns in _DNS]
     # A neighbour must be found before anything can be sent to it; IPv4 has ARP for that, which is no IP.
     neighbours = [f"-p ipv6-icmp --icmpv6-type {kind}" for kind in (133, 135, 136)]
     rules = {
-        "iptables": [*opened, *(rule for one, rule in asked if ":" not in one)],
+        "iptables": [*opened, *opened_v4, *(rule for one, rule in asked if ":" not in one)],
         "ip6tables": [*opened, *neighbours, *(rule for one, rule in asked if ":" in one)],
     }
     return _enforce(
@@ -134,6 +149,10 @@ def resolvers(path: Path = _RESOLVERS) -> list[str]:
         if address is not None and not address.is_loopback:
             found.append(str(address))
     return found
+
+
+def _door(gateway: str, doors: Mapping[str, int]) -> tuple[str, int] | None:
+    return (gateway, doors[gateway]) if gateway in doors else None
 
 
 def _enforce(bridge: str, chain: str, parent: str, rules: dict[str, list[str]]) -> Enforcement:

@@ -29,6 +29,8 @@ _IMAGE = re.compile(
     r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
 MASK = "***"
+SHARED_NAME = "shared"  # keys of the shared Redis under this name are everybody's
+REDIS_VARIABLE = "REDIS_URL"
 DENIED_SOURCES = ("/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/docker")
 DENIED_TARGETS = ("/", "/proc", "/sys", "/dev")
 
@@ -46,6 +48,12 @@ class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return not self.host_path.startswith("/")
 
 
+class AgentServices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the daemon offers beside the agent. `redis`: the Redis that agents share (docs/shared-redis.md)."""
+
+    redis: bool = False
+
+
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a person asked for; the field names are those of the API's deploy body.
 
@@ -56,6 +64,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `idle_timeout_s`: without any request for so long it is stopped, until the next one comes; 0: never.
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
+    `services`: what it finds in its environment.
     """
 
     name: str
@@ -85,6 +94,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     idle_timeout_s: float = 0
     dependencies: tuple[str, ...] = ()
     deployment: str = ""
+    services: AgentServices = AgentServices()
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -244,6 +254,7 @@ def validate(spec: AgentSpec) -> AgentSpec:
         )
     if spec.health_check is not None:
         check_health(spec.health_check)
+    _check_services(spec)
     if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
         raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
     return spec
@@ -307,6 +318,17 @@ def _check_env(spec: AgentSpec) -> None:
     for name in spec.secrets:
         if name not in spec.env_vars:
             raise InvalidParameter("secrets", f"{name!r} is not in env_vars")
+
+
+def _check_services(spec: AgentSpec) -> None:
+    if not spec.services.redis:
+        return
+    if spec.name == SHARED_NAME:
+        raise InvalidParameter(
+            "services", f"an agent '{SHARED_NAME}' can't have Redis: keys under that name are everybody's"
+        )
+    if REDIS_VARIABLE in spec.env_vars:
+        raise InvalidParameter("env_vars", f"{REDIS_VARIABLE} is set by agentainerd for agents with the service redis")
 
 
 def _check_volume(volume: Volume) -> None:

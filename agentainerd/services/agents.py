@@ -25,6 +25,7 @@ from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.log_merge import LogMerge
 from agentainerd.services.logs import LogOptions, LogReader
+from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
 from agentainerd.services.views import Json, agent_json
@@ -66,6 +67,7 @@ class AgentService:
         resolver: SpecResolver,
         audit: AuditService,
         events: EventService,
+        shared_redis: SharedRedisService,
     ) -> None:
         self._fleet = fleet
         self._lifecycle = lifecycle
@@ -77,6 +79,7 @@ class AgentService:
         self._starting = starting
         self._health = health
         self._spawn = spawn
+        self._shared_redis = shared_redis
 
     # Verbs
 
@@ -217,6 +220,7 @@ class AgentService:
             except AgentainerError:
                 self._fleet.publish(removed)
                 raise
+            self._shared_redis.forget(agent)
         self._events.publish(Action.REMOVE, agent_id=agent.id, agent=agent.name)
         log.info("agent removed", extra={"agent_id": agent.id, "agent": agent.name})
         return agent

@@ -9,6 +9,7 @@ from agentainerd.errors import AgentainerError, Conflict, NotFound
 from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
 from agentainerd.model.replicas import container_name, is_successor, number_of, successor_name
+from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.volumes import VolumePolicy
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,8 @@ MAX_LOG_LINE_CHARS = 1000
 class Containers:
     """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon."""
 
-    def __init__(self, engine: Engine, volumes: VolumePolicy, url: str) -> None:
+    def __init__(self, engine: Engine, volumes: VolumePolicy, url: str, shared_redis: SharedRedisService) -> None:
+        self._shared_redis = shared_redis
         self._engine = engine
         self._volumes = volumes
         self._url = url
@@ -47,8 +49,9 @@ class Containers:
 
         Raises:
             NotFound: the image is gone. InvalidParameter: a volume is. Conflict: the name is a stranger's.
-            Failed, Unavailable: the engine.
+            Failed, Unavailable: the engine, or a service that the agent asked for.
         """
+        self._shared_redis.admit(agent)
         if container is None or container.state is ContainerState.GONE:
             return self._create(agent, number)
         if container.state is ContainerState.PAUSED:
@@ -60,6 +63,7 @@ class Containers:
 
         Raises: as `ready_to_start`.
         """
+        self._shared_redis.admit(agent)
         return self._create(agent, number, successor_name(agent.id, number, agent.spec.replicas))
 
     def strays(self, agent: Agent) -> list[Container]:
@@ -132,6 +136,7 @@ class Containers:
             "AGENT_NAME": agent.name,
             "AGENT_REPLICA": str(number),
             "AGENTAINER_URL": self._url,
+            **self._shared_redis.environment(agent),
         }
         try:
             return self._engine.create(

@@ -37,6 +37,7 @@ from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
 from agentainerd.services.rollouts import Rollout
+from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
 from agentainerd.services.state_sync import StateSync
@@ -53,7 +54,9 @@ from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
+from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.requests import RequestStore
+from agentainerd.store.shared_redis import SharedRedisServer
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
 from agentainerd.store.tokens import TokenStore
@@ -87,6 +90,7 @@ class Services:
     requests: RequestService
     replay: ReplayService
     images: ImageService
+    shared_redis: SharedRedisService
     system: SystemService
     doctor: DoctorService
     system_logs: SystemLogService
@@ -133,7 +137,8 @@ def build(
     readiness = Readiness(supervisor.spawn, monitor, on_ready=partial(_is_ready, routes, replay, events))
     fleet = Fleet(stores.agents, routes, readiness, events, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
-    containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
+    shared_redis = _shared_redis(config, stores, supervisor)
+    containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis)
     resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     rollout = Rollout(fleet, containers, supervisor.spawn)
@@ -181,6 +186,7 @@ def build(
         resolver=resolver,
         audit=audit,
         events=events,
+        shared_redis=shared_redis,
     )
     replicas = ReplicaService(fleet, lifecycle, starting=starting, audit=audit)
     updates = UpdateService(
@@ -215,6 +221,7 @@ def build(
         ),
         replay=replay,
         images=ImageService(engine, audit, max_context_bytes=defaults.MAX_BUILD_CONTEXT_BYTES),
+        shared_redis=shared_redis,
         system=SystemService(sources),
         doctor=DoctorService(sources),
         system_logs=SystemLogService(
@@ -227,6 +234,17 @@ def build(
         state_sync=state_sync,
         volumes=volumes,
     )
+
+
+def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:
+    server = SharedRedisServer(
+        lambda: find_binary(config.redis.server_binary).path,
+        state_dir=Path(config.paths.state_dir),
+        runtime_dir=Path(config.paths.runtime_dir),
+        maxmemory_bytes=config.shared_redis.maxmemory_bytes,
+        spawn=supervisor.spawn,
+    )
+    return SharedRedisService(server, stores.agents, host=defaults.DAEMON_NAME, port=config.shared_redis.port)
 
 
 def _is_ready(routes: RouteTable, replay: ReplayService, events: EventService, agent_id: str) -> None:

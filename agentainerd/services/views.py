@@ -64,6 +64,7 @@ def agent_json(
         "command": list(spec.command),
         "labels": dict(spec.labels),
         "network_egress": spec.network_egress,
+        "services": msgspec.structs.asdict(spec.services),
         "replicas": spec.replicas,
         "dependencies": list(spec.dependencies),
         "links": dict(agent.links),

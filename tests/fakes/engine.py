@@ -125,6 +125,10 @@ class FakeEngine:
             is_gauge = name in ("memory_bytes", "memory_limit_bytes", "cache_bytes", "pids")
             run.used[name] = value if is_gauge else run.used.get(name, 0) + value
 
+    def environment_of(self, agent_id: str) -> Mapping[str, str]:
+        """Return the variables that the agent's container was made with."""
+        return self._box_of(agent_id).spec.env
+
     def go_down(self, why: str = "the engine was stopped") -> None:
         """Answer nothing any more; agents go on (as with the engine's live restore)."""
         self._why_down = why

@@ -47,6 +47,7 @@ class World:
     def __init__(self, folder: Path, redis_url: str, engine: FakeEngine, **sections):
         self.state_dir = folder / "state"
         self.state_dir.mkdir(exist_ok=True)
+        (folder / "run").mkdir(exist_ok=True)
         self.config = make_config(folder, **sections)
         self.engine = engine
         self.supervisor = Supervisor()
@@ -83,6 +84,7 @@ class World:
         self.services.audit.open()
         self.services.named_tokens.load()
         self.services.tokens.open()
+        self.services.shared_redis.on_wanted = lambda: self.services.shared_redis.doors(engine.ensure_networks())
 
     def begin(self) -> "World":
         """Load the agents and follow the engine, as the daemon does when it starts."""
@@ -96,6 +98,7 @@ class World:
         self.supervisor.stop(2.0)
         self.journal.close(1.0)
         self.services.audit.close()
+        self.services.shared_redis.close()
         self.pumps.kill()
         for route in self.routes.routes():
             for target in route.targets:

@@ -53,9 +53,13 @@ def test_every_key_has_a_variable_of_its_own(key):
     text = samples.get(key.name)
     if text is None:
         text = {bool: "true", int: "20000000", float: "77", str: "/other", tuple: "/srv"}[type(key.default)]
-    if key.name in ("redis.port", "redis.db", "requests.max_attempts", "log.files") or key.name.startswith(
-        ("server.max_", "server.port")
-    ):
+    if key.name in (
+        "redis.port",
+        "shared_redis.port",
+        "redis.db",
+        "requests.max_attempts",
+        "log.files",
+    ) or key.name.startswith(("server.max_", "server.port")):
         text = "77"
     if key.name in ("server.host", "server.domain", "docker.network", "docker.isolated_network"):
         text = "other"

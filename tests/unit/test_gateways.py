@@ -41,7 +41,8 @@ class Firewall:
         self.rules = []
         self._answers = list(answers)
 
-    def protect(self, networks: Networks, port: int) -> Enforcement:
+    def protect(self, networks: Networks, port: int, doors: dict[str, int]) -> Enforcement:
+        self.doors = doors
         self.rules.append((networks.bridge, networks.isolated_bridge, port))
         return self._answers.pop(0) if self._answers else Enforcement(True)
 
@@ -50,7 +51,7 @@ def gateways_of(engine, served, port, firewall=None, **changes):
     firewall = firewall or Firewall()
     made = Gateways(
         engine, served.append, firewall.protect,
-        port=port, is_covered=False, closed_for="", **changes,
+        **{"doors": lambda networks: {}, "port": port, "is_covered": False, "closed_for": "", **changes},
     )  # fmt: skip
     return made, firewall.rules
 
@@ -119,7 +120,7 @@ def test_an_engine_that_is_away_is_the_loops_matter(served, port):
 )
 def test_nothing_is_bound_where_it_is_covered_or_closed_but_the_firewall_is_set(served, port, changes, caplog):
     firewall = Firewall()
-    made = Gateways(TwoNetworks(), served.append, firewall.protect, port=port, **changes)
+    made = Gateways(TwoNetworks(), served.append, firewall.protect, doors=lambda networks: {}, port=port, **changes)
 
     assert made.run_once(0) == 0
 
@@ -143,3 +144,37 @@ def test_a_firewall_that_cannot_be_set_is_said_once(served, port, caplog):
     made.run_once(2)
     made.run_once(3)
     assert caplog.text.count("agents can reach services") == 2
+
+
+def test_doors_are_opened_in_the_firewall_at_once_and_by_the_loop(served, port):
+    firewall = Firewall()
+    doors = {}
+    made, _ = gateways_of(TwoNetworks(), served, port, firewall, doors=lambda networks: doors)
+
+    made.run_once(0)
+    assert firewall.doors == {}
+    doors["127.0.0.3"] = 6379
+    made.open_doors()
+    assert firewall.doors == {"127.0.0.3": 6379}
+    doors.clear()
+    made.run_once(1)
+    assert firewall.doors == {}
+    assert made.addresses == ["127.0.0.2", "127.0.0.3"]
+
+
+def test_a_door_that_cannot_be_opened_leaves_the_host_closed_and_is_told(served, port):
+    firewall = Firewall()
+
+    def broken(networks):
+        raise Unavailable("the port is taken")
+
+    made, rules = gateways_of(TwoNetworks(), served, port, firewall, doors=broken)
+
+    with pytest.raises(Unavailable, match="the port is taken"):
+        made.open_doors()
+    with pytest.raises(Unavailable, match="the port is taken"):
+        made.run_once(0)
+
+    assert len(rules) == 2
+    assert firewall.doors == {}
+    assert made.addresses == ["127.0.0.2", "127.0.0.3"]

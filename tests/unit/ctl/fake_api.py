@@ -28,6 +28,7 @@ AGENT = {
     "port": 8000,
     "volumes": [{"host_path": "/srv/data", "container_path": "/data", "read_only": True}],
     "command": [],
+    "services": {"redis": False},
     "labels": {"team": "search"},
     "network_egress": True,
     "hold_timeout_s": 10.0,

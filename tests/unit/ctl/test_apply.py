@@ -270,7 +270,7 @@ def test_an_export_is_a_file_that_means_the_same(given, run, tmp_path):
         "name": "web", "image": "nginx", "env_vars": {"API_KEY": "***", "A": "NO", "B": "${X}", "C": "1:30"}, "secrets": ["API_KEY"],
         "token": "***", "volumes": [{"host_path": "/srv", "container_path": "/data", "read_only": True}],
         "memory_limit": 2**26, "cpu_limit": 1_500_000_000, "command": ["a", "b c"], "hold_timeout_s": 2.5, "idle_timeout_s": 900,
-        "persistence": False, "replay_policy": "safe", "replicas": 2, "dependencies": ["db"], "network_egress": False,
+        "persistence": False, "replay_policy": "safe", "replicas": 2, "dependencies": ["db"], "network_egress": False, "services": {"redis": True},
         "health_check": {"endpoint": "tcp", "command": [], "interval": "5s", "timeout": "5s", "retries": 3, "start_period": "0s"},
     }  # fmt: skip
     given.on("GET", "/deployments/shop/export", {"name": "shop", "description": "sells ${this}", "agents": [agent]})

@@ -518,3 +518,12 @@ def test_another_dockerfile_for_a_folder(api, run, app, tmp_path):
 
     with tarfile.open(fileobj=io.BytesIO(built(api).body)) as archive:
         assert archive.extractfile(built(api).query["dockerfile"][0]).read() == b"FROM other"
+
+
+def test_services_are_asked_for_by_name(deployable, run):
+    assert run("deploy", "--name", "web", "--image", "nginx:alpine", "--service", "redis").code == 0
+    assert body(deployable)["services"] == {"redis": True}
+
+    refused = run("deploy", "--name", "web", "--image", "nginx:alpine", "--service", "mongodb")
+    assert refused.code == 2
+    assert "'redis'" in refused.err

@@ -90,9 +90,11 @@ def measure_rounds(sandbox: Sandbox, folder: Path, args: argparse.Namespace) -> 
 
 
 def report(what: str, rounds: int, run: Callable[[int], object]) -> None:
-    """Run it so often, and print CPU and duration, median and most, in milliseconds."""
+    """Run it so often; print CPU and duration, median and most, and how long the event loop stood still, in milliseconds."""
     run(0)
-    cpu, wall = [], []
+    cpu, wall, gaps = [], [], [0.0]
+    ticking = gevent.Greenlet(tick, gaps)
+    ticking.start()
     for number in range(1, rounds + 1):
         cpu_before, before = time.process_time(), time.perf_counter()
         run(number)
@@ -100,8 +102,17 @@ def report(what: str, rounds: int, run: Callable[[int], object]) -> None:
         wall.append((time.perf_counter() - before) * 1000)
     print(
         f"{what:42} CPU {statistics.median(cpu):6.1f} ms (at most {max(cpu):.1f}), "
-        f"duration {statistics.median(wall):6.1f} ms (at most {max(wall):.1f})"
+        f"duration {statistics.median(wall):6.1f} ms (at most {max(wall):.1f}), loop still for at most {max(gaps):.1f} ms"
     )
+    ticking.kill()
+
+
+def tick(gaps: list[float]) -> None:
+    """Note by how much a timer of a millisecond is late, over and over."""
+    while True:
+        before = time.perf_counter()
+        gevent.sleep(0.001)
+        gaps.append((time.perf_counter() - before) * 1000 - 1)
 
 
 def measure_daemon(sandbox: Sandbox, folder: Path, args: argparse.Namespace) -> None:

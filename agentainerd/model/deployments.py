@@ -230,12 +230,19 @@ def step_of(agent: Agent | None, wanted: ResolvedSpec, *, start: bool) -> Step:
             hint=f"give it another name, or remove that one first: agentainerctl remove {agent.name}",
         )
     changes = changes_of(agent, wanted)
-    starts = start and agent.state is not AgentState.RUNNING and not agent.is_idle
+    starts = start and needs_start(agent)
     if any(change.needs is Need.CONTAINER for change in changes):
         return _step(wanted, Verb.REPLACE, changes, starts=starts)
     if changes:
         return _step(wanted, Verb.UPDATE, changes, starts=starts)
     return _step(wanted, Verb.START if starts else Verb.KEEP, starts=starts)
+
+
+def needs_start(agent: Agent) -> bool:
+    """Return whether one of its replicas neither runs nor will by itself: a restart is waited for, or a request wakes it."""
+    return not agent.is_idle and any(
+        replica.state is not AgentState.RUNNING and not replica.next_restart_at for replica in agent.replicas
+    )
 
 
 def removals(agents: Sequence[Agent], wish: Wish) -> list[Step]:

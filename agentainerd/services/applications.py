@@ -11,8 +11,8 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 
 from agentainerd.errors import AgentainerError, Conflict
-from agentainerd.model.agents import AgentSpec
-from agentainerd.model.deployments import Plan, Step, Verb, Wish
+from agentainerd.model.agents import Agent, AgentSpec
+from agentainerd.model.deployments import Need, Plan, Step, Verb, Wish, needs_start
 from agentainerd.model.events import Action
 from agentainerd.model.replicas import AgentState
 from agentainerd.services.agents import AgentService
@@ -204,17 +204,20 @@ class Application:
         agent = verbs.fleet.find(name)
         if not self._wish.start or agent.is_idle:
             return
-        if agent.state is not AgentState.RUNNING:
+        if needs_start(agent):
             self._tell(Report(step=step, stage=Stage.STARTING))
             bring_up = verbs.agents.resume if agent.state is AgentState.PAUSED else verbs.agents.start
             bring_up(name, actor, wait_s=self._wish.timeout_s)
-        elif not self._is_ready(agent.id):
+        elif not self._is_ready(agent, step):
             self._tell(Report(step=step, stage=Stage.STARTING))
             verbs.starting.when_ready(agent, self._wish.timeout_s)
 
-    def _is_ready(self, agent_id: str) -> bool:
-        route = self._verbs.fleet.route(agent_id)
-        return route is not None and bool(route.serving)
+    def _is_ready(self, agent: Agent, step: Step) -> bool:
+        """Requests get through to an agent; where it was given more replicas, to all of them."""
+        route = self._verbs.fleet.route(agent.id)
+        serving = {target.number for target in route.serving} if route else set()
+        is_other_number = any(change.needs is Need.REPLICAS for change in step.changes)
+        return len(serving) >= (agent.spec.replicas if is_other_number else 1)
 
     def _tell(self, report: Report) -> None:
         self._reports.append(report)

@@ -318,3 +318,26 @@ def test_a_folder_that_is_missing_is_found_out_before_anything_is_done(world, tm
 
     assert (failure.value.field, failure.value.code) == ("db.volumes", "VOLUME_SOURCE_MISSING")
     assert failure.value.hint.startswith(f"mkdir -p {tmp_path}/nothing")
+
+
+def test_more_replicas_are_waited_for(world, apply):
+    apply(wish({"name": "web"}))
+
+    apply(wish({"name": "web", "replicas": 3}))
+
+    assert sorted(target.number for target in world.route("web").serving) == [1, 2, 3]
+
+
+def test_a_replica_that_is_down_is_started_and_one_that_comes_back_is_not(world, apply, eventually):
+    asked = wish({"name": "web", "replicas": 2})
+    agent = (apply(asked), world.agent("web"))[1]
+    world.engine.kill(agent.id, 2)
+    eventually(lambda: world.agent("web").replica(2).state == "stopped")
+    assert verbs(world, asked) == {"web": "start"}
+
+    apply(asked)
+
+    assert sorted(target.number for target in world.route("web").serving) == [1, 2]
+    due = world.agent("web").changed(2, state="stopped", should_run=True, next_restart_at=2e10)
+    world.agents.put(due)
+    assert verbs(world, asked) == {"web": "keep"}

@@ -87,3 +87,17 @@ def test_basic_agents_is_applied(host, stock_images, docker_client, tmp_path):  
     assert "defaultpass" not in host.ctl("inspect", "database", "-o", "json")[0]
     host.must("DELETE", "/agents/database")
     docker_client.remove_volume(f"{host.daemon.folder.name}-database")
+
+
+def test_event_driven_is_applied_and_each_subscriber_hears_what_is_published(host, base_image, monkeypatch, eventually):  # noqa: F811
+    monkeypatch.setenv("BASE_IMAGE", base_image)
+
+    host.ctl("apply", "-f", str(EXAMPLES / "event-driven.yaml"))
+
+    def heard():
+        return [host.daemon.http("GET", f"/agent/subscriber-{number}/events")[1] for number in (1, 2)]
+
+    status, said, _ = host.daemon.http("POST", "/agent/publisher/publish", {"type": "order", "data": {"number": 1}})
+    assert (status, said) == (200, {"listeners": 2})
+    expected = [{"channel": "events:order", "data": {"number": 1}}]
+    eventually(lambda: heard() == [{"replica": number, "events": expected} for number in ("1", "2")])

@@ -84,6 +84,7 @@ setup(
         "psutil>=7.2",
         "httptools>=0.9",
         "msgspec>=0.22",
+        "cryptography>=50.0.2",
         "prometheus_client>=0.26",
     ],
     extras_require={

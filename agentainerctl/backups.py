@@ -81,6 +81,20 @@ def page(backup: Backup) -> None:
     )
 
 
+def restored(result: dict[str, Any]) -> None:
+    """Print what a restore did."""
+    output.say(plain(f"Backup {result.get('id')} restored successfully!"))
+    for agent in result.get("agents") or []:
+        name, before = str(agent.get("name", "")), str(agent.get("from", ""))
+        what = "" if agent.get("is_new") else ", in place"
+        renamed = f" (from {before})" if name != before else ""
+        output.say(plain(f"Agent {name}{renamed}: {agent.get('id', '')}{what}"))
+    for volume in result.get("volumes") or []:
+        source, destination = str(volume.get("source", "")), str(volume.get("destination", ""))
+        moved = f" (from {source})" if source != destination else ""
+        output.say(plain(f"Volume {destination}{moved}" + ("" if volume.get("is_new") else ": replaced")))
+
+
 def omissions(found: list[dict[str, Any]], count: int, title: str, *, print_to: Any = output.note) -> None:  # noqa: ANN401
     """Tell what was left out, the first ones by name."""
     if not count:

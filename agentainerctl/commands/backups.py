@@ -1,4 +1,4 @@
-"""`backup create list show verify delete`."""
+"""`backup create list show verify restore delete`."""
 
 import click
 
@@ -13,7 +13,7 @@ from agentainerd.units import format_size
 @click.group(
     "backup",
     cls=Group,
-    examples=("agentainerctl backup create --name daily", "agentainerctl backup list"),
+    examples=("agentainerctl backup create --name daily", "agentainerctl backup restore backup-1763712345-3fa91c"),
 )
 def backup() -> None:
     """Back up agents with what is in their volumes, and restore them.
@@ -116,6 +116,39 @@ def verify(session: Session, ref: str) -> None:
     else:
         size = format_size(int(result.get("data_bytes") or 0))
         print(plain(f"Backup {result.get('id')} is whole: {result.get('files')} files, {size}"))
+
+
+@backup.command(
+    "restore",
+    examples=(
+        "agentainerctl backup restore backup-1763712345-3fa91c",
+        "agentainerctl backup restore daily --agents web --in-place",
+    ),
+)
+@click.argument("ref", metavar="BACKUP")
+@click.option("-a", "--agents", multiple=True, metavar="AGENT,...", help="Only these of the backup.  [default: all]")
+@click.option("--as-new", "mode", flag_value="new", default="new", help="Beside what is there.  [default]")
+@click.option("--in-place", "mode", flag_value="in-place", help="Over stopped agents of these names and their volumes.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def restore(session: Session, ref: str, agents: tuple[str, ...], mode: str) -> None:
+    """Restore agents and their volumes from a backup. They are not started.
+
+    All of it is checked first. What is there is left as it is: agents get other names and volumes other places where theirs
+    are taken. With --in-place they get the settings and the data of the backup, and lose what they have.
+
+    Exit code 8: it was done, and something is not there as it was, which is told.
+    """
+    body = {"agents": names(agents), "in_place": mode == "in-place"}
+    result = backups.follow(session, f"Restoring {ref}", "POST", path_of("backups", ref, "restore"), body=body)
+    if session.is_machine:
+        output.machine(result, session.output)
+    elif session.is_quiet:
+        for agent in result.get("agents") or []:
+            print(plain(agent.get("id", "")))
+    else:
+        backups.restored(result)
+    backups.left_out(session, result, "Not there as it was")
 
 
 @backup.command(

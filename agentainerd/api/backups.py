@@ -5,6 +5,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from agentainerd.api.exchange import ApiRequest, Query, answer, stream_lines
+from agentainerd.services.backup_plans import RestoreOptions
 from agentainerd.services.backups import BackupOptions
 from agentainerd.services.services import Services
 from agentainerd.services.views import backup_json
@@ -17,6 +18,13 @@ class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
     agents: tuple[str, ...] = ()
     pause: bool = False
+
+
+class RestoreBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What POST /backups/{ref}/restore takes; `agents`: ids or names in the backup, empty: all."""
+
+    agents: tuple[str, ...] = ()
+    in_place: bool = False
 
 
 def create(request: ApiRequest, services: Services) -> Response:
@@ -55,10 +63,20 @@ def verify(request: ApiRequest, services: Services, ref: str) -> Response:
     return stream_lines(job, job)
 
 
+def restore(request: ApiRequest, services: Services, ref: str) -> Response:
+    """POST /backups/{ref}/restore."""
+    Query(request, ())
+    body = request.read_json(RestoreBody)
+    options = RestoreOptions(agents=body.agents, in_place=body.in_place)
+    job = services.restores.restore(ref, options, request.actor)
+    return stream_lines(job, job)
+
+
 ROUTES = (
     Rule("/backups", methods=["POST"], endpoint=create),
     Rule("/backups", methods=["GET"], endpoint=list_),
     Rule("/backups/<ref>", methods=["GET"], endpoint=get),
     Rule("/backups/<ref>", methods=["DELETE"], endpoint=delete),
     Rule("/backups/<ref>/verify", methods=["POST"], endpoint=verify),
+    Rule("/backups/<ref>/restore", methods=["POST"], endpoint=restore),
 )

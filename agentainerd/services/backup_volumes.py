@@ -1,31 +1,156 @@
-"""Where volumes are, and the way to them: as folders of this host where the daemon may read and write everything in them."""
+"""The way to volumes: as folders of this host, where the daemon may read and write everything in them."""
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
 
 from agentainerd import offload
 from agentainerd.engine.engine import Engine
-from agentainerd.errors import NotFound
-from agentainerd.model.backups import BackedVolume
+from agentainerd.errors import NotFound, Unavailable
+from agentainerd.model.backups import BackedVolume, Entry, Omissions
 from agentainerd.services.backup_archive import ArchiveWriter
 from agentainerd.services.backup_folders import FolderReader
+from agentainerd.services.backup_places import LiveFile, LiveFolder, NewFolder, free_bytes, is_free
+from agentainerd.services.volumes import VolumePolicy
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+Item = tuple[int, Entry, Iterator[bytes]]
+"""What ArchiveReader.entries yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """Where volume `number` of a backup goes: `destination` is a folder or the name of an engine's volume. `is_new`: nothing
+    is there yet.
+    """
+
+    number: int
+    source: BackedVolume
+    destination: str
+    is_new: bool
+
+    @property
+    def is_named(self) -> bool:
+        """The destination is a volume of the engine."""
+        return BackedVolume(self.destination).is_named
 
 
 class VolumePlaces:
-    """`is_local`: the engine is on this host, so its folders are ours to look at."""
+    """Finds, reads and writes volumes. Every method blocks its greenlet only."""
 
-    def __init__(self, engine: Engine, *, is_local: bool) -> None:
-        self._engine = engine
-        self._is_direct = is_local and os.geteuid() == 0
+    def __init__(self, engine: Engine, policy: VolumePolicy) -> None:
+        self.engine = engine
+        self._policy = policy
 
     def read(self, archive: ArchiveWriter, number: int, volume: BackedVolume) -> None:
-        """Copy a volume into an archive, as number `number`; blocks its greenlet. One that is not there is an omission."""
+        """Copy a volume into an archive, as number `number`. One that is not there is an omission."""
         try:
-            folder = self.folder(volume)
+            folder = self.folder(volume.source)
         except NotFound:
             archive.omissions.add(volume.source, "", "there is no such volume (yet)")
             return
         offload.run(FolderReader(archive, number, volume.source).read, folder)
 
-    def folder(self, volume: BackedVolume) -> str:
+    def folder(self, source: str) -> str:
         """Return where a volume is on this host. Raises NotFound: the engine has no volume of this name."""
-        return self._engine.volume_folder(volume.source) if volume.is_named else volume.source
+        return self.engine.volume_folder(source) if BackedVolume(source).is_named else source
+
+    def has(self, source: str) -> bool:
+        """There is such a volume, with something in it."""
+        if not BackedVolume(source).is_named:
+            return not offload.run(is_free, source)
+        try:
+            self.engine.volume_folder(source)
+        except NotFound:
+            return False
+        return True
+
+    def check(self, destination: str) -> None:
+        """Check that agents may have a folder. Raises InvalidParameter (code VOLUME_DENIED)."""
+        if not BackedVolume(destination).is_named:
+            self._policy.check_place(destination)
+
+    def check_room(self, plans: list[VolumePlan], sizes: dict[int, int]) -> None:
+        """Check that what is restored fits; `sizes` are the bytes of each volume.
+
+        Raises:
+            Unavailable: it does not (code NO_SPACE).
+        """
+        needed: dict[int, int] = {}
+        for plan in plans:
+            if plan.is_named:
+                continue  # where it will be is known when it is made
+            device, free = offload.run(free_bytes, plan.destination)
+            needed[device] = needed.get(device, 0) + sizes.get(plan.number, 0)
+            if needed[device] > free:
+                raise Unavailable(
+                    f"there is no room for {plan.destination}: {needed[device]} bytes are needed, {free} are free",
+                    code="NO_SPACE",
+                )
+
+    def target(self, plan: VolumePlan, mark: str, omissions: Omissions) -> "FolderTarget":
+        """Return what writes to a destination; `mark` makes the names of unfinished things unique."""
+        return FolderTarget(self.engine, plan, mark, omissions)
+
+
+class FolderTarget:
+    """One volume that is written to directly. `copy`, then `commit`; or `abandon`, at any time. Blocks its greenlet only."""
+
+    def __init__(self, engine: Engine, plan: VolumePlan, mark: str, omissions: Omissions) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._mark = mark
+        self._omissions = omissions
+        self._place: NewFolder | LiveFolder | LiveFile | None = None
+        self._is_made = False
+
+    def copy(self, first: Item, entries: Iterator[Item]) -> Item | None:
+        """Write all entries of a volume, beside what is there; return the first entry of the next one.
+
+        Raises:
+            Failed, Conflict, Unavailable.
+        """
+        path = self._plan.destination
+        if self._plan.is_named and self._plan.is_new:
+            path = self._engine.create_volume(path)
+            self._is_made = True
+        elif self._plan.is_named:
+            path = self._engine.volume_folder(path)
+        if self._plan.is_new and not self._plan.is_named:
+            self._place = NewFolder(path, self._mark, self._omissions)
+        elif offload.run(os.path.isfile, path):
+            self._place = LiveFile(path, self._mark, self._omissions)
+        else:
+            self._place = LiveFolder(path, self._mark, self._omissions)
+        return _in_thread(self._copy, first, entries)
+
+    def commit(self) -> None:
+        """Put what was written in its place. Raises as `copy`."""
+        if self._place is not None:
+            _in_thread(self._place.commit)
+
+    def abandon(self) -> None:
+        """Remove what was written; of a destination that was new, also what was committed."""
+        if self._place is not None:
+            offload.run(self._place.abandon)
+        if self._is_made:
+            self._engine.remove_volume(self._plan.destination)
+
+    def _copy(self, first: Item, entries: Iterator[Item]) -> Item | None:
+        assert self._place is not None
+        item: Item | None = first
+        while item is not None and item[0] == first[0]:
+            self._place.receive(item[1], item[2])
+            item = next(entries, None)
+        return item
+
+
+def _in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    try:
+        return offload.run(function, *args)
+    except OSError as exc:
+        why = (exc.strerror or str(exc)).lower()
+        where = f" ({exc.filename})" if exc.filename else ""
+        raise Unavailable(f"a volume can't be written: {why}{where}", code="VOLUME_NOT_WRITABLE") from exc

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from agentainerd import clock, offload
 from agentainerd.errors import AgentainerError, Conflict, NotFound
@@ -84,6 +85,12 @@ class BackupService:
                 f"{len(found)} backups are called '{ref}': {ids}", code="BACKUP_AMBIGUOUS", hint="say which, by its id"
             )
         return found[0]
+
+    @contextmanager
+    def reading(self, backup_id: str) -> Iterator[BinaryIO]:
+        """Give the open file of a backup. Raises NotFound."""
+        with offload.run(self._files.open, backup_id) as file:
+            yield file
 
     # Verbs
 
@@ -199,7 +206,7 @@ class BackupService:
 
     def _check(self, backup: Backup, watch: Watch) -> Backup:
         watch.step, watch.total = "checking", backup.size
-        with offload.run(self._files.open, backup.id) as file:
+        with self.reading(backup.id) as file:
             reader = offload.run(ArchiveReader, file, watch)
             offload.run(_read_all, reader)
         assert reader.contents is not None  # it ends with it, or raises

@@ -15,6 +15,8 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
 from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.backup_plans import Planner
+from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.backups import BackupService
 from agentainerd.services.containers import Containers
@@ -81,6 +83,7 @@ class Services:
     agents: AgentService
     deployments: DeploymentService
     backups: BackupService
+    restores: RestoreService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -192,6 +195,15 @@ def build(
     updates = UpdateService(
         fleet, containers, rollout, replicas, resolver=resolver, engine=engine, audit=audit, events=events
     )
+    places = VolumePlaces(engine, volumes)
+    backups = BackupService(
+        BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),
+        places,
+        fleet,
+        agents,
+        audit=audit,
+        spawn=supervisor.spawn,
+    )
     return Services(
         agents=agents,
         deployments=DeploymentService(
@@ -202,13 +214,9 @@ def build(
             spawn=supervisor.spawn,
             audit=audit,
         ),
-        backups=BackupService(
-            BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),
-            VolumePlaces(engine, is_local=config.docker.host.startswith("unix://")),
-            fleet,
-            agents,
-            audit=audit,
-            spawn=supervisor.spawn,
+        backups=backups,
+        restores=RestoreService(
+            backups, Planner(places, fleet, engine), places, fleet, agents=agents, updates=updates, audit=audit
         ),
         health=health,
         idle=idle,

@@ -39,14 +39,14 @@ class VolumePolicy:
         """
         return tuple(volume if volume.is_named else self._resolve(volume) for volume in volumes)
 
+    def check_place(self, path: str) -> None:
+        """Check that a folder, which need not be there yet, could be mounted. Raises InvalidParameter: code VOLUME_DENIED."""
+        self._check(os.path.realpath(path), repr(path))
+
     def _resolve(self, volume: Volume) -> Volume:
         path = os.path.realpath(volume.host_path)
         shown = repr(volume.host_path) if path == volume.host_path else f"{volume.host_path!r} (which is {path!r})"
-        if is_denied_source(path) or any(_overlap(path, own) for own in self._own):
-            raise _denied(f"{shown} may not be mounted into an agent")
-        roots = tuple(os.path.realpath(root) for root in self.roots)
-        if roots and not any(_is_under(path, root) for root in roots):
-            raise _denied(f"{shown} is in none of the allowed folders ({', '.join(self.roots)})")
+        self._check(path, shown)
         try:
             kind = stat.S_IFMT(os.stat(path).st_mode)
         except OSError as exc:
@@ -56,6 +56,13 @@ class VolumePolicy:
         if kind in _CLOSED_KINDS:
             raise _denied(f"{shown} is {_CLOSED_KINDS[kind]}, which may not be mounted into an agent")
         return msgspec.structs.replace(volume, host_path=path)
+
+    def _check(self, path: str, shown: str) -> None:
+        if is_denied_source(path) or any(_overlap(path, own) for own in self._own):
+            raise _denied(f"{shown} may not be mounted into an agent")
+        roots = tuple(os.path.realpath(root) for root in self.roots)
+        if roots and not any(_is_under(path, root) for root in roots):
+            raise _denied(f"{shown} is in none of the allowed folders ({', '.join(self.roots)})")
 
 
 def _denied(reason: str) -> InvalidParameter:

@@ -9,7 +9,7 @@ from pathlib import Path
 def fill(folder: Path) -> Path:
     """Make one of each; return the folder. What can't be kept: `pipe`, `socket`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plain").write_bytes(os.urandom(3_000_000))
+    (folder / "plain").write_bytes(os.urandom(300_000))
     (folder / "linked").write_text("one file, two names")
     os.link(folder / "linked", folder / "also linked")
     (folder / "link").symlink_to("deep/er/file")
@@ -24,9 +24,9 @@ def fill(folder: Path) -> Path:
     (folder / ("x" * 255)).write_text("long")
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff not text \n")).write_text("bytes")
     with open(folder / "sparse", "wb") as file:
-        file.seek(40 * 2**20)
+        file.seek(4 * 2**20)
         file.write(b"in the middle")
-        file.truncate(100 * 2**20)
+        file.truncate(9 * 2**20)
     if os.geteuid() == 0:
         os.chown(folder / "plain", 1234, 4321)
         os.chown(folder / "link", 1, 2, follow_symlinks=False)

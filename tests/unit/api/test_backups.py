@@ -42,6 +42,18 @@ def test_making_listing_showing_checking_deleting(client, world):
     assert client.call("GET", "/backups/daily")[0] == 404
 
 
+def test_restoring(client, world):
+    world.deploy()
+    made(client)
+
+    status, said = lines(client, "POST", "/backups/daily/restore")
+
+    assert (status, said[-1]["result"]["agents"][0]["name"]) == (200, "web-restored")
+    status, said = lines(client, "POST", "/backups/daily/restore", json={"agents": ["x"], "in_place": True})
+    assert (status, said[-1]["error"]["code"]) == (200, "AGENT_NOT_IN_BACKUP")
+    assert client.call("POST", "/backups/daily/restore", json={"as_new": True})[0] == 400
+
+
 @pytest.mark.parametrize("body", [{}, {"name": "a/b"}, {"name": "a", "agents": "web"}, {"name": "a", "what": 1}])
 def test_a_body_that_is_wrong_is_400(client, body):
     assert client.call("POST", "/backups", json=body)[0] == 400

@@ -106,6 +106,57 @@ def test_damage_is_exit_1(api, run):
     assert run("backup", "verify", "daily").code == 1
 
 
+RESTORED = {
+    "id": BACKUP["id"], "name": "daily",
+    "agents": [{"name": "web-restored", "id": "agent-0000000000000002", "from": "web", "is_new": True}],
+    "volumes": [{"source": "/srv/data", "destination": "/srv/data-restored-ab12cd", "is_new": True}],
+    "omitted": 0, "omissions": [],
+}  # fmt: skip
+
+
+def test_restore_says_what_is_where(api, run):
+    api.on_lines("POST", "/backups/daily/restore", {"result": RESTORED})
+
+    ran = run("backup", "restore", "daily", "--agents", "web")
+
+    assert ran == (
+        0,
+        "Backup backup-1763712345-3fa91c restored successfully!\n"
+        "Agent web-restored (from web): agent-0000000000000002\n"
+        "Volume /srv/data-restored-ab12cd (from /srv/data)\n",
+        "",
+    )
+    assert api.asked[0].json == {"agents": ["web"], "in_place": False}
+
+
+def test_restore_in_place(api, run):
+    agent = {"name": "web", "id": "agent-0000000000000001", "from": "web", "is_new": False}
+    volume = {"source": "/srv/data", "destination": "/srv/data", "is_new": False}
+    api.on_lines("POST", "/backups/daily/restore", {"result": {**RESTORED, "agents": [agent], "volumes": [volume]}})
+
+    shown = run("backup", "restore", "--in-place", "daily").out
+
+    assert "Agent web: agent-0000000000000001, in place\n" in shown
+    assert "Volume /srv/data: replaced\n" in shown
+    assert api.asked[0].json == {"agents": [], "in_place": True}
+
+
+def test_what_was_not_restored_is_exit_8(api, run):
+    omission = {"where": "web", "path": ".", "reason": "the value of API_KEY is not in the backup"}
+    api.on_lines("POST", "/backups/daily/restore", {"result": {**RESTORED, "omitted": 1, "omissions": [omission]}})
+
+    ran = run("backup", "restore", "daily")
+
+    assert ran.code == 8
+    assert "web: the value of API_KEY is not in the backup" in ran.err
+
+
+def test_a_restore_that_is_refused(api, run):
+    api.on_lines("POST", "/backups/daily/restore", {"error": {"code": "AGENT_RUNNING", "message": "'web' is running"}})
+
+    assert run("backup", "restore", "--in-place", "daily").code == 4
+
+
 def test_delete_asks_first(api, run):
     api.on("DELETE", "/backups/daily", {"id": BACKUP["id"], "name": "daily"})
 

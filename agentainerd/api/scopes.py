@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 from agentainerd.api import (
     agents,
     audit,
+    backups,
     deployments,
     events,
     health,
@@ -43,6 +44,7 @@ _OPERATE: tuple[Handler, ...] = (
 _ADMIN: tuple[Handler, ...] = (
     agents.deploy, agents.remove, deployments.plan, deployments.apply, deployments.export,
     images.build, images.pull, audit.entries, audit.verify,
+    backups.create, backups.list_, backups.get, backups.delete, backups.verify, backups.restore,
     tokens.page, tokens.get, tokens.create, tokens.rotate_named, tokens.revoke,
 )  # fmt: skip
 SCOPES: dict[Handler, Scope] = {

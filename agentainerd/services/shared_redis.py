@@ -59,7 +59,7 @@ class SharedRedisService:
             return
         egress = agent.spec.network_egress
         with self._lock:
-            self._server.start()
+            self._start()
             if agent.id not in self._users:
                 self._server.put_user(agent.id, agent.name)
                 self._users.add(agent.id)
@@ -100,7 +100,7 @@ class SharedRedisService:
             wanted = {agent.id: agent for agent in agents.values() if agent.spec.services.redis or agent.id in guests}
             if not wanted and not self._server.is_started:
                 return {}
-            self._server.start()
+            self._start()
             self._settle(agents, wanted)
             if not wanted:
                 self._server.stop()
@@ -128,6 +128,11 @@ class SharedRedisService:
         except Unavailable:
             facts["running"] = False
         return facts
+
+    def _start(self) -> None:
+        if not self._server.is_started:
+            self._server.start()
+            log.info("shared Redis started", extra={"redis_pid": self._server.pid})
 
     def _guests(self, agents: Mapping[str, Agent]) -> dict[str, bool]:
         """Return who was admitted lately, and whether with egress: the record of an agent that is updated says so only when its

@@ -43,7 +43,9 @@ class Usages:
             if not pid:
                 return None
             if self._connection.is_local and self._host.learn(container_id, pid):
-                return self._host.usages([container_id]).get(container_id)
+                usage = self._host.usages([container_id]).get(container_id)
+                if usage is not None:
+                    return usage
             with self._connection.calling("measure", "container", container_id) as client:
                 return from_stats(client.stats(container_id, stream=False, one_shot=True), clock.now())
         except AgentainerError:

@@ -109,7 +109,7 @@ class MetricsService:
 
     def history(self, agent: Agent, since: float) -> list[Point]:
         """Return an agent's points from `since` on (epoch seconds), in order. Raises Unavailable."""
-        return self._history.points(agent.id, since)
+        return self._history.points(agent.id, since, clock.now() + defaults.METRICS_INTERVAL_S)
 
     def close(self) -> None:
         """Write what is not in the history yet, as well as that can be done."""

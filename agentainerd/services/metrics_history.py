@@ -1,5 +1,6 @@
 """The history of agents' metrics: what the last minute was is here, everything older in Redis."""
 
+import math
 from collections import deque
 from collections.abc import Collection
 
@@ -43,13 +44,13 @@ class MetricsHistory:
         """Write everything. Raises Unavailable."""
         self._write(float("inf"))
 
-    def points(self, agent_id: str, since: float) -> list[Point]:
-        """Return an agent's points from `since` on (epoch seconds), in order.
+    def points(self, agent_id: str, since: float, until: float = math.inf) -> list[Point]:
+        """Return an agent's points from `since` on (epoch seconds) and before `until`, in order.
 
         Raises:
             Unavailable: Redis.
         """
-        written = self._store.get(agent_id, since)
+        written = self._store.get(agent_id, since, until)
         newest = written[-1].at if written else since
         noted = self._noted.get(agent_id, ())
         return written + [each for each in noted if each.at > newest or (not written and each.at >= since)]

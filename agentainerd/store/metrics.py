@@ -5,6 +5,7 @@ It is two rings of points: one with a place for each 10 seconds of the last hour
 so that nothing has to be removed.
 """
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -40,20 +41,21 @@ class MetricsStore:
         if pieces:
             self._client.run(_PUT, HISTORY_BYTES, *pieces)
 
-    def get(self, agent_id: str, since: float) -> list[Point]:
-        """Return the points of an agent that begin at `since` (epoch seconds) or later, in order.
+    def get(self, agent_id: str, since: float, until: float = math.inf) -> list[Point]:
+        """Return the points of an agent that begin at `since` (epoch seconds) or later, and before `until`, in order.
 
-        Those of the last hour are of 10 seconds each, older ones of a minute.
+        Those of the last hour are of 10 seconds each, older ones of a minute. What lies after `until` was written while the
+        machine's clock was wrong.
         """
         history = self._client.call("GET", keys.metrics(agent_id))
         if history is None or len(history) != HISTORY_BYTES:
             return []
         since = max(since, 1.0)  # a place that nothing was ever put in has the time 0
-        fine = _points(history[:_COARSE_OFFSET], since)
+        fine = _points(history[:_COARSE_OFFSET], since, until)
         newest = fine[-1].at if fine else 0.0
         fine = [each for each in fine if each.at > newest - FINE_PLACES * FINE_S]
-        until = fine[0].at // COARSE_S * COARSE_S if fine else float("inf")
-        return [each for each in _points(history[_COARSE_OFFSET:], since) if each.at < until] + fine
+        until = fine[0].at // COARSE_S * COARSE_S if fine else until
+        return _points(history[_COARSE_OFFSET:], since, until) + fine
 
 
 def _pieces(points: Sequence[Point]) -> Iterator[tuple[int, bytes]]:
@@ -72,11 +74,11 @@ def _pack(point: Point) -> bytes:
     return _POINT.pack(int(point.at), *means, *(getattr(point, name) for name in TOTALS))
 
 
-def _points(ring: bytes, since: float) -> list[Point]:
+def _points(ring: bytes, since: float, until: float) -> list[Point]:
     """Return the points of a ring, in order; those that are older than `since` were not overwritten because nothing came."""
     found = [
         Point(at=float(at), **dict(zip((*_NAMES, *TOTALS), values, strict=True)))
         for at, *values in _POINT.iter_unpack(ring)
-        if at >= since
+        if since <= at < until
     ]
     return sorted(found, key=lambda each: each.at)

@@ -109,7 +109,7 @@ def test_nothing_is_kept_of_what_is_gone(world):
 
 def test_each_round_is_a_point_of_the_history(world, monkeypatch):
     agent = world.up()
-    now = 1_800_000_000.0
+    now = 1_700_000_000.0
     for second in range(0, 60, 10):
         world.services.measuring.run_once(now + second)
 
@@ -133,7 +133,7 @@ def test_an_agent_of_which_there_is_nothing_to_tell_has_no_points(world):
 
 def test_requests_are_those_between_two_rounds(world):
     agent = world.up()
-    now = 1_800_000_000.0
+    now = 1_700_000_000.0
     world.services.measuring.run_once(now)
     for _ in range(20):
         world.route().tally.answered(200, 0.5)

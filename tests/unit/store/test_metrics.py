@@ -68,6 +68,13 @@ def test_an_agent_that_was_away_has_a_gap_and_nothing_old_in_it(metrics):
     assert [each.at for each in metrics.get(AGENT, later - 7 * 3600)] == [NOW, later]
 
 
+def test_what_was_written_while_the_clock_was_wrong_hides_nothing(metrics):
+    metrics.put({AGENT: [point(NOW + 365 * 86400)]})
+    metrics.put({AGENT: [point(NOW), point(NOW + 10)]})
+
+    assert [each.at for each in metrics.get(AGENT, NOW - 60, NOW + 20)] == [NOW, NOW + 10]
+
+
 def test_many_agents_are_written_at_once(metrics, store):
     ids = [f"agent-{number:016x}" for number in range(50)]
     for agent_id in ids:

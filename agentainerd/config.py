@@ -208,6 +208,15 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """When a file of the audit log is full, and when the oldest full one is removed."""
+
+    file_bytes: int = _key(defaults.AUDIT_FILE_BYTES, values.size(64 * 1024, 2**40), reload=True)
+    keep_bytes: int = _key(defaults.AUDIT_KEEP_BYTES, values.size(1024 * 1024, 2**50), reload=True)
+    keep_s: float = _key(defaults.AUDIT_KEEP_S, values.seconds(60, 100 * YEAR_S), reload=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. `Config()` is what runs where nobody says anything."""
 
@@ -221,6 +230,7 @@ class Config:
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     requests: RequestsConfig = field(default_factory=RequestsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
 
 @dataclass(frozen=True, slots=True)

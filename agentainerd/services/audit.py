@@ -13,13 +13,15 @@ from dataclasses import dataclass
 
 from gevent.event import AsyncResult
 
+from agentainerd import defaults
 from agentainerd.errors import AgentainerError, Unavailable
-from agentainerd.model.audit import AuditEntry, AuditFilter, ChainCheck, moment
+from agentainerd.model.audit import AuditEntry, AuditFilter, ChainCheck, Link, moment
 from agentainerd.store.audit import AuditFile
 
 log = logging.getLogger(__name__)
 
 SUMMARY_S = 60.0
+EXPIRE_S = 600.0
 MAX_SOURCES = 100
 """Refused ones that have lines of their own in a minute: more share one, so that nobody fills the disk."""
 MAX_TEXT_CHARS = 256
@@ -51,6 +53,15 @@ class Entry:
         self.target = target
 
 
+@dataclass(frozen=True, slots=True)
+class AuditLimits:
+    """`file_bytes`: at which size a file is full. `keep_bytes`, `keep_s`: what is kept of the full ones, at most."""
+
+    file_bytes: int = defaults.AUDIT_FILE_BYTES
+    keep_bytes: int = defaults.AUDIT_KEEP_BYTES
+    keep_s: float = defaults.AUDIT_KEEP_S
+
+
 @dataclass(slots=True)
 class _Refusals:
     """Refusals of one kind from one source since the last line about them."""
@@ -60,9 +71,13 @@ class _Refusals:
 
 
 class AuditService:
-    """Writes to `file`, in a greenlet that `spawn(name, function)` starts. Every method may be called from any greenlet."""
+    """Writes to `file`, in a greenlet that `spawn(name, function)` starts. Every method may be called from any greenlet.
 
-    def __init__(self, file: AuditFile, spawn: Spawn) -> None:
+    `limits` may be replaced at any time.
+    """
+
+    def __init__(self, file: AuditFile, spawn: Spawn, limits: AuditLimits | None = None) -> None:
+        self.limits = limits or AuditLimits()
         self.trouble = ""
         """Why the last entries could not be written; "" where they were."""
         self._file = file
@@ -70,6 +85,8 @@ class AuditService:
         self._waiting: list[tuple[AuditEntry, AsyncResult]] = []
         self._is_writing = False
         self._refusals: dict[tuple[str, str, str], _Refusals] = {}
+        self._expired_at = 0.0
+        self._told = Link(0, "")
 
     def open(self) -> None:
         """Look at what the last run left, and say so in the log; what can't be written is trouble, and no error."""
@@ -149,6 +166,29 @@ class AuditService:
                 self._refusals[key] = _Refusals(now, 0)
                 written += 1
         return written
+
+    def expire(self, now: float) -> int:
+        """Remove full files that are too many or too old, and tell the daemon's log where the chain is, every EXPIRE_S; return
+        how many were removed. `now`: epoch seconds.
+
+        The log may go to another machine, where nobody who replaces files here gets at it.
+        """
+        if now - self._expired_at < EXPIRE_S:
+            return 0
+        self._expired_at = now
+        limits = self.limits
+        self._file.max_file_bytes = limits.file_bytes
+        try:
+            gone = self._file.expire(limits.keep_bytes, moment(now - limits.keep_s))
+        except OSError as exc:
+            raise Unavailable(
+                f"old entries of the audit log can't be removed: {exc}", code="AUDIT_UNAVAILABLE"
+            ) from exc
+        head = self._file.head
+        if head != self._told:
+            self._told = head
+            log.info("the audit log is at entry %d", head.seq, extra={"seal": head.mac})
+        return len(gone)
 
     def page(self, wanted: AuditFilter, limit: int, cursor: str = "") -> tuple[list[AuditEntry], str]:
         """Return the newest entries that are asked for, newest first, and the cursor of the next page, "" at the end.

@@ -14,7 +14,7 @@ from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
-from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.audit import Actor, AuditLimits, AuditService
 from agentainerd.services.backup_plans import Planner
 from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
@@ -122,7 +122,8 @@ def build(
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
-    audit = AuditService(AuditFile(config.paths.state_dir, max_file_bytes=defaults.AUDIT_FILE_BYTES), supervisor.spawn)
+    file = AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes)
+    audit = AuditService(file, supervisor.spawn, audit_limits(config))
     named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
@@ -253,6 +254,11 @@ def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> Sha
         spawn=supervisor.spawn,
     )
     return SharedRedisService(server, stores.agents, host=defaults.DAEMON_NAME, port=config.shared_redis.port)
+
+
+def audit_limits(config: Config) -> AuditLimits:
+    """Return how much is kept of the audit log."""
+    return AuditLimits(config.audit.file_bytes, config.audit.keep_bytes, config.audit.keep_s)
 
 
 def _is_ready(routes: RouteTable, replay: ReplayService, events: EventService, agent_id: str) -> None:

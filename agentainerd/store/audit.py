@@ -64,6 +64,11 @@ class AuditFile:
         self._notes: list[AuditEntry] = []
         self._said: list[tuple[int, str]] = []
 
+    @property
+    def head(self) -> Link:
+        """The last link that is on disk."""
+        return self._head
+
     def append(self, entries: Sequence[AuditEntry]) -> None:
         """Write entries, which get their place in the chain, and all that could not be written before; one sync for all.
 

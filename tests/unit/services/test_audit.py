@@ -2,13 +2,22 @@
 
 import json
 import os
+import time
 
 import gevent
 import pytest
 
 from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.audit import AuditFilter
-from agentainerd.services.audit import MAX_SOURCES, MAX_TEXT_CHARS, SUMMARY_S, Actor, AuditService
+from agentainerd.services.audit import (
+    EXPIRE_S,
+    MAX_SOURCES,
+    MAX_TEXT_CHARS,
+    SUMMARY_S,
+    Actor,
+    AuditLimits,
+    AuditService,
+)
 from agentainerd.store import audit as store
 from agentainerd.store.audit import AuditFile
 from agentainerd.supervisor import Supervisor
@@ -192,6 +201,32 @@ def test_a_refusal_never_waits_and_never_fails(audit, tmp_path):
     (tmp_path / "audit.log").mkdir()
 
     audit.refuse(NOBODY, "log_in")
+
+
+def test_what_is_too_much_or_too_old_is_removed_now_and_then(audit, tmp_path, caplog):
+    caplog.set_level("INFO")
+    now = time.time()
+    audit.limits = AuditLimits(file_bytes=2000, keep_bytes=6000, keep_s=3600.0)
+    audit.expire(now)  # a new size of files holds from here on
+    for number in range(60):
+        audit.record(ALICE, "x", str(number))
+    assert audit.expire(now + EXPIRE_S - 1) == 0
+
+    assert audit.expire(now + EXPIRE_S) > 3
+
+    assert sum(path.stat().st_size for path in tmp_path.glob("audit.log*")) < 6500
+    assert audit.verify().fault_count == 0
+    assert audit.expire(now + 2 * EXPIRE_S + 7200) >= 1  # everything that is full is older than an hour then
+    assert [path.name for path in tmp_path.glob("audit.log.*")] == []
+    said = [record for record in caplog.records if "audit log is at entry" in record.message]
+    assert [record.seal for record in said][-1] == audit._file.head.mac
+
+
+def test_what_cannot_be_removed_is_an_error_of_the_loop(audit, monkeypatch):
+    monkeypatch.setattr(audit._file, "expire", lambda *_: (_ for _ in ()).throw(OSError(13, "Permission denied")))
+
+    with pytest.raises(Unavailable, match="Permission denied"):
+        audit.expire(time.time())
 
 
 def test_what_waits_is_written_before_the_file_is_closed(audit, lines):

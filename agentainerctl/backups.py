@@ -1,13 +1,17 @@
 """Backups as a person sees them: long work while it goes on, one backup, and what was left out."""
 
-from contextlib import closing
+import os
+import sys
+from contextlib import closing, nullcontext
 from typing import Any
 
 from agentainerctl import exits, output
+from agentainerctl.client import ChunkedBody, path_of
 from agentainerctl.failures import StreamBroken
 from agentainerctl.output import Column, plain
 from agentainerctl.progress import Region, bar
 from agentainerctl.session import Session
+from agentainerd.errors import Conflict
 from agentainerd.units import format_size
 
 Backup = dict[str, Any]
@@ -19,6 +23,7 @@ COLUMNS = (
     Column("CREATED"),
 )
 _SHOWN_OMISSIONS = 20
+_PIECE_BYTES = 256 * 1024
 
 
 def follow(session: Session, title: str, method: str, path: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -38,6 +43,56 @@ def follow(session: Session, title: str, method: str, path: str, **request: Any)
     finally:
         region.clear()
     raise StreamBroken("agentainerd stopped before it was done", hint="agentainerctl system ping")
+
+
+def save(session: Session, ref: str, file: str, *, is_forced: bool) -> int:
+    """Write a backup to `file` ("-": stdout), whole or not at all; return its size.
+
+    Raises:
+        Conflict: the file is there (code FILE_EXISTS). OSError: it can't be written. AgentainerError: as `Client.save`.
+    """
+    path = path_of("backups", ref, "archive")
+    if file == "-":
+        return session.client.save(path, lambda piece, _: sys.stdout.buffer.write(piece))
+    if os.path.lexists(file) and not is_forced:
+        raise Conflict(f"{file} is there already", code="FILE_EXISTS", hint="add --force to write over it")
+    region = Region(is_silent=not session.has_progress)
+    partial, done = f"{file}.partial", 0
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+
+            def write(piece: bytes, total: int) -> None:
+                nonlocal done
+                out.write(piece)
+                done += len(piece)
+                region.show([f"Exporting {ref}: {bar(done, total)} {format_size(done)} of {format_size(total)}"])
+
+            size = session.client.save(path, write)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, file)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    finally:
+        region.clear()
+    return size
+
+
+def load(session: Session, file: str) -> Backup:
+    """Send a file ("-": stdin) to the daemon, and return the backup that it is.
+
+    Raises:
+        OSError: it can't be read. AgentainerError: as `follow`.
+    """
+    with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as source:
+
+        def send(body: ChunkedBody) -> None:
+            while piece := source.read(_PIECE_BYTES):
+                body.write(piece)
+
+        return follow(session, f"Importing {file}", "POST", path_of("backups", "import"), write=send)
 
 
 def row(backup: Backup) -> list[str]:

@@ -117,6 +117,29 @@ class Client:
         finally:
             connection.close()
 
+    def save(self, path: str, write: Callable[[bytes, int], object]) -> int:
+        """Give the body of GET `path` to `write` in pieces, each with the length of the whole (0: not known); return its length.
+
+        Raises:
+            ApiError: the daemon says no. StreamBroken: it stopped in the middle. Unavailable: as `call`.
+        """
+        connection = self._connect(None)
+        try:
+            with _Exchange(self.endpoint, None):
+                connection.request("GET", path, headers=self._headers({"Accept": "*/*"}))
+                response = connection.getresponse()
+                if response.status >= 400:
+                    self._envelope(response.status, response.read())
+            total, done = int(response.headers.get("Content-Length") or 0), 0
+            while piece := self._read_some(response):
+                write(piece, total)
+                done += len(piece)
+            if done < total:
+                raise StreamBroken(f"the connection to agentainerd ({self.endpoint.url}) broke")
+            return done
+        finally:
+            connection.close()
+
     def stream(
         self,
         method: str,

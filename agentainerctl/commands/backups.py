@@ -1,4 +1,4 @@
-"""`backup create list show verify restore delete`."""
+"""`backup create list show verify restore export import delete`."""
 
 import click
 
@@ -149,6 +149,50 @@ def restore(session: Session, ref: str, agents: tuple[str, ...], mode: str) -> N
     else:
         backups.restored(result)
     backups.left_out(session, result, "Not there as it was")
+
+
+@backup.command(
+    "export",
+    examples=(
+        "agentainerctl backup export daily daily.tar.gz",
+        "agentainerctl backup export daily - | ssh elsewhere agentainerctl backup import -",
+    ),
+)
+@click.argument("ref", metavar="BACKUP")
+@click.argument("file", metavar="FILE")
+@click.option("-f", "--force", is_flag=True, help="Write over FILE, if it is there.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def export(session: Session, ref: str, file: str, force: bool) -> None:
+    """Write a backup to a file of one's own, for another host or a safe place. FILE - is standard output."""
+    size = backups.save(session, ref, file, is_forced=force)
+    if file == "-":
+        return
+    if session.is_machine:
+        output.machine({"file": file, "size": size}, session.output)
+    else:
+        print(plain(file if session.is_quiet else f"Backup {ref} exported to {file} ({format_size(size)})"))
+
+
+@backup.command(
+    "import",
+    examples=("agentainerctl backup import daily.tar.gz", "agentainerctl backup import - <daily.tar.gz"),
+)
+@click.argument("file", metavar="FILE")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def import_(session: Session, file: str) -> None:
+    """Take in a backup that was exported, here or on another host. It is checked. FILE - is standard input."""
+    result = backups.load(session, file)
+    if session.is_machine:
+        output.machine(result, session.output)
+    elif session.is_quiet:
+        print(plain(result.get("id", "")))
+    else:
+        print(plain(f"Backup {result.get('id')} imported successfully"))
+        output.facts(
+            [("Name", result.get("name")), ("Host", result.get("host")), ("Created", result.get("created_at"))]
+        )
 
 
 @backup.command(

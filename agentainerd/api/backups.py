@@ -4,7 +4,7 @@ import msgspec
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api.exchange import ApiRequest, Query, answer, stream_lines
+from agentainerd.api.exchange import ApiRequest, Query, answer, stream_file, stream_lines
 from agentainerd.services.backup_plans import RestoreOptions
 from agentainerd.services.backups import BackupOptions
 from agentainerd.services.services import Services
@@ -72,9 +72,29 @@ def restore(request: ApiRequest, services: Services, ref: str) -> Response:
     return stream_lines(job, job)
 
 
+def export(request: ApiRequest, services: Services, ref: str) -> Response:
+    """GET /backups/{ref}/archive."""
+    Query(request, ())
+    found = services.backups.export(ref, request.actor)
+    headers = {
+        "Content-Length": str(found.backup.size),
+        "Content-Disposition": f'attachment; filename="{found.backup.id}.tar.gz"',
+    }
+    return stream_file(found, found, "application/gzip", headers)
+
+
+def import_(request: ApiRequest, services: Services) -> Response:
+    """POST /backups/import."""
+    Query(request, ())
+    job = services.backups.take(request.stream, request.actor)
+    return stream_lines(job, job)
+
+
 ROUTES = (
     Rule("/backups", methods=["POST"], endpoint=create),
     Rule("/backups", methods=["GET"], endpoint=list_),
+    Rule("/backups/import", methods=["POST"], endpoint=import_),
+    Rule("/backups/<ref>/archive", methods=["GET"], endpoint=export),
     Rule("/backups/<ref>", methods=["GET"], endpoint=get),
     Rule("/backups/<ref>", methods=["DELETE"], endpoint=delete),
     Rule("/backups/<ref>/verify", methods=["POST"], endpoint=verify),

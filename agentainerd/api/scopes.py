@@ -35,14 +35,17 @@ LOCAL: frozenset[Handler] = frozenset((tokens.show, tokens.rotate))
 _READ: tuple[Handler, ...] = (
     agents.page, agents.get, agents.logs, health.get, health.page, metrics.get, metrics.history, metrics.page,
     metrics.daemon, metrics.prometheus, deployments.page,
+    backups.list_, backups.get,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
+    backups.create, backups.verify,
     requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,
 )  # fmt: skip
 _ADMIN: tuple[Handler, ...] = (
     agents.deploy, agents.remove, deployments.plan, deployments.apply, deployments.export,
+    backups.restore, backups.export, backups.import_, backups.delete,
     images.build, images.pull, audit.entries, audit.verify,
     backups.create, backups.list_, backups.get, backups.delete, backups.verify, backups.restore,
     tokens.page, tokens.get, tokens.create, tokens.rotate_named, tokens.revoke,

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
-from agentainerd.errors import Failed, InvalidParameter
-from agentainerd.model.agents import AgentSpec, Volume
+from agentainerd.errors import AgentainerError, Failed, InvalidParameter
+from agentainerd.model.agents import AGENT_ID, AgentSpec, Volume, validate
 
 FORMAT = 1
 BACKUP_ID = re.compile(r"backup-[0-9]{10}-[0-9a-f]{6}")
@@ -193,6 +193,23 @@ def with_secrets(agent: BackedAgent, env: dict[str, str], token: str) -> AgentSp
     return msgspec.structs.replace(agent.spec, env_vars={**agent.spec.env_vars, **env}, secrets=named, token=token)
 
 
+def check_manifest(manifest: Manifest) -> None:
+    """Check what a stranger says of a backup, before it is shown or used. Raises Failed (code BACKUP_DAMAGED)."""
+    try:
+        check_name(manifest.name)
+        check_description(manifest.description)
+        for agent in manifest.agents:
+            validate(agent.spec)
+    except AgentainerError as error:
+        raise damaged(error.message) from error
+    if not BACKUP_ID.fullmatch(manifest.id):
+        raise damaged("its id is none")
+    if not 0 <= manifest.created_at < 2**33 or not all(map(_is_word, (manifest.version, manifest.host))):
+        raise damaged("its manifest says what can't be")
+    if not all(AGENT_ID.fullmatch(agent.id) for agent in manifest.agents):
+        raise damaged("the id of an agent is none")
+
+
 def check_component(name: str) -> None:
     """Check one component of a path in an archive.
 
@@ -208,6 +225,10 @@ def check_component(name: str) -> None:
 def damaged(reason: str) -> Failed:
     """Return the error that says that a file is not a backup, or not any more."""
     return Failed(f"the backup is damaged, or none of agentainerd's: {reason}", code="BACKUP_DAMAGED")
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= 255 and text.isprintable()
 
 
 def _shown(path: str) -> str:

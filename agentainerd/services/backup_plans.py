@@ -58,6 +58,8 @@ class Planner:
             agents may not have.
         """
         chosen = _in_order(_chosen(manifest, options.agents))
+        for agent in chosen:
+            validate(agent.spec)  # before anything in it is asked for: a backup may come from anywhere
         existing = {agent.id: self._existing(agent) if options.in_place else None for agent in chosen}
         names = {agent.spec.name: self._name(agent, existing[agent.id]) for agent in chosen}
         volumes = self._volumes(manifest, chosen, existing, mark)

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from agentainerd import clock, offload
 from agentainerd.errors import AgentainerError, Conflict, NotFound
@@ -17,6 +17,7 @@ from agentainerd.model.backups import (
     Backup,
     Manifest,
     check_description,
+    check_manifest,
     check_name,
     without_secrets,
 )
@@ -25,13 +26,16 @@ from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import DAEMON, Actor, AuditService
 from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Watch
 from agentainerd.services.backup_jobs import BackupJob, BackupJobs
+from agentainerd.services.backup_tar import PIECE_BYTES
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.views import Json, backup_json
-from agentainerd.store.backups import BackupFiles, missing
+from agentainerd.store.backups import BackupFiles, PartialBackup, missing
 from agentainerd.version import VERSION
 
 log = logging.getLogger(__name__)
+
+_ROOM_EVERY_BYTES = 64 * PIECE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,27 @@ class BackupService:
         """
         backup = self.get(ref)
         return self.jobs.start("backup check", lambda watch: backup_json(self._check(backup, watch)))
+
+    def export(self, ref: str, actor: Actor) -> "Export":
+        """Return a backup's file, to be read piece by piece and closed. Raises as `get`."""
+        backup = self.get(ref)
+        self._audit.record(actor, "export_backup", f"{backup.id} ({backup.manifest.name})")
+        return Export(backup, offload.run(self._files.open, backup.id))
+
+    def take(self, source: IO[bytes], actor: Actor) -> BackupJob:
+        """Read a file that `export` gave, here or elsewhere, to its end, and start to check it; the result is the backup.
+
+        Raises:
+            TooManyRequests. Unavailable: no space. The job: Failed (code BACKUP_DAMAGED), NotSupported (code BACKUP_TOO_NEW),
+            Conflict: it is here already (code BACKUP_EXISTS). Nothing is kept then.
+        """
+        partial = offload.run(self._files.create, self._files.new_id(clock.now()))
+        try:
+            self._receive(source, partial)
+            return self.jobs.start("backup import", lambda watch: self._take(partial, actor, watch))
+        except BaseException:
+            offload.run(partial.discard)
+            raise
 
     def delete(self, ref: str, actor: Actor) -> Backup:
         """Delete a backup; one that is being read is gone when that has ended. Raises as `get`."""
@@ -204,6 +229,34 @@ class BackupService:
         except AgentainerError as error:
             log.error("an agent that was paused for a backup is still so: %s", error, extra={"agent_id": agent.id})
 
+    def _receive(self, source: IO[bytes], partial: PartialBackup) -> None:
+        """Write what comes, and leave room on the disk for what others need."""
+        received = 0
+        while piece := source.read(PIECE_BYTES):
+            if received % _ROOM_EVERY_BYTES == 0:
+                offload.run(self._files.check_room, _ROOM_EVERY_BYTES)
+            received += len(piece)
+            offload.run(partial.write, piece)
+
+    def _take(self, partial: PartialBackup, actor: Actor, watch: Watch) -> Json:
+        with self._audit.mutation(actor, "import_backup", "") as entry:
+            try:
+                size = offload.run(partial.size)
+                watch.step, watch.total = "checking", size
+                offload.run(partial.file.seek, 0)
+                reader = offload.run(ArchiveReader, partial.file, watch)
+                check_manifest(reader.manifest)
+                entry.target = f"{reader.manifest.id} ({reader.manifest.name})"
+                offload.run(_read_all, reader)
+                assert reader.contents is not None  # it ends with it, or raises
+                backup = Backup(manifest=reader.manifest, contents=reader.contents, size=size)
+                offload.run(partial.seal, backup)
+            finally:
+                watch.cancelled = True
+                offload.run(partial.discard)
+        log.info("backup imported", extra={"backup_id": backup.id, "size": size})
+        return backup_json(backup)
+
     def _check(self, backup: Backup, watch: Watch) -> Backup:
         watch.step, watch.total = "checking", backup.size
         with self.reading(backup.id) as file:
@@ -219,6 +272,23 @@ class BackupService:
             assert reader.contents is not None
             size = file.seek(0, 2)
         self._files.note(Backup(manifest=reader.manifest, contents=reader.contents, size=size))
+
+
+class Export:
+    """The file of a backup: iterate once, close it in the end."""
+
+    def __init__(self, backup: Backup, file: BinaryIO) -> None:
+        self.backup = backup
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return the pieces; blocks its greenlet only."""
+        while piece := offload.run(self._file.read, PIECE_BYTES):
+            yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def _read_all(reader: ArchiveReader) -> None:

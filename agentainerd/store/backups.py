@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from agentainerd.errors import NotFound, Unavailable
+from agentainerd import defaults
+from agentainerd.errors import Conflict, NotFound, Unavailable
 from agentainerd.model.backups import BACKUP_ID, Backup
 from agentainerd.store.disk import sync_folder
 
@@ -42,7 +43,7 @@ class BackupFiles:
         """
         with self.disk_errors():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return PartialBackup(self, backup_id, self._path(backup_id, _PARTIAL), self._path(backup_id, _ARCHIVE))
+            return PartialBackup(self, self._path(backup_id, _PARTIAL))
 
     def open(self, backup_id: str) -> BinaryIO:
         """Open an archive for reading. Raises NotFound."""
@@ -71,6 +72,10 @@ class BackupFiles:
         with self.disk_errors():
             self._note(backup)
 
+    def link(self, path: Path, backup_id: str) -> None:
+        """Give a file its final name. Raises FileExistsError: another one has it."""
+        os.link(path, self._path(backup_id, _ARCHIVE))
+
     def has(self, backup_id: str) -> bool:
         """There is an archive of this id."""
         return self._path(backup_id, _ARCHIVE).exists()
@@ -89,13 +94,12 @@ class BackupFiles:
             self._path(backup_id, _PARTIAL).unlink(missing_ok=True)
         return len(left)
 
-    def free_bytes(self) -> int:
-        """Return how much more there is room for."""
-        with suppress(FileNotFoundError):
-            found = os.statvfs(self.folder)
-            return found.f_bavail * found.f_frsize
-        found = os.statvfs(self.folder.parent)
-        return found.f_bavail * found.f_frsize
+    def check_room(self, size: int) -> None:
+        """Check that `size` more bytes leave what the journal needs. Raises Unavailable (code NO_SPACE)."""
+        found = os.statvfs(self.folder)
+        if found.f_bavail * found.f_frsize < size + defaults.MIN_FREE_DISK_BYTES:
+            with self.disk_errors():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _note(self, backup: Backup) -> None:
         temporary = self._path(backup.id, _SUMMARY + ".tmp")
@@ -123,6 +127,8 @@ class BackupFiles:
         """Turn what the disk says into Unavailable."""
         try:
             yield
+        except FileExistsError:
+            raise
         except OSError as exc:
             full = exc.errno in _FULL
             raise Unavailable(
@@ -135,11 +141,9 @@ class BackupFiles:
 class PartialBackup:
     """An archive that is being written: `file` is open for writing and reading, until `seal` or `discard`."""
 
-    def __init__(self, files: BackupFiles, backup_id: str, path: Path, final: Path) -> None:
-        self.id = backup_id
+    def __init__(self, files: BackupFiles, path: Path) -> None:
         self._files = files
         self._path = path
-        self._final = final
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self.file: BinaryIO = os.fdopen(descriptor, "w+b")
 
@@ -148,13 +152,29 @@ class PartialBackup:
         self.file.flush()
         return os.fstat(self.file.fileno()).st_size
 
-    def seal(self, backup: Backup) -> None:
-        """Make it durable under its name, with what is said of it. Raises Unavailable."""
+    def write(self, piece: bytes) -> None:
+        """Append. Raises Unavailable."""
         with self._files.disk_errors():
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            os.link(self._path, self._final)  # never over another one
-            self._files.note(backup)
+            self.file.write(piece)
+
+    def seal(self, backup: Backup) -> None:
+        """Make it durable under the id that it says, with what is said of it.
+
+        Raises:
+            Conflict: there is one of this id (code BACKUP_EXISTS). Unavailable: the disk.
+        """
+        try:
+            with self._files.disk_errors():
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self._files.link(self._path, backup.id)
+        except FileExistsError as exc:
+            raise Conflict(
+                f"the backup {backup.id} is here already",
+                code="BACKUP_EXISTS",
+                hint=f"agentainerctl backup show {backup.id}",
+            ) from exc
+        self._files.note(backup)
 
     def discard(self) -> None:
         """Close it and remove the unfinished name; a sealed one stays under its own."""

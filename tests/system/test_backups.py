@@ -1,6 +1,7 @@
 """Backups of real containers' volumes, through the real daemon and the real tool."""
 
 import secrets
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -85,6 +86,32 @@ def test_volumes_of_a_real_agent_come_back(host, docker_client, tmp_path, volume
     sources = {each["Destination"]: each["Source"] for each in docker_client.inspect_container(container)["Mounts"]}
     assert look(Path(sources["/data"])) == before
     assert Path(sources["/cache"], "warm").read_text() == "yes"
+
+
+def test_a_backup_of_one_host_is_restored_on_another(
+    host, start_daemon, docker_sandbox, docker_client, tmp_path, volume
+):
+    """The other one has a state of its own; the first one's agents, folders and volumes are gone."""
+    data = fill(tmp_path / "data")
+    mounts = [{"host_path": str(data), "container_path": "/data"}, {"host_path": volume, "container_path": "/cache"}]
+    host.must("POST", "/agents", {"name": "web", "image": host.image, "volumes": mounts, "cpu_limit": 500_000_000})
+    docker_client.create_volume(volume)
+    Path(docker_client.inspect_volume(volume)["Mountpoint"], "warm").write_text("yes")
+    before = look(data)
+    host.ctl("backup", "create", "--name", "move", code=8)
+    host.ctl("backup", "export", "move", str(tmp_path / "move.tar.gz"))
+    host.ctl("remove", "--force", "web")
+    host.daemon.stop()
+    shutil.rmtree(data)
+    docker_client.remove_volume(volume)
+
+    other = Host(start_daemon(sandbox=docker_sandbox), host.image)
+    other.ctl("backup", "import", str(tmp_path / "move.tar.gz"))
+    other.ctl("backup", "restore", "move", code=8)
+
+    assert look(data) == before
+    assert Path(docker_client.inspect_volume(volume)["Mountpoint"], "warm").read_text() == "yes"
+    assert other.must("POST", "/agents/web/start?wait=30")["cpu_limit"] == 500_000_000
 
 
 def test_the_daemon_answers_while_it_backs_up(host, tmp_path):

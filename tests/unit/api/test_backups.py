@@ -54,6 +54,20 @@ def test_restoring(client, world):
     assert client.call("POST", "/backups/daily/restore", json={"as_new": True})[0] == 400
 
 
+def test_exporting_and_importing(client):
+    backup = made(client)
+    with client.get("/backups/daily/archive") as answer:
+        data = answer.get_data()
+        assert answer.headers["Content-Type"] == "application/gzip"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{backup["id"]}.tar.gz"'
+        assert int(answer.headers["Content-Length"]) == len(data) == backup["size"]
+    assert lines(client, "POST", "/backups/import", data=data)[1][-1]["error"]["code"] == "BACKUP_EXISTS"
+    client.call("DELETE", "/backups/daily")
+
+    assert lines(client, "POST", "/backups/import", data=data)[1][-1]["result"] == backup
+    assert lines(client, "POST", "/backups/import", data=b"x")[1][-1]["error"]["code"] == "BACKUP_DAMAGED"
+
+
 @pytest.mark.parametrize("body", [{}, {"name": "a/b"}, {"name": "a", "agents": "web"}, {"name": "a", "what": 1}])
 def test_a_body_that_is_wrong_is_400(client, body):
     assert client.call("POST", "/backups", json=body)[0] == 400
@@ -65,6 +79,8 @@ def test_an_agent_that_is_not_there_is_404(client):
     assert (status, said["code"]) == (404, "AGENT_NOT_FOUND")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "x"), ("DELETE", "x"), ("POST", "x/verify"), ("GET", "..%2fx")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "x"), ("DELETE", "x"), ("POST", "x/verify"), ("GET", "x/archive"), ("GET", "..%2fx")]
+)
 def test_a_backup_that_is_not_there_is_404(client, method, path):
     assert client.call(method, f"/backups/{path}")[0] == 404

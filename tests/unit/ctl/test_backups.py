@@ -1,6 +1,10 @@
 """`backup` on the command line."""
 
 import json
+import os
+import stat
+
+from tests.unit.ctl.fake_api import send
 
 BACKUP = {
     "id": "backup-1763712345-3fa91c",
@@ -155,6 +159,67 @@ def test_a_restore_that_is_refused(api, run):
     api.on_lines("POST", "/backups/daily/restore", {"error": {"code": "AGENT_RUNNING", "message": "'web' is running"}})
 
     assert run("backup", "restore", "--in-place", "daily").code == 4
+
+
+def archive(handler, _asked):
+    send(handler, 200, b"abc" * 100_000)
+
+
+def test_export_writes_a_file_that_only_its_owner_reads(api, run, tmp_path):
+    api.on_raw("GET", "/backups/daily/archive", archive)
+
+    ran = run("backup", "export", "daily", "out.tar.gz")
+
+    assert ran == (0, "Backup daily exported to out.tar.gz (300 kB)\n", "")
+    assert (tmp_path / "out.tar.gz").read_bytes() == b"abc" * 100_000
+    assert stat.S_IMODE(os.stat(tmp_path / "out.tar.gz").st_mode) == 0o600
+    assert not (tmp_path / "out.tar.gz.partial").exists()
+
+
+def test_export_to_standard_output(api, start):
+    api.on_raw("GET", "/backups/daily/archive", archive)
+
+    out, err = start("backup", "export", "daily", "-").communicate(timeout=20)
+
+    assert (out, err) == (b"abc" * 100_000, b"")
+
+
+def test_export_does_not_write_over_a_file(api, run, tmp_path):
+    api.on_raw("GET", "/backups/daily/archive", archive)
+    (tmp_path / "out.tar.gz").write_text("mine")
+
+    assert run("backup", "export", "daily", "out.tar.gz").code == 4
+    assert (tmp_path / "out.tar.gz").read_text() == "mine"
+    assert run("backup", "export", "--force", "daily", "out.tar.gz").code == 0
+    assert (tmp_path / "out.tar.gz").stat().st_size == 300_000
+
+
+def test_an_export_that_breaks_off_leaves_nothing(api, run, tmp_path):
+    def broken(handler, _asked):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"abc")
+        handler.close_connection = True
+
+    api.on_raw("GET", "/backups/daily/archive", broken)
+    api.on("GET", "/backups/gone/archive", status=404, code="BACKUP_NOT_FOUND", message="Backup not found: gone")
+
+    assert run("backup", "export", "daily", "out.tar.gz").code == 5
+    assert run("backup", "export", "gone", "out.tar.gz").code == 3
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_import_sends_the_file(api, run, start, tmp_path):
+    api.on_lines("POST", "/backups/import", {"result": BACKUP})
+    (tmp_path / "in.tar.gz").write_bytes(b"abc" * 100_000)
+
+    ran = run("backup", "import", "in.tar.gz")
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "Backup backup-1763712345-3fa91c imported successfully"
+    assert api.asked[0].body == b"abc" * 100_000
+    assert "no such file" in run("backup", "import", "nothing").err.lower()
 
 
 def test_delete_asks_first(api, run):

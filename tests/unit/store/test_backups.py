@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from agentainerd.errors import NotFound, Unavailable
+from agentainerd.errors import Conflict, NotFound, Unavailable
 from agentainerd.model.backups import FORMAT, Backup, Contents, Manifest
 from agentainerd.store.backups import BackupFiles
 
@@ -45,6 +45,31 @@ def test_only_its_owner_reads_it(files):
     modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (files.folder, *files.folder.iterdir())]
     assert modes == [0o700, 0o600, 0o600]
     assert files.all() == [made]
+
+
+def test_an_id_that_is_there_is_never_written_over(files):
+    made = make(files)
+    partial = files.create(files.new_id(1.0))
+    partial.write(b"other")
+
+    with pytest.raises(Conflict) as failure:
+        partial.seal(made)
+    partial.discard()
+
+    assert failure.value.code == "BACKUP_EXISTS"
+    with files.open(made.id) as file:
+        assert file.read() == b"abc"
+    assert len(os.listdir(files.folder)) == 2
+
+
+def test_room_is_left_for_others(files):
+    make(files)
+    files.check_room(1)
+
+    with pytest.raises(Unavailable) as failure:
+        files.check_room(2**60)
+
+    assert failure.value.code == "NO_SPACE"
 
 
 def test_two_in_one_second_have_two_ids(files):

@@ -121,6 +121,25 @@ def _redis(sources: Sources) -> Iterator[Finding]:
         )
 
 
+def _shared_redis(sources: Sources) -> Iterator[Finding]:
+    """Say nothing where no agent asked for it."""
+    facts = sources.facts().get("shared_redis")
+    if not isinstance(facts, dict) or not facts.get("agents"):
+        return
+    used, most = int(facts.get("memory_bytes", 0)), sources.config.shared_redis.maxmemory_bytes
+    if not facts["running"] or not facts.get("listen"):
+        log = os.path.join(sources.config.paths.state_dir, "shared-redis.log")
+        what = "can't be reached by agents" if facts["running"] else "does not run"
+        yield Finding("shared redis", Level.ERROR, f"it {what}", f"see {log} and the daemon's log")
+        return
+    full = used > MEMORY_SHARE * most
+    yield Finding(
+        "shared redis", Level.WARNING if full else Level.OK,
+        f"for {facts['agents']} agents, {format_size(used)} of {format_size(most)} of memory",
+        "writes fail when it is full: raise shared_redis.maxmemory_bytes, or let keys expire" if full else "",
+    )  # fmt: skip
+
+
 def _journal(sources: Sources) -> Iterator[Finding]:
     if not sources.config.features.request_persistence:
         yield Finding("journal", Level.WARNING, "requests are not kept", "set features.request_persistence: true")
@@ -254,6 +273,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("engine", _engine),
     ("cgroups", _cgroups),
     ("redis", _redis),
+    ("shared redis", _shared_redis),
     ("journal", _journal),
     ("disk", _disk),
     ("network", _network),

@@ -15,6 +15,17 @@ from tests.fakes.docker import run_inside
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+REDIS = """
+import json, os, socket
+from urllib.parse import urlsplit
+url = urlsplit(os.environ["REDIS_URL"])
+with socket.create_connection((url.hostname, url.port), 10) as connection:
+    connection.sendall(f"AUTH {url.username} {url.password}\\r\\nSET shared:a 1\\r\\nGET other:a\\r\\n".encode())
+    said = b""
+    while said.count(b"\\n") < 3:
+        said += connection.recv(1000)
+print(json.dumps([line.split()[0].decode() for line in said.splitlines()]))
+"""
 REACHED = """
 import json, urllib.request
 with urllib.request.urlopen("http://host.docker.internal:8081/health", timeout=10) as answer:
@@ -96,11 +107,13 @@ def test_it_joins_the_networks_of_its_agents_and_keeps_what_it_accepted(
     ready = lambda: composed.ask("GET", "/readyz")[0] == 200  # noqa: E731
     eventually(ready, limit_s=60, what="the daemon in its container")
     for name, egress in (("open", True), ("closed", False)):
-        assert composed.ask("POST", "/agents", {"name": name, "image": agent_image, "network_egress": egress})[0] == 201
+        spec = {"name": name, "image": agent_image, "network_egress": egress, "services": {"redis": True}}
+        assert composed.ask("POST", "/agents", spec)[0] == 201
         assert composed.ask("POST", f"/agents/{name}/start?wait=30")[0] == 200
         assert json.loads(composed.send("POST", f"/agent/{name}/say", b"hello")[1])["body"] == "hello"
         container = composed.ask("GET", f"/agents/{name}")[1]["data"]["container_id"]
         assert run_inside(docker_client, container, REACHED) == 200
+        assert run_inside(docker_client, container, REDIS) == ["+OK", "+OK", "-NOPERM"]
     assert composed.ask("POST", "/agents/open/stop?grace=0")[0] == 200
     status, queued = composed.send("POST", "/agent/open/later", b"kept")
     assert status == 202

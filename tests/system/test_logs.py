@@ -1,10 +1,12 @@
 """The log of a real daemon: in its files, on the channel, followed by the command, and for whom things were done."""
 
 import json
+import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 
 from agentainerd.store.connection import RedisClient, socket_url
 
@@ -90,3 +92,22 @@ def test_the_last_words_are_in_the_file(start_daemon):
     assert entries(daemon)[-1]["message"] == "stopped"
     assert entries(daemon)[0]["time"] < entries(daemon)[-1]["time"]
     assert daemon.log.splitlines()[-1].endswith("stopped")
+
+
+def test_a_log_that_hangs_on_its_disk_holds_nobody_up(start_daemon):
+    """A FIFO that nobody reads keeps whoever opens and writes it waiting, as a disk that does not answer."""
+    first = start_daemon(engine=False)
+    assert first.stop() == 0
+    path = first.state_dir / "logs/agentainerd.log"
+    path.unlink()
+    os.mkfifo(path)
+
+    daemon = start_daemon(engine=False, like=first, environment={"AGENTAINER_LOG_LEVEL": "debug"})
+    for _ in range(300):
+        assert daemon.control("GET", "/version")[0] == 200
+
+    lag = daemon.control("GET", "/system/info")[1]["data"]["loop_lag"]
+    assert max(value for name, value in lag.items() if name.endswith("_ms")) < 1000
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 10

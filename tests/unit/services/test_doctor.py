@@ -44,10 +44,13 @@ def quiet_host(monkeypatch):
     monkeypatch.setattr(module, "INODE_SHARE", 0.0)
 
 
-def test_every_check_says_something_and_nothing_is_wrong_where_nothing_is(sources, examine, quiet_host, monkeypatch):
+def test_every_check_says_something_and_nothing_is_wrong_where_nothing_is(
+    world, sources, examine, quiet_host, monkeypatch
+):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (10**6, 10**6))
     monkeypatch.setattr(module, "CHECKS", tuple(one for one in module.CHECKS if one[0] != "cgroups"))
     os.chmod(sources.config.paths.state_dir, 0o700)
+    world.facts["shared_redis"] = {"running": True, "agents": 1, "listen": ["172.18.0.1:6379"], "memory_bytes": 1}
 
     found = examine()
 
@@ -113,6 +116,21 @@ def test_a_network_that_is_open_an_address_that_is_public_and_few_descriptors_ar
 
     assert "there is no iptables" in found["network"][-1]["message"]
     assert (found["limits"][0]["level"], found["limits"][0]["message"]) == ("warning", "256 open files")
+
+
+def test_the_shared_redis_is_told_of_where_agents_asked_for_it(world, sources, examine):
+    most = sources.config.shared_redis.maxmemory_bytes
+    shared = {"running": True, "agents": 2, "listen": ["172.18.0.1:6379"], "memory_bytes": most // 2}
+    world.facts["shared_redis"] = {"running": False}
+    assert "shared redis" not in examine()
+
+    seen = []
+    for changes in ({}, {"memory_bytes": most}, {"listen": []}, {"running": False, "memory_bytes": 0}):
+        world.facts["shared_redis"] = {**shared, **changes}
+        [finding] = examine()["shared redis"]
+        seen.append((finding["level"], bool(finding["hint"])))
+
+    assert seen == [("ok", False), ("warning", True), ("error", True), ("error", True)]
 
 
 def test_a_clock_that_was_set_is_told(examine, monkeypatch):

@@ -32,6 +32,7 @@ FLAGS = {
     "replicas": "--replicas",
     "services": "--service",
     "idle_timeout_s": "--idle-timeout",
+    "update_strategy": "--update-strategy",
     "health_check.endpoint": "--health-endpoint",
     "health_check.command": "--health-command",
     "health_check.interval": "--health-interval",

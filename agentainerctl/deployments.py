@@ -118,7 +118,8 @@ def _what(step: Step) -> str:
     image = f"from {plain(step['image'])}" + (", which has to be built or pulled" if step.get("lacks_image") else "")
     texts = {
         "create": f"create {image}",
-        "replace": "replace: a new container takes over when it is ready",
+        "replace": "replace: "
+        + ("it is stopped first" if step.get("stops_first") else "a new container takes over when it is ready"),
         "update": "update in place",
         "start": "start",
         "remove": "remove, with its container and its requests",

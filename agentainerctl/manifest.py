@@ -376,6 +376,7 @@ _FIELDS: _Fields = {
     "requestTimeout": ("request_timeout_s", _seconds),
     "stopGrace": ("stop_grace_s", _seconds),
     "networkEgress": ("network_egress", _flag),
+    "updateStrategy": ("update_strategy", _text),
 }
 _RESOURCES: _Fields = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}
 _PERSISTENCE: _Fields = {

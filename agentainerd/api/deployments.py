@@ -82,6 +82,7 @@ def _step(step: Step) -> Json:
         "changes": [msgspec.to_builtins(change) for change in step.changes],
         "dependencies": list(step.dependencies),
         "starts": step.starts,
+        "stops_first": step.stops_first,
         "lacks_image": step.lacks_image,
     }
 

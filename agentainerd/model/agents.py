@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 
 import msgspec
 
@@ -54,6 +55,13 @@ class AgentServices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redis: bool = False
 
 
+class UpdateStrategy(StrEnum):
+    """How an agent that runs gets new containers: beside the old ones, which serve until they are ready, or after them."""
+
+    ROLLING = "rolling"
+    RECREATE = "recreate"
+
+
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a person asked for; the field names are those of the API's deploy body.
 
@@ -94,6 +102,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     idle_timeout_s: float = 0
     dependencies: tuple[str, ...] = ()
     deployment: str = ""
+    update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
     services: AgentServices = AgentServices()
 
     def is_secret(self, variable: str) -> bool:

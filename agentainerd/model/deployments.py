@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
-from agentainerd.model.agents import MASK, Agent, AgentSpec, check_name, validate
+from agentainerd.model.agents import MASK, Agent, AgentSpec, UpdateStrategy, check_name, validate
 from agentainerd.model.replicas import AgentState
 
 Value = str | int | float | bool | list[object] | dict[str, object] | None
@@ -96,7 +96,8 @@ class Verb(StrEnum):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What is done to one agent, and why. `dependencies`: agents that have to be ready before. `starts`: it is started, too.
 
-    `lacks_image`: its image has to be built or pulled before.
+    `stops_first`: it is replaced after its containers have ended, not beside them. `lacks_image`: its image has to be built or
+    pulled before.
     """
 
     agent: str
@@ -106,6 +107,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     dependencies: tuple[str, ...] = ()
     starts: bool = False
+    stops_first: bool = False
     lacks_image: bool = False
 
 
@@ -355,5 +357,6 @@ def _step(wanted: ResolvedSpec, verb: Verb, changes: tuple[Change, ...] = (), *,
         changes=changes,
         dependencies=wanted.spec.dependencies,
         starts=starts,
+        stops_first=verb is Verb.REPLACE and wanted.spec.update_strategy is UpdateStrategy.RECREATE,
         lacks_image=not wanted.image_id,
     )

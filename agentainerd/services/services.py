@@ -194,7 +194,16 @@ def build(
     )
     replicas = ReplicaService(fleet, lifecycle, starting=starting, audit=audit)
     updates = UpdateService(
-        fleet, containers, rollout, replicas, resolver=resolver, engine=engine, audit=audit, events=events
+        fleet,
+        containers,
+        rollout,
+        replicas,
+        lifecycle=lifecycle,
+        starting=starting,
+        resolver=resolver,
+        engine=engine,
+        audit=audit,
+        events=events,
     )
     places = VolumePlaces(engine, volumes)
     backups = BackupService(

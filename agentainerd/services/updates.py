@@ -5,8 +5,9 @@ import time
 
 import msgspec
 
+from agentainerd import clock
 from agentainerd.engine.engine import Engine
-from agentainerd.model.agents import Agent, AgentSpec, validate
+from agentainerd.model.agents import Agent, AgentSpec, UpdateStrategy, validate
 from agentainerd.model.deployments import Change, Need, ResolvedSpec, changes_of
 from agentainerd.model.events import Action
 from agentainerd.model.replicas import AgentState, Replica
@@ -14,9 +15,11 @@ from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.containers import Containers
 from agentainerd.services.events import EventService
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.rollouts import Rollout
 from agentainerd.services.specs import SpecResolver
+from agentainerd.services.starting import Starting
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +29,15 @@ _DOWN: dict[str, object] = {"state": AgentState.STOPPED, "reason": "", "should_r
 class UpdateService:
     """`update`; see the module. `ref` is an id or a name."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each service that it builds on
         self,
         fleet: Fleet,
         containers: Containers,
         rollout: Rollout,
         replicas: ReplicaService,
         *,
+        lifecycle: Lifecycle,
+        starting: Starting,
         resolver: SpecResolver,
         engine: Engine,
         audit: AuditService,
@@ -42,6 +47,8 @@ class UpdateService:
         self._containers = containers
         self._rollout = rollout
         self._replicas = replicas
+        self._lifecycle = lifecycle
+        self._starting = starting
         self._resolver = resolver
         self._engine = engine
         self._audit = audit
@@ -49,7 +56,8 @@ class UpdateService:
 
     def update(self, ref: str, spec: AgentSpec, actor: Actor, *, wait_s: float) -> Agent:
         """Give an agent another spec of the same name. One that runs goes on to do so, with as many replicas as it then has;
-        one that does not is left so. What needs other containers gets them while the old ones serve, up to `wait_s` seconds.
+        one that does not is left so. What needs other containers gets them while the old ones serve, up to `wait_s` seconds, or,
+        with the strategy `recreate`, after these have ended.
 
         Raises:
             InvalidParameter: the spec. NotFound: no such agent, image or dependency. Conflict: it is paused, and its number of
@@ -75,6 +83,8 @@ class UpdateService:
             self._fleet.configure(self._fleet.save(_with_replicas(agent, before)))
             if agent.spec.replicas != before:
                 self._replicas.resize(agent, before)
+        elif agent.state is AgentState.RUNNING and wanted.spec.update_strategy is UpdateStrategy.RECREATE:
+            self._recreate(agent, wanted)
         elif agent.state is AgentState.RUNNING:
             self._rollout.replace(agent, _renewed(agent, wanted), wait_s)
         else:
@@ -86,14 +96,34 @@ class UpdateService:
             if replica.container_id:
                 self._containers.limit(replica.container_id, limited)
 
+    def _recreate(self, agent: Agent, wanted: ResolvedSpec) -> None:
+        """End the containers, after what they have in flight, and start the new ones. Requests wait meanwhile, up to the agent's
+        hold time, and are queued then. A daemon that dies in between finds replicas whose restart is due, of the one spec or the
+        other.
+        """
+        agent = self._fleet.save(_due(self._claim(agent, wanted)))
+        self._fleet.hold(agent.id)
+        self._lifecycle.down(agent, agent.spec.stop_grace_s)
+        for container in self._containers.find(agent).values():
+            self._containers.remove(container.id)
+        renewed = _due(_renewed(agent, wanted))
+        self._fleet.store.scale(renewed)
+        self._fleet.configure(renewed)
+        self._starting.up(self._fleet.save(renewed))
+
+    def _claim(self, agent: Agent, wanted: ResolvedSpec) -> Agent:
+        """Take the names of its replicas while nothing is changed yet: another agent may have one. Raises Conflict."""
+        if wanted.spec.replicas == agent.spec.replicas:
+            return agent
+        claimed = _with_replicas(agent, wanted.spec.replicas)
+        self._fleet.store.scale(claimed)
+        return claimed
+
     def _rebuild(self, agent: Agent, wanted: ResolvedSpec) -> None:
         """Nothing serves: remove the containers, so that the next start makes others. In this order: one that is left behind
         without a record of it would be adopted.
         """
-        if wanted.spec.replicas != agent.spec.replicas:
-            self._fleet.store.scale(
-                _with_replicas(agent, wanted.spec.replicas)
-            )  # where a name is taken, nothing is changed
+        agent = self._claim(agent, wanted)
         self._fleet.close(agent.id)
         for container in self._containers.find(agent).values():
             self._containers.remove(container.id)
@@ -126,6 +156,11 @@ def _with_spec(agent: Agent, wanted: ResolvedSpec) -> Agent:
 def _with_replicas(agent: Agent, replicas: int) -> Agent:
     """Return the agent with a number of replicas that it has now, until they are more or fewer."""
     return msgspec.structs.replace(agent, spec=msgspec.structs.replace(agent.spec, replicas=replicas))
+
+
+def _due(agent: Agent) -> Agent:
+    """Return the agent with all its replicas stopped, and their restart due."""
+    return agent.changed(state=AgentState.STOPPED, reason="replaced", should_run=True, next_restart_at=clock.now())
 
 
 def _renewed(agent: Agent, wanted: ResolvedSpec) -> Agent:

@@ -69,6 +69,7 @@ def agent_json(
         "dependencies": list(spec.dependencies),
         "links": dict(agent.links),
         "deployment": spec.deployment,
+        "update_strategy": spec.update_strategy.value,
         "idle_timeout_s": spec.idle_timeout_s,
         "hold_timeout_s": spec.hold_timeout_s,
         "request_timeout_s": spec.request_timeout_s,

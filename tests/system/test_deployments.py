@@ -11,6 +11,7 @@ import yaml
 from tests.fakes.ledger import AGENT_FOLDER
 from tests.system.test_agents_real import host  # noqa: F401 - a fixture
 
+COMMAND = ["/usr/bin/python3", "-u", "/agent/ledger_agent.py"]
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 
 
@@ -44,7 +45,7 @@ def ledger(world, **changes):
         {
             "name": "ledger",
             "image": world.agent["image"],
-            "command": ["/usr/bin/python3", "-u", "/agent/ledger_agent.py"],
+            "command": COMMAND,
             "volumes": [f"{AGENT_FOLDER}:/agent:ro", f"{world.folder}:/ledger"],
             "autoRestart": True,
             "persistence": {"concurrency": 8},
@@ -73,6 +74,10 @@ def test_apply_of_a_changed_file_under_load_answers_no_5xx(promise, docker_clien
         assert world.agent["container_id"] not in seen
         seen.append(world.agent["container_id"])
         world.serve(50)
+    apply(world.daemon, ledger(world, **changes, updateStrategy="recreate", command=[*COMMAND, "again"]))
+    assert world.agent["container_id"] not in seen
+    seen.append(world.agent["container_id"])
+    changes |= {"updateStrategy": "recreate", "command": [*COMMAND, "again"]}
     apply(world.daemon, ledger(world, env={"A": "4"}, command=["/usr/bin/python3", "-c", "exit(7)"]), code=1)
     apply(world.daemon, ledger(world, **changes, token="a-token-of-its-own"))
     apply(world.daemon, ledger(world, **changes))

@@ -38,6 +38,7 @@ def test_a_plan_says_what_will_be_done(client):
         "changes": [],
         "dependencies": ["db"],
         "starts": True,
+        "stops_first": False,
         "lacks_image": False,
     }
 

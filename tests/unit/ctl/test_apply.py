@@ -116,6 +116,7 @@ def test_a_plan_is_shown_and_nothing_is_done(given, run, words):
     steps = [
         {**STEP, "agent": "new-one", "lacks_image": True},
         {**STEP, "action": "replace", "changes": changes, "starts": False},
+        {**STEP, "agent": "db", "action": "replace", "starts": False, "stops_first": True},
         {**STEP, "agent": "api", "action": "update", "changes": [change("auto_restart", False, True)]},
         {**STEP, "agent": "same", "action": "keep"},
         {**STEP, "agent": "old", "action": "remove"},
@@ -135,10 +136,11 @@ def test_a_plan_is_shown_and_nothing_is_done(given, run, words):
         '    command: [] -> ["a", "b"]\n'
         '    token: *** -> ""\n'
         "    env_vars.OLD: x -> (none)\n"
+        "~ db       replace: it is stopped first\n"
         "~ api      update in place, and start it\n"
         "    auto_restart: false -> true\n"
         "- old      remove, with its container and its requests\n"
-        "Plan: 1 to create, 1 to replace, 1 to update, 1 to remove, 1 unchanged.\n"
+        "Plan: 1 to create, 2 to replace, 1 to update, 1 to remove, 1 unchanged.\n"
         "Not named any more, and kept (--prune removes them): x, y\n",
         "",
     )

@@ -65,7 +65,7 @@ def test_the_schema_of_the_original_is_taken():
 def test_our_own_keys_are_taken():
     found = agent(
         "command: [python, -m, agent]\nsecrets: [A]\nenv: {A: b, LIST: [x, y]}\nlabels: {team: a}\nport: 3000\nidleTimeout: 15m\n"
-        "holdTimeout: 5s\nrequestTimeout: 2m\nstopGrace: 30\nnetworkEgress: false\n"
+        "updateStrategy: recreate\nholdTimeout: 5s\nrequestTimeout: 2m\nstopGrace: 30\nnetworkEgress: false\n"
         "services: {redis: true}\n"
         "persistence: {concurrency: 2, ordered: true, maxPending: 5, maxPendingSize: 1Mi}\n"
         'healthCheck: {command: "test -f /ok", startPeriod: 10s}'
@@ -82,6 +82,7 @@ def test_our_own_keys_are_taken():
         "request_timeout_s": 120,
         "stop_grace_s": 30,
         "network_egress": False,
+        "update_strategy": "recreate",
         "services": {"redis": True},
         "replay_concurrency": 2,
         "ordered": True,

@@ -315,3 +315,58 @@ def test_a_change_is_an_event_and_in_the_audit(world, update, eventually):
     )
     assert '"action":"update_agent"' in world.log_of("audit.log")
     assert "sesame" not in world.log_of("audit.log")
+
+
+def test_one_that_shares_nothing_is_replaced_after_it_has_ended_and_requests_wait(world, update, eventually):
+    agent = world.up(update_strategy="recreate", replicas=2)
+    old = list(world.route().serving)
+    old[0].in_flight += 1
+    most = []
+    make = world.engine.create
+
+    def create(spec):
+        most.append(sorted(box.name for box in world.engine.containers() if box.state == "running"))
+        return make(spec)
+
+    world.engine.create = create
+    changing = gevent.spawn(update, env_vars={"A": "2"}, replicas=1)  # noqa: TID251
+    eventually(lambda: world.route().gate is Gate.HOLDING)
+    assert len(boxes(world)) == 2
+    old[0].in_flight -= 1
+    changing.get(timeout=10)
+
+    assert most == [[]]  # none ran when the new one was made
+    world.wait_ready()
+    assert boxes(world) == {f"agentainer-{agent.id}": world.agent().replica(1).container_id}
+    assert (serving(world), world.state(), [target.is_retired for target in old]) == ([1], "running", [True, True])
+
+
+def test_a_daemon_that_dies_while_it_recreates_is_followed_by_one_that_starts_it(
+    world, make_world, eventually, monkeypatch
+):
+    world.up(update_strategy="recreate")
+    monkeypatch.setattr(type(world.services.agents._starting), "up", lambda *arguments: gevent.sleep(3600))
+    changing = gevent.spawn(  # noqa: TID251
+        services(world).update, "web", world.spec(update_strategy="recreate", env_vars={"A": "2"}), ADMIN, wait_s=5
+    )
+    eventually(lambda: boxes(world) == {})
+    eventually(lambda: world.agents.find("web").spec.env_vars == {"A": "2"})
+    changing.kill()
+    world.end()
+    monkeypatch.undo()
+
+    again = make_world()
+
+    again.wait_ready()
+    assert (again.state(), again.agent().spec.env_vars) == ("running", {"A": "2"})
+
+
+def test_one_that_fails_when_it_is_recreated_is_down_and_says_why(world, update):
+    world.up(update_strategy="recreate")
+    world.engine.add_image("broken", Program(fails=(127, "'nosuch' is not in the image")))
+
+    with pytest.raises(Failed):
+        update(image="broken")
+
+    assert world.state() == "failed"
+    assert "nosuch" in world.agent().reason

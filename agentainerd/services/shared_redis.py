@@ -61,7 +61,7 @@ class SharedRedisService:
         with self._lock:
             self._start()
             if agent.id not in self._users:
-                self._server.put_user(agent.id, agent.name)
+                self._server.put_users({agent.id: agent.name})
                 self._users.add(agent.id)
             self._admitted[agent.id] = (egress, time.monotonic())
             is_offered = egress in self._offered and bool(self._server.addresses)
@@ -153,9 +153,8 @@ class SharedRedisService:
                 self._dismiss(agent_id, name, names)
             elif agent_id not in wanted:
                 self._server.suspend_user(agent_id)
-        for agent in wanted.values():
-            if agent.id not in self._users or agent.id not in known:
-                self._server.put_user(agent.id, agent.name)
+        new = [agent for agent in wanted.values() if agent.id not in self._users or agent.id not in known]
+        self._server.put_users({agent.id: agent.name for agent in new})
         self._users = set(wanted)
 
     def _dismiss(self, agent_id: str, name: str, names: Collection[str]) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -151,12 +151,10 @@ class SharedRedisServer:
         """Return the password of an agent: always the same for one agent, and to be told from no other."""
         return hmac.new(self._key(), agent_id.encode(), hashlib.sha256).hexdigest()
 
-    def put_user(self, agent_id: str, name: str) -> None:
-        """Let an agent in: with its password, to the keys under its name and the shared ones."""
-        digest = hashlib.sha256(self.password(agent_id).encode()).hexdigest()
-        keys = (f"~{name}:*", f"~{SHARED_NAME}:*")
-        self._client.call("ACL", "SETUSER", agent_id, "reset", "on", f"#{digest}", *keys, f"&{CHANNELS}", *RULES)
-        self._client.call("ACL", "SAVE")
+    def put_users(self, names: Mapping[str, str]) -> None:
+        """Let agents in (their names by id): with their passwords, to the keys under their names and the shared ones."""
+        if names:
+            self._client.calls([*(self._set_user(agent_id, name) for agent_id, name in names.items()), ("ACL", "SAVE")])
 
     def users(self) -> dict[str, str]:
         """Return the agents that are let in: their ids, and the names under which they have keys."""
@@ -199,6 +197,11 @@ class SharedRedisServer:
         self._client.close()
 
     # ----
+
+    def _set_user(self, agent_id: str, name: str) -> tuple[str, ...]:
+        digest = hashlib.sha256(self.password(agent_id).encode()).hexdigest()
+        keys = (f"~{name}:*", f"~{SHARED_NAME}:*", f"&{CHANNELS}")
+        return ("ACL", "SETUSER", agent_id, "reset", "on", f"#{digest}", *keys, *RULES)
 
     def _prepare(self) -> str:
         offload.run(self._write_users)

@@ -5,6 +5,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -191,6 +192,26 @@ def test_state_outlives_the_daemon(host, start_daemon, eventually):
 
     eventually(lambda: host.ask("web", "GET web:x") == ["kept"], limit_s=20)
     assert host.must("GET", "/agents/web")["status"] == "running"
+
+
+def test_its_password_is_in_the_container_and_nowhere_else(host):
+    host.up("web")
+    url = host.inside("web", "import json, os; print(json.dumps(os.environ['REDIS_URL']))")
+    password = url.partition("@")[0].rpartition(":")[2]
+    assert len(password) == 64
+    assert host.ask("web", "CONFIG GET *") == ["NoPermissionError"]
+
+    shown = [
+        str(host.must("GET", path))
+        for path in ("/agents/web", "/agents", "/system/info", "/events", "/audit", "/system/logs")
+    ]
+    files = [path for folder in (host.daemon.state_dir, host.daemon.runtime_dir) for path in folder.rglob("*")]
+    texts = [path.read_bytes() for path in files if path.is_file()]
+    lines = [" ".join(process.cmdline()) for process in psutil.Process(host.daemon.pid).children(recursive=True)]
+
+    assert any(b"agentainerd on #" in text for text in texts)
+    for text in (*shown, *lines, host.daemon.log, *(text.decode("latin-1") for text in texts)):
+        assert password not in text
 
 
 def test_the_page_has_these_programs():

@@ -115,8 +115,7 @@ def home(request):
 @pytest.fixture
 def server(home):
     made = home.started()
-    made.put_user(WEB, "web")
-    made.put_user(OTHER, "other")
+    made.put_users({WEB: "web", OTHER: "other"})
     return made
 
 
@@ -180,8 +179,7 @@ def one_home():
     """One server for all that is refused: nothing is changed there."""
     home = Home("redis")
     made = home.started()
-    made.put_user(WEB, "web")
-    made.put_user(OTHER, "other")
+    made.put_users({WEB: "web", OTHER: "other"})
     clients = home.client(made, WEB), home.client(made, OTHER)
     yield clients
     for client in clients:
@@ -325,7 +323,7 @@ def test_it_listens_where_it_is_told_and_nowhere_else(home, server):
 
 
 def test_what_it_makes_is_closed_to_others(home, server):
-    server.put_user(WEB, "web")
+    server.put_users({WEB: "web"})
     made = [*home.folder.rglob("state/shared-redis/*"), home.folder / "run/shared.sock"]
     files = [path for path in made if not path.is_dir()]
 

@@ -39,6 +39,7 @@ from agentainerd.proxy.replay import Replayer
 from agentainerd.proxy.routing import RouteTable
 from agentainerd.proxy.server import COMPILED, DataPlane, ProxyOptions
 from agentainerd.services import services as service_layer
+from agentainerd.services.audit import DAEMON
 from agentainerd.services.services import Services, Stores
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.connection import Durability, RedisClient, check_durability, check_version
@@ -376,6 +377,7 @@ class Daemon:
         else:
             self._config, applied, waiting = reloaded(self._config, self._loaded.config)
             self._apply()
+            self._services.audit.note(DAEMON, "reload_configuration", ", ".join(applied) or "nothing changed")
             log.info(
                 "configuration reloaded",
                 extra={

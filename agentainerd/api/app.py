@@ -33,7 +33,7 @@ from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
 from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
 from agentainerd.api.scopes import LOCAL, PROBES, PUBLIC, needed
-from agentainerd.errors import AgentainerError, Forbidden, InvalidParameter, NotFound, TooManyRequests, Unavailable
+from agentainerd.errors import AgentainerError, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.services.services import Services
 
 ROUTES: tuple[Rule, ...] = (
@@ -86,11 +86,7 @@ class App:
         handler, values = self._find(request)
         self._admit(request, handler)
         if handler in LOCAL and not request.is_local:
-            raise Forbidden(
-                "the control token is told and changed over the Unix socket only",
-                code="LOCAL_ONLY",
-                hint="on the daemon's host: agentainerctl token show",
-            )
+            self._services.tokens.refuse_remote(request.actor)
         return handler(request, self._services, **values)
 
     def _find(self, request: ApiRequest) -> tuple[Callable[..., Response], Mapping[str, Any]]:

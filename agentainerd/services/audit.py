@@ -139,6 +139,10 @@ class AuditService:
             raise
         self.record(actor, action, entry.target)
 
+    def note(self, actor: Actor, action: str, target: str) -> None:
+        """Have an entry written that nobody waits for. Never blocks."""
+        self._enqueue(actor, action, target, "ok")
+
     def refuse(self, actor: Actor, action: str, target: str = "", *, now: float | None = None) -> None:
         """Note a refused access: an entry for the first one of a source, then a count that `flush` writes. Never blocks."""
         at = time.time() if now is None else now

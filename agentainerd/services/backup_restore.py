@@ -59,7 +59,11 @@ class RestoreService:
             NotFound, Conflict: as BackupService.get. TooManyRequests. The job: what Planner.plan raises, Failed (code
             BACKUP_DAMAGED), Unavailable; nothing is changed then.
         """
-        backup = self._backups.get(ref)
+        try:
+            backup = self._backups.get(ref)
+        except AgentainerError as error:
+            self._audit.record(actor, "restore_backup", ref, error.code)
+            raise
         return self._backups.jobs.start("restore", lambda watch: self._restore(backup, options, actor, watch))
 
     def _restore(self, backup: Backup, options: RestoreOptions, actor: Actor, watch: Watch) -> Json:

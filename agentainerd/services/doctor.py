@@ -149,6 +149,15 @@ def _journal(sources: Sources) -> Iterator[Finding]:
         yield Finding("journal", Level.ERROR, "it is not available: nothing is queued", "look at Redis and at the disk")
 
 
+def _audit(sources: Sources) -> Iterator[Finding]:
+    if trouble := sources.audit.trouble:
+        yield Finding(
+            "audit", Level.ERROR, f"{trouble}; nothing can be changed", "make room on the disk of the state folder"
+        )
+    else:
+        yield Finding("audit", Level.OK, "every change is recorded")
+
+
 def _disk(sources: Sources) -> Iterator[Finding]:
     state_dir = sources.config.paths.state_dir
     space = os.statvfs(state_dir)
@@ -275,6 +284,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", _redis),
     ("shared redis", _shared_redis),
     ("journal", _journal),
+    ("audit", _audit),
     ("disk", _disk),
     ("network", _network),
     ("ports", _ports),

@@ -156,6 +156,15 @@ class TokenService:
         self._count_failure(source)
         raise Unauthorized("Invalid authorization token", hint="agentainerctl token show   (on the daemon's host)")
 
+    def refuse_remote(self, actor: Actor) -> NoReturn:
+        """Note that somebody asked for the control token from elsewhere. Raises Forbidden (code LOCAL_ONLY)."""
+        self._audit.refuse(actor, "use_token", "control token")
+        raise Forbidden(
+            "the control token is told and changed over the Unix socket only",
+            code="LOCAL_ONLY",
+            hint="on the daemon's host: agentainerctl token show",
+        )
+
     def refuse_scope(self, actor: Actor, what: str, given: Scope | None, needed: Scope) -> NoReturn:
         """Note that somebody's token is not good for what was asked, and refuse it. Raises Forbidden (code SCOPE_MISSING)."""
         self._audit.refuse(actor, "use_token", what)
@@ -201,6 +210,7 @@ class TokenService:
         expected = self.ticket(request_id).encode()
         if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected):
             return True
+        self._audit.refuse(Actor("anonymous", source), "use_ticket", request_id)
         self._count_failure(source)
         return False
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -105,6 +106,20 @@ def test_who_did_it_is_the_user_of_the_socket_or_who_had_the_token(start_daemon)
     assert [entry["address"] for entry in found] == ["unix", "127.0.0.1", "127.0.0.1"]
     assert found[1]["request_id"] == fields["x-agentainer-request-id"]
     assert "guess" not in (daemon.state_dir / "audit.log").read_text()
+
+
+def test_a_reload_of_the_configuration_is_an_entry_and_new_limits_hold(start_daemon, eventually):
+    daemon = start_daemon(engine=False)
+    (daemon.folder / "config.yaml").write_text("audit:\n  file_bytes: 64Ki\nlog:\n  level: warning\n")
+
+    daemon.signal(signal.SIGHUP)
+
+    def told() -> list[dict]:
+        said = agentainerctl(daemon, "audit", "--action", "reload_configuration", "-o", "json")
+        return json.loads(said.stdout)
+
+    (entry,) = eventually(told)
+    assert (entry["actor"], entry["resource"]) == ("daemon", "log.level, audit.file_bytes")
 
 
 def test_a_log_that_cannot_grow_stops_changes_and_nothing_else(start_daemon):

@@ -1,8 +1,13 @@
 """`/audit` as its handlers are."""
 
+import re
+import uuid
+
 import pytest
 
+from agentainerd.api import agents, backups, deployments, images, replicas, requests, tokens
 from agentainerd.api.access import Door
+from agentainerd.api.app import ROUTES
 
 
 @pytest.fixture
@@ -99,3 +104,36 @@ def test_a_log_that_is_whole_and_one_that_is_not(client, world, done):
 
 def test_reading_it_is_for_administrators(world):
     assert world.client(Door.GATEWAY).call("GET", "/audit")[0] == 401
+
+
+CHANGES_NOTHING = (deployments.plan, backups.verify)
+ASKED = {
+    agents.deploy: {"name": "other", "image": "echo"},
+    replicas.scale: {"replicas": 2},
+    deployments.apply: {"deployments": [{"name": "shop", "agents": []}]},
+    backups.create: {"name": "nightly"},
+    tokens.create: {"name": "ci", "scopes": ["read"]},
+    images.pull: {"image": "echo", "policy": "always"},
+}
+"""Bodies without which a request does not get as far as changing something."""
+QUERIES = {requests.purge: {"state": "pending"}, images.build: {"tag": "made"}}
+CHANGES = [
+    (method, rule)
+    for rule in ROUTES
+    for method in sorted(rule.methods - {"GET", "HEAD", "OPTIONS"})
+    if rule.endpoint not in CHANGES_NOTHING
+]
+
+
+@pytest.mark.parametrize(("method", "rule"), CHANGES, ids=lambda each: str(each))
+def test_every_route_that_changes_something_leaves_an_entry_with_its_request(client, world, method, rule):
+    world.deploy("web")
+    path = rule.rule.replace("<request_id>", str(uuid.uuid4()))
+    path = re.sub("<[^>]*>", "nothing", path)
+    query = QUERIES.get(rule.endpoint, {})
+
+    with client.open(path, method=method, query_string=query, json=ASKED.get(rule.endpoint, {})) as response:
+        said = response.get_data()
+
+    entries = read(client)
+    assert response.headers["X-Agentainer-Request-ID"] in {entry["request_id"] for entry in entries}, said

@@ -25,12 +25,13 @@ def test_a_rotated_token_opens_and_the_old_one_does_not(client, world):
     assert client.call("GET", "/token")[1]["data"]["token"] == new
 
 
-def test_neither_works_over_tcp_not_even_with_the_token(client, world):
+def test_neither_works_over_tcp_not_even_with_the_token(client, world, eventually):
     door, token = world.client(Door.GATEWAY), client.call("GET", "/token")[1]["data"]["token"]
 
     for method, path in (("GET", "/token"), ("POST", "/token/rotate")):
         status, said = door.call(method, path, headers=bearer(token))
         assert (status, said["code"]) == (403, "LOCAL_ONLY")
+    eventually(lambda: '"use_token"' in world.log_of("audit.log"))
     assert client.call("GET", "/token")[1]["data"]["token"] == token
 
 

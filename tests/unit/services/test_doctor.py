@@ -160,3 +160,13 @@ def test_a_check_that_the_system_refuses_is_a_finding(sources, monkeypatch):
     assert DoctorService(sources).examine() == [
         {"check": "cgroups", "level": "error", "message": "/sys/fs/cgroup: Permission denied", "hint": ""}
     ]
+
+
+def test_changes_that_cannot_be_recorded_are_an_error(world, examine):
+    assert examine()["audit"][0]["level"] == "ok"
+    world.services.audit.trouble = "the audit log cannot be written: No space left on device"
+
+    (finding,) = examine()["audit"]
+
+    assert (finding["level"], "No space left" in finding["message"]) == ("error", True)
+    assert finding["hint"]

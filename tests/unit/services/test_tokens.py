@@ -287,13 +287,16 @@ def test_a_ticket_is_for_one_request_and_survives_a_restart(make):
     assert not again.is_ticket("é" * 22, "id-1", "192.0.2.1")
 
 
-def test_guessing_tickets_is_slowed_down_and_the_right_one_is_not(tokens):
+def test_guessing_tickets_is_audited_and_slowed_down_and_the_right_one_is_not(tokens, tmp_path, eventually):
     right = tokens.ticket("id-1")
     with pytest.raises(TooManyRequests):
         for _ in range(MAX_FAILURES + 1):
             tokens.is_ticket("x" * 22, "id-1", "192.0.2.1")
 
     assert tokens.is_ticket(right, "id-1", "192.0.2.1")
+    log = tmp_path / "audit.log"
+    eventually(lambda: log.exists() and "use_ticket" in log.read_text())
+    assert right not in (tmp_path / "audit.log").read_text()
 
 
 def test_tickets_of_another_installation_do_not_open(make, tmp_path):

@@ -14,6 +14,7 @@ from agentainerctl.session import Session
 from agentainerd.units import format_duration
 
 HISTORY_S = 3600.0
+MAX_HISTORY_S = 24 * 3600.0
 
 
 @click.command(
@@ -44,6 +45,8 @@ def metrics(
     CPU is percent of one core. What agents use is measured every 10 seconds. It is kept so for an hour, and in means of a
     minute for a day; --history draws it.
     """
+    if duration > MAX_HISTORY_S:
+        raise click.UsageError("--duration: a history is kept for 24h")
     client = session.client
     if ref is None:
         if is_history:

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from agentainerd.model.metrics_history import Point
 from agentainerd.store.metrics import COARSE_S, FINE_PLACES, MetricsStore
 
+AT_ONCE = 100  # agents: packing that many takes some milliseconds, in which nothing else goes on
+
 
 class MetricsHistory:
     """Points are noted every round and written once a minute, so that they cost one fsync a minute for all agents.
@@ -56,9 +58,12 @@ class MetricsHistory:
         return written + [each for each in noted if each.at > newest or (not written and each.at >= since)]
 
     def _write(self, before: float) -> None:
-        due = {agent_id: [each for each in noted if each.at < before] for agent_id, noted in self._noted.items()}
-        self._store.put({agent_id: points for agent_id, points in due.items() if points})
-        for agent_id, points in due.items():
-            noted = self._noted.get(agent_id)
-            while noted and points and noted[0].at <= points[-1].at:
-                noted.popleft()
+        found = {agent_id: [each for each in noted if each.at < before] for agent_id, noted in self._noted.items()}
+        due = [(agent_id, points) for agent_id, points in found.items() if points]
+        for start in range(0, len(due), AT_ONCE):
+            some = dict(due[start : start + AT_ONCE])
+            self._store.put(some)
+            for agent_id, points in some.items():
+                noted = self._noted.get(agent_id)
+                while noted and noted[0].at <= points[-1].at:
+                    noted.popleft()

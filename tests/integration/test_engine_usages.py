@@ -7,6 +7,7 @@ from dataclasses import replace
 import gevent
 import pytest
 
+from agentainerd import clock
 from agentainerd.engine.usages import from_stats
 from agentainerd.model.containers import ContainerSpec
 from agentainerd.model.metrics import sample
@@ -72,7 +73,7 @@ def test_cpu_and_memory_are_those_of_docker_stats_within_5_percent(docker_engine
         return theirs, docker_engine.usages([box.id])[box.id]
 
     first_stats, first = measure()
-    gevent.sleep(4)  # the window over which both are measured
+    eventually(lambda: clock.now() - first.at > 4, what="the window over which both are measured")
     second_stats, second = measure()
 
     ours, theirs = sample(second, first, 0.0), from_stats(second_stats, 0.0)

@@ -192,3 +192,10 @@ def test_a_history_of_all_agents_is_a_usage_error(api, run):
 
     assert ran.code == 2
     assert "name it" in ran.err
+
+
+def test_a_history_that_is_too_long_is_a_usage_error(api, run):
+    ran = run("metrics", "web", "--history", "--duration", "2d")
+
+    assert ran.code == 2
+    assert "kept for 24h" in ran.err

@@ -200,6 +200,7 @@ def build(
         replicas,
         lifecycle=lifecycle,
         starting=starting,
+        doubt=state_sync.doubt,
         resolver=resolver,
         engine=engine,
         audit=audit,

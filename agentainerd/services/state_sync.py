@@ -112,6 +112,10 @@ class StateSync:
                 gevent.sleep(0)
         return len(due)
 
+    def doubt(self) -> None:
+        """Somebody does not know what is stored, because Redis went away: look at all agents closely at the next look."""
+        self._look_closely = True
+
     def sync(self, agent_id: str) -> None:
         """Make one agent agree with the engine; waits for whoever has its lock.
 
@@ -194,6 +198,7 @@ class StateSync:
         )
 
     def _reconcile(self, agent: Agent, found: dict[int, Container]) -> None:
+        self._fleet.configure(agent)
         if agent.id in self._untidy:
             self._tidy(agent)
             self._untidy.discard(agent.id)

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from agentainerd import clock
 from agentainerd.engine.engine import Engine
+from agentainerd.errors import Unavailable
 from agentainerd.model.agents import Agent, AgentSpec, UpdateStrategy, validate
 from agentainerd.model.deployments import Change, Need, ResolvedSpec, changes_of
 from agentainerd.model.events import Action
@@ -27,7 +29,7 @@ _DOWN: dict[str, object] = {"state": AgentState.STOPPED, "reason": "", "should_r
 
 
 class UpdateService:
-    """`update`; see the module. `ref` is an id or a name."""
+    """`update`; see the module. `ref` is an id or a name. `doubt` is called when nobody knows which of two records is stored."""
 
     def __init__(  # noqa: PLR0913 - one for each service that it builds on
         self,
@@ -38,6 +40,7 @@ class UpdateService:
         *,
         lifecycle: Lifecycle,
         starting: Starting,
+        doubt: Callable[[], object],
         resolver: SpecResolver,
         engine: Engine,
         audit: AuditService,
@@ -49,6 +52,7 @@ class UpdateService:
         self._replicas = replicas
         self._lifecycle = lifecycle
         self._starting = starting
+        self._doubt = doubt
         self._resolver = resolver
         self._engine = engine
         self._audit = audit
@@ -70,7 +74,11 @@ class UpdateService:
             changes = changes_of(agent, wanted)
             if changes:
                 self._engine.ping()
-                self._change(agent, wanted, {change.needs for change in changes}, wait_s)
+                try:
+                    self._change(agent, wanted, {change.needs for change in changes}, wait_s)
+                except Unavailable:
+                    self._doubt()
+                    raise
                 self._tell(agent, changes)
             return self._fleet.find(agent.id)
 

@@ -370,3 +370,48 @@ def test_one_that_fails_when_it_is_recreated_is_down_and_says_why(world, update)
 
     assert world.state() == "failed"
     assert "nosuch" in world.agent().reason
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_redis_that_goes_away_while_the_record_is_written_leaves_one_of_the_two(
+    world, update, eventually, monkeypatch, is_written
+):
+    agent = world.up()
+    scale = type(world.agents).scale
+
+    def lose(store, changed):
+        if is_written:
+            scale(store, changed)
+        raise Unavailable("Redis does not answer")
+
+    monkeypatch.setattr(type(world.agents), "scale", lose)
+    with pytest.raises(Unavailable):
+        update(env_vars={"A": "2"})
+    monkeypatch.undo()
+
+    eventually(lambda: world.services.state_sync.run_once(time.time()) >= 0 and len(boxes(world)) == 1, limit_s=15)
+    eventually(lambda: world.is_ready() and list(boxes(world)) == [f"agentainer-{agent.id}"])
+    [target] = world.route().serving
+    assert target.container_id == world.agent().replica(1).container_id == boxes(world)[f"agentainer-{agent.id}"]
+    assert (world.agent().spec.env_vars == {"A": "2"}) is is_written
+    assert (target.container_id != agent.replica(1).container_id) is is_written
+
+
+def test_what_was_stored_though_redis_went_away_counts_when_it_is_back(world, update, eventually, monkeypatch):
+    world.up()
+    put = type(world.agents).put
+
+    def lose(store, changed):
+        put(store, changed)
+        raise Unavailable("Redis does not answer")
+
+    monkeypatch.setattr(type(world.agents), "put", lose)
+    with pytest.raises(Unavailable):
+        update(token="a-long-token", health_check={"endpoint": "/"})
+    monkeypatch.undo()
+    assert not world.route().token_digest
+
+    world.services.state_sync.run_once(time.time())
+
+    eventually(lambda: world.route().token_digest)
+    assert world.is_ready()

@@ -132,7 +132,8 @@ def page(agent: Agent, session: Session) -> None:
         )
     )
     _section("Containers", [_container(agent, each) for each in containers] if len(containers) > 1 else [])
-    _section("Environment", [f"{name}={value}" for name, value in (agent.get("env_vars") or {}).items()])
+    variables = {**(agent.get("links") or {}), **(agent.get("env_vars") or {})}
+    _section("Environment", [f"{name}={value}" for name, value in variables.items()])
     _section("Volumes", [volume(mount) for mount in agent.get("volumes") or []])
     _section("Labels", [f"{name}={value}" for name, value in (agent.get("labels") or {}).items()])
     _last_exit(agent.get("last_exit"))

@@ -23,6 +23,7 @@ from agentainerd.store.requests import Counts, RequestStore
 
 log = logging.getLogger(__name__)
 
+FIRST_LOOK_S = 1.0
 MAX_AGE_S = 2 * defaults.METRICS_INTERVAL_S
 """A measurement older than that, because rounds fail, is not shown."""
 
@@ -70,6 +71,7 @@ class MetricsService:
         self._rounds: dict[Run, Usage] = {}
         self._latest: dict[Run, Usage] = {}
         self._traffic: dict[str, Traffic] = {}
+        self._has_begun = False
         self._round_s = 0.0
 
     @property
@@ -83,8 +85,11 @@ class MetricsService:
         Raises:
             Unavailable: Redis does not answer, or is full; what was measured is known, and written later.
         """
-        began = time.monotonic()
         agents = self._fleet.store.all()
+        if not self._has_begun:
+            self._has_begun = True
+            self._begin(agents)
+        began = time.monotonic()
         with self._lock:
             measured = self._known = self._measure(agents, self._rounds)
             runs = {run for each in measured.values() for run in each.runs}
@@ -117,6 +122,15 @@ class MetricsService:
             self._history.flush()
         except AgentainerError as error:
             log.warning("the last minute of metrics could not be written: %s", error)
+
+    def _begin(self, agents: Sequence[Agent]) -> None:
+        """Take a first reading of containers that have run for long, so that their first rates are not those of their lives."""
+        old = [agent for agent in agents for replica in _alive(agent) if replica.started_at < clock.now() - MAX_AGE_S]
+        if old:
+            with self._lock:
+                self._known |= self._measure(old, {})
+                self._rounds = dict(self._latest)
+            gevent.sleep(FIRST_LOOK_S)
 
     def _up_to_date(self, agents: Sequence[Agent], max_age_s: float) -> dict[str, Measured]:
         with self._lock:

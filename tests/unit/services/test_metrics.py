@@ -1,11 +1,13 @@
 """The rounds over all containers."""
 
 import time
+from itertools import count
 
 import pytest
 
 from agentainerd import clock
 from agentainerd.model.metrics import Usage
+from agentainerd.services import metrics
 from tests.fakes.world import ADMIN
 
 
@@ -194,3 +196,17 @@ def test_many_that_are_not_known_are_read_in_one_call(world):
     world.services.measuring.figures(agents)
 
     assert world.engine.calls["usages"] == 1
+
+
+def test_a_daemon_that_comes_back_shows_rates_of_now_and_not_of_the_containers_life(world, make_world, monkeypatch):
+    monkeypatch.setattr(metrics, "FIRST_LOOK_S", 0.0)
+    agent = world.up()
+    world.engine.use(agent.id, cpu_s=500.0)
+    seconds = count(clock.now() + 1000)
+    monkeypatch.setattr(clock, "now", lambda: float(next(seconds)))
+    later = make_world()
+
+    measure(later)
+
+    assert measured(later, agent).whole.cpu_percent == 0.0
+    assert measured(later, agent).whole.usage.cpu_s > 500

@@ -41,6 +41,7 @@ HEALTH_RETRIES = 3
 HEALTH_START_PERIOD = "0s"
 RESTART_RESET_S = 60.0  # a run this long forgets earlier crashes
 CRASH_LOOP_LIMIT = 5  # crashes in a row, then `failed`
+ENGINE_STOP_S = 20.0  # an engine that stops ends its containers first: 15 s by default, and then by force
 CRASH_LOG_LINES = 20  # kept with a crash and shown with a failed start
 READY_PROBE_INTERVAL_S = 0.02  # first; doubles to MAX_READY_PROBE_INTERVAL_S
 MAX_READY_PROBE_INTERVAL_S = 0.5

@@ -35,6 +35,7 @@ class Events:
         self._lines: Iterator[bytes] = iter(())
         self._failures = 0
         self._connected_at = 0.0
+        self._lost_at = 0.0
 
     def __iter__(self) -> Iterator[EngineEvent]:
         return self
@@ -44,7 +45,7 @@ class Events:
         while not self._closed.is_set():
             if self._source is None:
                 if self._connect():
-                    return EngineEvent("reconnected", at=time.time())
+                    return EngineEvent("reconnected", at=time.time(), since=self._lost_at)
                 continue
             event = self._read()
             if event is not None:
@@ -86,6 +87,7 @@ class Events:
             line = None
         if line is None:
             self._source = None
+            self._lost_at = time.time()
             self._back_off("the engine closed the stream")
             return None
         self._failures = 0

@@ -75,8 +75,8 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
     """Something happened to a container of ours. `action`: create start die oom pause unpause destroy, or `reconnected`
-    (agent_id ""): the stream has begun or had broken, so anything may have happened meanwhile. `exit_code` is that of
-    a `die`.
+    (agent_id ""): the stream has begun or had broken at `since` (0.0: it has begun), so anything may have happened meanwhile.
+    `exit_code` is that of a `die`.
     """
 
     action: str
@@ -84,6 +84,7 @@ class EngineEvent:
     container_id: str = ""
     at: float = 0.0
     exit_code: int = 0
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,24 @@ class Lifecycle:
         log.warning("agent ended: %s", reason, extra=_fields(agent, number))
         return self._fleet.save(agent)
 
+    def forgive(self, agent: Agent, number: int) -> Agent:
+        """Undo that the last end of a replica counted as a crash: it is due for a restart now, also where it had been given up."""
+        replica = agent.replica(number)
+        gave_up = replica.state is AgentState.FAILED and replica.crashes >= defaults.CRASH_LOOP_LIMIT
+        if not replica.crashes or not (gave_up or (replica.state is AgentState.STOPPED and replica.should_run)):
+            return agent
+        agent = agent.changed(
+            number,
+            state=AgentState.STOPPED,
+            reason="its engine ended",
+            crashes=replica.crashes - 1,
+            should_run=True,
+            next_restart_at=clock.now(),
+        )
+        self._fleet.expect(agent.id)
+        log.info("agent ended with its engine, and is started again", extra=_fields(agent, number))
+        return self._fleet.save(agent)
+
     def failed(self, agent: Agent, error: AgentainerError, numbers: Collection[int] = ()) -> Agent:
         """Store that a person's start failed, of replicas (default: all that do not run)."""
         for replica in agent.replicas:

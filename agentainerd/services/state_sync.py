@@ -62,6 +62,8 @@ class StateSync:
         self._spawn = spawn
         self._wake = wake
         self._look_closely = True
+        self._outage = (0.0, 0.0)  # of the engine, the last one: whatever ended in it, ended because of it
+        self._forgiven: set[tuple[str, int, float]] = set()
         self._queued: set[str] = set()
         self._untidy: set[str] = set()
         self._restarting: dict[tuple[str, int], float] = {}
@@ -142,6 +144,8 @@ class StateSync:
 
     def _note(self, event: EngineEvent) -> None:
         if event.action == "reconnected":
+            if event.since:
+                self._outage = (event.since - defaults.ENGINE_STOP_S, event.at)
             self._look_closely = True
             self._wake(LOOP)
             self.on_reconnect()
@@ -221,8 +225,19 @@ class StateSync:
             return self._paused(agent, replica)
         never_seen = replica.state is AgentState.CREATED and container.state is ContainerState.EXITED
         if replica.is_alive or never_seen:  # or it was started, and ended, while nobody looked
-            return self._lifecycle.over(agent, number, container)
-        return agent
+            agent = self._lifecycle.over(agent, number, container)
+        return self._forgive(agent, agent.replica(number))
+
+    def _forgive(self, agent: Agent, replica: Replica) -> Agent:
+        """An end that came with the engine's own is no crash of the agent's: it does not count, and is made good at once."""
+        end = replica.last_exit
+        key = (agent.id, replica.number, end.at if end is not None else 0.0)
+        if end is None or key in self._forgiven or not self._outage[0] <= end.at <= self._outage[1]:
+            return agent
+        forgiven = self._lifecycle.forgive(agent, replica.number)
+        if forgiven is not agent:
+            self._forgiven = {one for one in self._forgiven if self._outage[0] <= one[2]} | {key}
+        return forgiven
 
     def _lost(self, agent: Agent, replica: Replica) -> Agent:
         """Its container is not there: removed from outside, or there never was one."""

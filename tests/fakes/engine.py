@@ -60,7 +60,7 @@ class FakeEngine:
         self.registry: dict[str, Program] = {}
         self.registry_down = False
         self.calls: Counter[str] = Counter()
-        self._why_down = ""
+        self._why_down, self._lost_at = "", 0.0
         self._images: dict[str, tuple[Image, Program]] = {}
         self._boxes: dict[str, FakeContainer] = {}
         self._volumes: dict[str, tempfile.TemporaryDirectory[str]] = {}
@@ -131,13 +131,13 @@ class FakeEngine:
 
     def go_down(self, why: str = "the engine was stopped") -> None:
         """Answer nothing any more; agents go on (as with the engine's live restore)."""
-        self._why_down = why
+        self._why_down, self._lost_at = why, time.time()
 
     def come_back(self) -> None:
         """Answer again; event streams say `reconnected`."""
         self._why_down = ""
         for watcher in self._watchers:
-            watcher.put(EngineEvent("reconnected", at=time.time()))
+            watcher.put(EngineEvent("reconnected", at=time.time(), since=self._lost_at))
 
     def lose_events(self) -> None:
         """Break the event streams for a moment: they say `reconnected`."""

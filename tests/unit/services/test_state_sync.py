@@ -118,6 +118,45 @@ def test_a_stop_that_was_asked_for_is_not_restarted(world):
     assert world.agent().restarts == 0
 
 
+@pytest.mark.parametrize("ends_first", [True, False])
+def test_what_ended_with_its_engine_is_no_crash_and_is_started_again_at_once(
+    world, sync, eventually, monkeypatch, ends_first
+):
+    """The engine tells of the ends of its containers before it ends itself, or of none."""
+    monkeypatch.setattr(defaults, "CRASH_LOOP_LIMIT", 1)
+    monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 60.0)
+    agent = world.up(auto_restart=True)
+    if ends_first:
+        world.engine.kill(agent.id)
+        world.wait_state("failed")
+        world.engine.go_down()
+    else:
+        world.engine.go_down()
+        world.engine.kill(agent.id)
+
+    world.engine.come_back()
+
+    eventually(
+        lambda: sync.run_once(time.time()) >= 0 and world.agent().restarts and world.is_ready(), what="the agent"
+    )
+    assert world.agent().crashes == 0
+
+
+def test_a_crash_before_the_engine_ended_is_one(world, sync, monkeypatch):
+    monkeypatch.setattr(defaults, "CRASH_LOOP_LIMIT", 1)
+    monkeypatch.setattr(defaults, "ENGINE_STOP_S", -1.0)
+    agent = world.up(auto_restart=True)
+    world.engine.kill(agent.id)
+    world.wait_state("failed")
+    world.engine.go_down()
+    world.engine.come_back()
+
+    sync.run_once(time.time())
+
+    world.wait_state("failed")
+    assert world.agent().crashes == 1
+
+
 def test_a_crash_loop_ends_in_failed(world, monkeypatch):
     monkeypatch.setattr(defaults, "RESTART_BACKOFF_S", 0.01)
     world.engine.add_image("short", Program(exits=3))

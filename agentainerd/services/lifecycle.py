@@ -155,7 +155,7 @@ class Lifecycle:
         return self._fleet.save(agent)
 
     def forgive(self, agent: Agent, number: int) -> Agent:
-        """Undo that the last end of a replica counted as a crash: it is due for a restart now, also where it had been given up."""
+        """Undo that the last end of a replica counted as a crash: it is due for a restart, also where it had been given up."""
         replica = agent.replica(number)
         gave_up = replica.state is AgentState.FAILED and replica.crashes >= defaults.CRASH_LOOP_LIMIT
         if not replica.crashes or not (gave_up or (replica.state is AgentState.STOPPED and replica.should_run)):

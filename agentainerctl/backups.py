@@ -11,7 +11,7 @@ from agentainerctl.failures import StreamBroken
 from agentainerctl.output import Column, plain
 from agentainerctl.progress import Region, bar
 from agentainerctl.session import Session
-from agentainerd.errors import Conflict
+from agentainerd.errors import Conflict, InvalidParameter
 from agentainerd.units import format_size
 
 Backup = dict[str, Any]
@@ -22,6 +22,7 @@ COLUMNS = (
     Column("SIZE"),
     Column("CREATED"),
 )
+_VARIABLE = "AGENTAINER_BACKUP_PASSPHRASE"
 _SHOWN_OMISSIONS = 20
 _PIECE_BYTES = 256 * 1024
 
@@ -95,6 +96,34 @@ def load(session: Session, file: str) -> Backup:
         return follow(session, f"Importing {file}", "POST", path_of("backups", "import"), write=send)
 
 
+def passphrase(session: Session, file: str, *, is_new: bool) -> str:
+    """Return a passphrase, from a file, the environment, or a person; "" where that of a backup is wanted and nobody says.
+
+    Raises:
+        InvalidParameter: the file has none, or a new one is needed and there is nobody to ask. OSError: the file.
+    """
+    if file:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            found = lines.readline().rstrip("\r\n")
+        if not found:
+            raise InvalidParameter("passphrase-file", f"the first line of {file} is empty")
+        return found
+    if found := os.environ.get(_VARIABLE, ""):
+        return found
+    if session.is_interactive:
+        import click
+
+        text = "Passphrase" if is_new else "Passphrase of the backup (empty: without its secrets)"
+        default = None if is_new else ""
+        answer = click.prompt(text, default, hide_input=True, confirmation_prompt=is_new, show_default=False, err=True)
+        return str(answer)
+    if is_new:
+        raise InvalidParameter(
+            "passphrase", "is needed to keep secrets", hint=f"--passphrase-file FILE, or {_VARIABLE}"
+        )
+    return ""
+
+
 def row(backup: Backup) -> list[str]:
     """Return a backup as a line of the list."""
     names = ", ".join(str(agent.get("name", "")) for agent in backup.get("agents") or []) or "-"
@@ -148,6 +177,8 @@ def restored(result: dict[str, Any]) -> None:
         source, destination = str(volume.get("source", "")), str(volume.get("destination", ""))
         moved = f" (from {source})" if source != destination else ""
         output.say(plain(f"Volume {destination}{moved}" + ("" if volume.get("is_new") else ": replaced")))
+    if requests := result.get("requests"):
+        output.say(f"Requests pending again: {requests}")
 
 
 def omissions(found: list[dict[str, Any]], count: int, title: str, *, print_to: Any = output.note) -> None:  # noqa: ANN401

@@ -30,7 +30,7 @@ ALLOWED = {
     },
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", "msgspec", *EDGE},
     "agentainerd.services": {
-        "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model",
+        "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model", "cryptography",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,
     },

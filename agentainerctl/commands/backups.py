@@ -7,7 +7,12 @@ from agentainerctl.client import path_of
 from agentainerctl.options import Group, output_options
 from agentainerctl.output import plain
 from agentainerctl.session import Session
+from agentainerd.errors import InvalidParameter
 from agentainerd.units import format_size
+
+passphrase_option = click.option(
+    "--passphrase-file", default="", metavar="FILE", help="File whose first line is the passphrase."
+)
 
 
 @click.group(
@@ -26,21 +31,46 @@ def backup() -> None:
     "create",
     examples=(
         "agentainerctl backup create --name daily",
+        "agentainerctl backup create --name move --secrets --include-requests --passphrase-file secret.txt",
         'agentainerctl backup create --name before-upgrade --description "v1.2" --agents web,worker --pause',
     ),
 )
 @click.option("-n", "--name", required=True, metavar="NAME", help="What to call it.")
 @click.option("-d", "--description", default="", metavar="TEXT", help="What it is for.")
 @click.option("-a", "--agents", multiple=True, metavar="AGENT,...", help="Only these.  [default: all]")
+@click.option("--secrets", "has_secrets", is_flag=True, help="Keep secrets too, encrypted with a passphrase.")
+@click.option("--include-requests", is_flag=True, help="Keep pending requests too, encrypted.")
+@passphrase_option
 @click.option("--pause", is_flag=True, help="Let running agents stand still meanwhile; requests wait.")
 @output_options("table", "json", "yaml")
 @click.pass_obj
-def create(session: Session, name: str, description: str, agents: tuple[str, ...], pause: bool) -> None:
+def create(
+    session: Session,
+    name: str,
+    description: str,
+    agents: tuple[str, ...],
+    has_secrets: bool,
+    include_requests: bool,
+    passphrase_file: str,
+    pause: bool,
+) -> None:
     """Make a backup: what agents are, and all that is in their volumes.
+
+    Secrets of agents (variables that are masked elsewhere, tokens) are left out, or with --secrets encrypted with a
+    passphrase: that of --passphrase-file, else of AGENTAINER_BACKUP_PASSPHRASE, else it is asked for.
 
     Exit code 8: it was made, and something is not in it as it was, which is told.
     """
-    body = {"name": name, "description": description, "agents": names(agents), "pause": pause}
+    wants = has_secrets or include_requests
+    passphrase = backups.passphrase(session, passphrase_file, is_new=True) if wants else ""
+    body = {
+        "name": name,
+        "description": description,
+        "agents": names(agents),
+        "pause": pause,
+        "passphrase": passphrase,
+        "include_requests": include_requests,
+    }
     result = backups.follow(session, f"Backing up {name}", "POST", path_of("backups"), body=body)
     if session.is_machine:
         output.machine(result, session.output)
@@ -60,7 +90,7 @@ def create(session: Session, name: str, description: str, agents: tuple[str, ...
             ]
         )
         if result.get("secrets") == "left out":
-            output.note("\nSecrets of agents were left out.")
+            output.note("\nSecrets of agents were left out; --secrets keeps them, encrypted.")
     backups.left_out(session, result, "Not in it as it was")
 
 
@@ -129,17 +159,26 @@ def verify(session: Session, ref: str) -> None:
 @click.option("-a", "--agents", multiple=True, metavar="AGENT,...", help="Only these of the backup.  [default: all]")
 @click.option("--as-new", "mode", flag_value="new", default="new", help="Beside what is there.  [default]")
 @click.option("--in-place", "mode", flag_value="in-place", help="Over stopped agents of these names and their volumes.")
+@passphrase_option
 @output_options("table", "json", "yaml")
 @click.pass_obj
-def restore(session: Session, ref: str, agents: tuple[str, ...], mode: str) -> None:
+def restore(session: Session, ref: str, agents: tuple[str, ...], mode: str, passphrase_file: str) -> None:
     """Restore agents and their volumes from a backup. They are not started.
 
     All of it is checked first. What is there is left as it is: agents get other names and volumes other places where theirs
     are taken. With --in-place they get the settings and the data of the backup, and lose what they have.
 
+    Secrets that the backup has encrypted need its passphrase: --passphrase-file, else AGENTAINER_BACKUP_PASSPHRASE, else it
+    is asked for.
+
     Exit code 8: it was done, and something is not there as it was, which is told.
     """
-    body = {"agents": names(agents), "in_place": mode == "in-place"}
+    passphrase = ""
+    if (session.client.get(path_of("backups", ref)) or {}).get("secrets") == "encrypted":
+        passphrase = backups.passphrase(session, passphrase_file, is_new=False)
+    elif passphrase_file:
+        raise InvalidParameter("passphrase-file", "the backup has nothing that is encrypted: leave it out")
+    body = {"agents": names(agents), "in_place": mode == "in-place", "passphrase": passphrase}
     result = backups.follow(session, f"Restoring {ref}", "POST", path_of("backups", ref, "restore"), body=body)
     if session.is_machine:
         output.machine(result, session.output)

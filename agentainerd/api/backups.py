@@ -12,12 +12,14 @@ from agentainerd.services.views import backup_json
 
 
 class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What POST /backups takes; `agents`: ids or names, empty: all."""
+    """What POST /backups takes; `agents`: ids or names, empty: all. `passphrase`: what secrets are encrypted with."""
 
     name: str
     description: str = ""
     agents: tuple[str, ...] = ()
     pause: bool = False
+    passphrase: str = ""
+    include_requests: bool = False
 
 
 class RestoreBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,13 +27,21 @@ class RestoreBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     agents: tuple[str, ...] = ()
     in_place: bool = False
+    passphrase: str = ""
 
 
 def create(request: ApiRequest, services: Services) -> Response:
     """POST /backups."""
     Query(request, ())
     body = request.read_json(CreateBody)
-    options = BackupOptions(body.name, body.description, agents=body.agents, pause=body.pause)
+    options = BackupOptions(
+        body.name,
+        body.description,
+        agents=body.agents,
+        pause=body.pause,
+        passphrase=body.passphrase,
+        requests=body.include_requests,
+    )
     job = services.backups.create(options, request.actor)
     return stream_lines(job, job)
 
@@ -67,7 +77,7 @@ def restore(request: ApiRequest, services: Services, ref: str) -> Response:
     """POST /backups/{ref}/restore."""
     Query(request, ())
     body = request.read_json(RestoreBody)
-    options = RestoreOptions(agents=body.agents, in_place=body.in_place)
+    options = RestoreOptions(agents=body.agents, in_place=body.in_place, passphrase=body.passphrase)
     job = services.restores.restore(ref, options, request.actor)
     return stream_lines(job, job)
 

@@ -98,6 +98,23 @@ class BackedAgent(msgspec.Struct, frozen=True):
         return self.has_token or bool(self.secrets)
 
 
+class Sealed(msgspec.Struct, frozen=True):
+    """Secrets, encrypted (services/backup_secrets.py): `salt` and `data` are base64, the rest are scrypt's parameters."""
+
+    salt: str
+    n: int
+    r: int
+    p: int
+    data: str
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What is taken out of an agent's spec: values of variables by name, and its token."""
+
+    env: dict[str, str] = {}
+    token: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The head of an archive: what is in it, by whom and when it was made (epoch seconds).
 
@@ -113,18 +130,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     agents: tuple[BackedAgent, ...] = ()
     volumes: tuple[BackedVolume, ...] = ()
-    sealed: dict[str, str] | None = None
+    sealed: Sealed | None = None
     has_requests: bool = False
     was_paused: bool = False
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of an archive: `sha256` of every byte of the tar before it, and what these hold.
+    """The end of an archive: `sha256` of every byte of the tar before it, its `signature` where there is a passphrase, and what
+    these hold.
 
     `data_bytes` are those of files, without holes. `omitted` counts all omissions; `omissions` has the first ones.
     """
 
     sha256: str
+    signature: str = ""
     entries: int = 0
     files: int = 0
     data_bytes: int = 0

@@ -1,8 +1,8 @@
 """One archive, written and read from its beginning to its end: gzip, tar, checksum, and the order of what is in it.
 
     manifest.json                 Manifest
+    requests/<number>             encrypted
     volumes/<number>/<path>       what is in the volumes, each folder before what is in it
-    requests/<number>             encrypted records
     contents.json                 Contents: SHA-256 of every byte of the tar before it
 
 Nothing here is kept in memory but the names of the folder that is being read. Everything blocks: for offload.run.
@@ -75,7 +75,7 @@ class ArchiveWriter:
         self._file = file
         self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._digest = hashlib.sha256()
-        self._entries = self._files = self._data_bytes = self._requests = 0
+        self._entries = self._files = self._data_bytes = self.requests = 0
         self._blob(MANIFEST, msgspec.json.encode(manifest))
 
     def add(self, number: int, entry: Entry, pieces: Iterable[bytes] = ()) -> None:
@@ -99,17 +99,19 @@ class ArchiveWriter:
 
     def add_request(self, sealed: bytes) -> None:
         """Add an encrypted request."""
-        self._blob(f"{REQUESTS}{self._requests}", sealed)
-        self._requests += 1
+        self._blob(f"{REQUESTS}{self.requests}", sealed)
+        self.requests += 1
 
-    def finish(self) -> Contents:
-        """Write the end and return it. Nothing can be added any more."""
+    def finish(self, sign: Callable[[str], str] = lambda digest: "") -> Contents:
+        """Write the end, with what `sign` makes of the checksum, and return it. Nothing can be added any more."""
+        digest = self._digest.hexdigest()
         contents = Contents(
-            sha256=self._digest.hexdigest(),
+            sha256=digest,
+            signature=sign(digest),
             entries=self._entries,
             files=self._files,
             data_bytes=self._data_bytes,
-            requests=self._requests,
+            requests=self.requests,
             omitted=self.omissions.count,
             omissions=tuple(self.omissions.kept),
         )
@@ -145,12 +147,18 @@ class ArchiveReader:
         self._seen = self._requests = 0
         self.manifest = self._read_manifest()
 
-    def entries(
-        self, on_request: Callable[[bytes], object] = lambda sealed: None
-    ) -> Iterator[tuple[int, Entry, Iterator[bytes]]]:
+    def requests(self) -> Iterator[bytes]:
+        """Yield the encrypted requests; instead of `entries`, and without a look at what follows them."""
+        for number in range(MAX_ENTRIES):
+            member = read_member(self._read)
+            if member is None or member.entry is None or member.name != f"{REQUESTS}{number}":
+                return
+            yield self._blob(member.entry, member.stored)
+
+    def entries(self) -> Iterator[tuple[int, Entry, Iterator[bytes]]]:
         """Yield number of the volume, entry, and the pieces of a file's data; pieces that are not taken are skipped.
 
-        Ends after the checksum was found to be right. `on_request` gets each encrypted request.
+        Ends after the checksum was found to be right.
         """
         number, place = -1, _Place()
         while True:
@@ -173,15 +181,14 @@ class ArchiveReader:
                 if member.name == CONTENTS:
                     self._end(blob, digest)
                     return
-                if member.name != f"{REQUESTS}{self._requests}" or not self.manifest.has_requests:
+                if member.name != f"{REQUESTS}{self._requests}" or not self.manifest.has_requests or number >= 0:
                     raise damaged(f"{member.name[:100]!r} is not where it should be")
                 self._requests += 1
-                on_request(blob)
 
     def _in_volume(self, name: str, number: int, place: "_Place") -> tuple[int, "_Place"]:
         text = name[len(VOLUMES) :].partition("/")[0]
         found = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else -1
-        if not max(number, 0) <= found < len(self.manifest.volumes) or self._requests or str(found) != text:
+        if not max(number, 0) <= found < len(self.manifest.volumes) or str(found) != text:
             raise damaged(f"{name[:100]!r} is not where it should be")
         return found, place if found == number else _Place()
 

@@ -17,11 +17,12 @@ from agentainerd.services.fleet import Fleet
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
     """What is wanted: `agents` of the backup, by name or id (empty: all). `in_place`: over the agents and volumes that are
-    there; else beside them.
+    there; else beside them. `passphrase`: that of the backup; "": without its secrets and requests.
     """
 
     agents: Sequence[str] = field(default=())
     in_place: bool = False
+    passphrase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,23 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
 import msgspec
 
 from agentainerd import offload
-from agentainerd.errors import AgentainerError
-from agentainerd.model.agents import Agent, AgentSpec
-from agentainerd.model.backups import Backup, Omissions, with_secrets
+from agentainerd.errors import AgentainerError, InvalidParameter, TooManyRequests, Unavailable
+from agentainerd.model.agents import Agent
+from agentainerd.model.backups import Backup, Contents, Manifest, Omissions, Secrets, with_secrets
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.backup_archive import ArchiveReader, Watch
 from agentainerd.services.backup_jobs import BackupJob
-from agentainerd.services.backup_plans import AgentPlan, Planner, RestoreOptions, RestorePlan, check_down
+from agentainerd.services.backup_plans import Planner, RestoreOptions, RestorePlan, check_down
+from agentainerd.services.backup_requests import RequestCopies, decode
+from agentainerd.services.backup_secrets import BackupKey, unseal
 from agentainerd.services.backup_volumes import FolderTarget, Item, VolumePlaces
 from agentainerd.services.backups import BackupService
 from agentainerd.services.fleet import Fleet
@@ -37,6 +40,7 @@ class RestoreService:
         places: VolumePlaces,
         fleet: Fleet,
         *,
+        requests: RequestCopies,
         agents: AgentService,
         updates: UpdateService,
         audit: AuditService,
@@ -45,6 +49,7 @@ class RestoreService:
         self._planner = planner
         self._places = places
         self._fleet = fleet
+        self._requests = requests
         self._agents = agents
         self._updates = updates
         self._audit = audit
@@ -52,8 +57,8 @@ class RestoreService:
     def restore(self, ref: str, options: RestoreOptions, actor: Actor) -> BackupJob:
         """Start to restore agents and volumes; what is restored is not started.
 
-        The job's result: `agents` (name, id, and what they were called), `volumes` (source, destination), `omitted` and
-        `omissions`: what is not there as it was.
+        The job's result: `agents` (name, id, and what they were called), `volumes` (source, destination), `requests`: how
+        many are pending again, `omitted` and `omissions`: what is not there as it was.
 
         Raises:
             NotFound, Conflict: as BackupService.get. TooManyRequests. The job: what Planner.plan raises, Failed (code
@@ -71,17 +76,20 @@ class RestoreService:
         with self._audit.mutation(actor, "restore_backup", target), self._backups.reading(backup.id) as file:
             mark = secrets.token_hex(3)
             watch.step, watch.total = "checking", 2 * backup.size
-            sizes = offload.run(_check, file, watch)
+            sizes, contents = offload.run(_check, file, watch)
+            known, key = offload.run(_unseal, backup.manifest, contents, options.passphrase)
             plan = self._planner.plan(backup.manifest, options, mark)
             self._places.check_room(list(plan.volumes.values()), sizes)
             omissions = Omissions()
             with self._held(plan):
                 targets = {number: self._places.target(each, mark, omissions) for number, each in plan.volumes.items()}
+                plan = _with_secrets(plan, known, omissions)
                 restored = self._write(file, plan, targets, actor, watch)
                 restored |= self._update(plan, actor, omissions)
+                requests = self._put_requests(file, plan, restored, key, omissions) if contents.requests else 0
         _note_missing(backup, plan, omissions)
         log.info("backup restored", extra={"backup_id": backup.id, "agents": len(restored), "omitted": omissions.count})
-        return _result(backup, plan, restored, omissions)
+        return {**_result(backup, plan, restored, omissions), "requests": requests}
 
     @contextmanager
     def _held(self, plan: RestorePlan) -> Iterator[None]:
@@ -120,7 +128,7 @@ class RestoreService:
             if each.existing is not None:
                 updated[each.backed.id] = each.existing
                 try:
-                    updated[each.backed.id] = self._updates.update(each.existing.id, _kept(each), actor, wait_s=0)
+                    updated[each.backed.id] = self._updates.update(each.existing.id, each.spec, actor, wait_s=0)
                 except AgentainerError as error:
                     omissions.add(each.existing.name, "", f"its settings are not restored: {error.message}")
         return updated
@@ -138,6 +146,27 @@ class RestoreService:
             else:
                 item = offload.run(_skip, number, entries)
 
+    def _put_requests(
+        self, file: BinaryIO, plan: RestorePlan, restored: dict[str, Agent], key: BackupKey | None, omissions: Omissions
+    ) -> int:
+        """Make the requests of restored agents pending again; return how many."""
+        if key is None:
+            omissions.add("requests", "", "they are encrypted, and no passphrase was given")
+            return 0
+        is_new = {each.backed.id: each.existing is None for each in plan.agents}
+        offload.run(file.seek, 0)
+        reader = offload.run(ArchiveReader, file, Watch())
+        done = 0
+        for number, sealed in enumerate(_offloaded(reader.requests())):
+            data = offload.run(key.open, sealed, f"request {number}")
+            stored = decode(data)
+            if agent := restored.get(stored.agent_id):
+                try:
+                    done += self._requests.write(data, agent, is_new=is_new[stored.agent_id])
+                except (TooManyRequests, Unavailable) as error:
+                    omissions.add(agent.name, stored.id, f"a request is not restored: {error.message}")
+        return done
+
     def _undo(self, targets: dict[int, FolderTarget], deployed: dict[str, Agent], actor: Actor) -> None:
         steps: list[Callable[[], object]] = [
             partial(self._agents.remove, agent.id, actor) for agent in deployed.values()
@@ -149,36 +178,61 @@ class RestoreService:
                 log.error("something is left of a restore that failed: %s", error)
 
 
-def _check(file: BinaryIO, watch: Watch) -> dict[int, int]:
-    """Read all of it; return the bytes of each volume."""
+def _check(file: BinaryIO, watch: Watch) -> tuple[dict[int, int], Contents]:
+    """Read all of it; return the bytes of each volume, and its end."""
     sizes: dict[int, int] = {}
-    for number, entry, _ in ArchiveReader(file, watch).entries():
+    reader = ArchiveReader(file, watch)
+    for number, entry, _ in reader.entries():
         sizes[number] = sizes.get(number, 0) + entry.data_bytes
-    return sizes
+    assert reader.contents is not None  # it ends with it, or raises
+    return sizes, reader.contents
+
+
+def _unseal(manifest: Manifest, contents: Contents, passphrase: str) -> tuple[dict[str, Secrets], BackupKey | None]:
+    """Return the secrets of the agents by their ids, and the key; nothing where there is no passphrase.
+
+    Raises:
+        Forbidden: it is another one. InvalidParameter: there is nothing that it is for. Failed: somebody has changed it.
+    """
+    if not passphrase:
+        return {}, None
+    if manifest.sealed is None:
+        raise InvalidParameter("passphrase", "the backup has nothing that is encrypted: leave it out")
+    data, key = unseal(passphrase, manifest.id, manifest.sealed)
+    key.check(contents.sha256, contents.signature)
+    return msgspec.json.decode(data, type=dict[str, Secrets]), key
+
+
+def _offloaded(items: Iterator[bytes]) -> Iterator[bytes]:
+    while (item := offload.run(next, items, None)) is not None:
+        yield item
 
 
 def _skip(number: int, entries: Iterator[Item]) -> Item | None:
     return next((item for item in entries if item[0] != number), None)
 
 
-def _kept(plan: AgentPlan) -> AgentSpec:
-    """Return the spec of an agent that is there, with the secrets that it has now."""
-    assert plan.existing is not None
-    now = plan.existing.spec
-    env = {name: now.env_vars[name] for name in plan.backed.secrets if name in now.env_vars}
-    backed = msgspec.structs.replace(plan.backed, spec=plan.spec)
-    return with_secrets(backed, env, now.token if plan.backed.has_token else "")
+def _with_secrets(plan: RestorePlan, known: dict[str, Secrets], omissions: Omissions) -> RestorePlan:
+    """Return the plan with the secrets that are known: those of the backup, else those that agents have now; note the others."""
+    agents = []
+    for each in plan.agents:
+        now = each.existing.spec if each.existing else None
+        found = known.get(each.backed.id, Secrets())
+        env = {**(now.env_vars if now else {}), **found.env}
+        missing = [name for name in each.backed.secrets if name not in env]
+        token = (found.token or (now.token if now else "")) if each.backed.has_token else ""
+        for name in missing:
+            omissions.add(each.spec.name, "", f"the value of {name} is not in the backup")
+        if each.backed.has_token and not token:
+            omissions.add(each.spec.name, "", "its token is not in the backup: anybody may call it")
+        values = {name: env[name] for name in each.backed.secrets if name in env}
+        spec = with_secrets(msgspec.structs.replace(each.backed, spec=each.spec), values, token)
+        agents.append(replace(each, spec=spec))
+    return replace(plan, agents=agents)
 
 
 def _note_missing(backup: Backup, plan: RestorePlan, omissions: Omissions) -> None:
-    """Note what the backup does not have: secrets, and what was left out of the volumes that were restored."""
-    for each in plan.agents:
-        has = each.existing.spec.env_vars if each.existing else {}
-        for name in each.backed.secrets:
-            if name not in has:
-                omissions.add(each.spec.name, "", f"the value of {name} is not in the backup")
-        if each.backed.has_token and not (each.existing and each.existing.spec.token):
-            omissions.add(each.spec.name, "", "its token is not in the backup: anybody may call it")
+    """Note what was left out of the volumes when they were backed up."""
     sources = {volume.source.source for volume in plan.volumes.values()}
     for omission in backup.contents.omissions:
         if omission.where in sources:

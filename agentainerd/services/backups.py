@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
+import msgspec
+
 from agentainerd import clock, offload
-from agentainerd.errors import AgentainerError, Conflict, NotFound
+from agentainerd.errors import AgentainerError, Conflict, InvalidParameter, NotFound
 from agentainerd.model.agents import Agent
 from agentainerd.model.backups import (
     FORMAT,
@@ -16,6 +18,7 @@ from agentainerd.model.backups import (
     BackedVolume,
     Backup,
     Manifest,
+    Secrets,
     check_description,
     check_manifest,
     check_name,
@@ -26,6 +29,8 @@ from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import DAEMON, Actor, AuditService
 from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Watch
 from agentainerd.services.backup_jobs import BackupJob, BackupJobs
+from agentainerd.services.backup_requests import RequestCopies
+from agentainerd.services.backup_secrets import BackupKey, check_passphrase, seal
 from agentainerd.services.backup_tar import PIECE_BYTES
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.fleet import Fleet
@@ -40,12 +45,17 @@ _ROOM_EVERY_BYTES = 64 * PIECE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """What a new backup has. `agents`: ids or names; empty: all. `pause`: running ones stand still while they are copied."""
+    """What a new backup has. `agents`: ids or names; empty: all. `pause`: running ones stand still while they are copied.
+
+    `passphrase`: what secrets are encrypted with; "": they are left out. `requests`: pending ones too, which needs it.
+    """
 
     name: str
     description: str = ""
     agents: Sequence[str] = field(default=())
     pause: bool = False
+    passphrase: str = ""
+    requests: bool = False
 
 
 class BackupService:
@@ -57,6 +67,7 @@ class BackupService:
         places: VolumePlaces,
         fleet: Fleet,
         agents: AgentService,
+        requests: RequestCopies,
         *,
         audit: AuditService,
         spawn: Callable[..., object],
@@ -66,6 +77,8 @@ class BackupService:
         self._places = places
         self._fleet = fleet
         self._agents = agents
+        self._requests = requests
+        self._paused: set[str] = set()
         self._audit = audit
 
     # Reads
@@ -106,6 +119,12 @@ class BackupService:
         """
         check_name(options.name)
         check_description(options.description)
+        if options.passphrase:
+            check_passphrase(options.passphrase)
+        elif options.requests:
+            raise InvalidParameter(
+                "passphrase", "is needed: requests hold credentials, which are never stored in clear"
+            )
         agents = self._selected(options.agents)
         return self.jobs.start("backup", lambda watch: self._create(options, agents, actor, watch))
 
@@ -151,6 +170,9 @@ class BackupService:
     def recover(self) -> None:
         """Tidy up what a daemon that died has left half done; blocks its greenlet. For the start of the daemon."""
         offload.run(self._recover)
+        self._paused = set(offload.run(self._files.paused))
+        for agent_id in sorted(self._paused):
+            self._go_on(agent_id)
 
     def _recover(self) -> None:
         self._files.tidy()
@@ -171,17 +193,19 @@ class BackupService:
     def _create(self, options: BackupOptions, agents: list[Agent], actor: Actor, watch: Watch) -> Json:
         with self._audit.mutation(actor, "create_backup", options.name) as entry:
             now = clock.now()
-            manifest = self._manifest(self._files.new_id(now), options, agents, now)
+            manifest, key = self._sealed(self._manifest(self._files.new_id(now), options, agents, now), options, agents)
             entry.target = f"{manifest.id} ({manifest.name})"
             partial = offload.run(self._files.create, manifest.id)
             try:
                 archive = offload.run(ArchiveWriter, partial.file, manifest, watch)
                 with self._standing_still(agents if options.pause else [], actor, watch):
+                    if options.requests and key:
+                        self._add_requests(archive, agents, key)
                     for number, volume in enumerate(manifest.volumes):
                         watch.step = volume.source
                         self._places.read(archive, number, volume)
                 watch.step = "writing"
-                contents = offload.run(archive.finish)
+                contents = offload.run(archive.finish, key.sign if key else _unsigned)
                 backup = Backup(manifest=manifest, contents=contents, size=offload.run(partial.size))
                 offload.run(partial.seal, backup)
             finally:
@@ -203,31 +227,55 @@ class BackupService:
             agents=tuple(_backed(agent) for agent in agents),
             volumes=tuple(BackedVolume(source) for source in sources),
             was_paused=options.pause,
+            has_requests=options.requests,
         )
+
+    def _sealed(
+        self, manifest: Manifest, options: BackupOptions, agents: list[Agent]
+    ) -> tuple[Manifest, BackupKey | None]:
+        if not options.passphrase:
+            return manifest, None
+        hidden = {agent.id: Secrets(without_secrets(agent.spec)[1], agent.spec.token) for agent in agents}
+        sealed, key = offload.run(seal, options.passphrase, manifest.id, msgspec.json.encode(hidden))
+        return msgspec.structs.replace(manifest, sealed=sealed), key
+
+    def _add_requests(self, archive: ArchiveWriter, agents: list[Agent], key: BackupKey) -> None:
+        for agent in agents:
+            archive.watch.step = f"requests of {agent.name}"
+            for data in self._requests.read(agent):
+                offload.run(_add_request, archive, key, data)
 
     @contextmanager
     def _standing_still(self, agents: list[Agent], actor: Actor, watch: Watch) -> Iterator[None]:
         """Pause those that run, and let them go on at the end, however it ends."""
-        paused: list[Agent] = []
+        paused: list[str] = []
         try:
             for agent in agents:
                 if agent.state is AgentState.RUNNING and agent.spec.volumes:
                     watch.step = f"pausing {agent.name}"
                     watch.did(0)
-                    paused.append(agent)
+                    paused.append(agent.id)
+                    self._note_paused(self._paused | {agent.id})
                     self._agents.pause(agent.id, actor)
             yield
         finally:
-            for agent in paused:
-                self._go_on(agent)
+            for agent_id in paused:
+                self._go_on(agent_id)
 
-    def _go_on(self, agent: Agent) -> None:
+    def _go_on(self, agent_id: str) -> None:
         try:
-            self._agents.resume(agent.id, DAEMON)
+            self._agents.resume(agent_id, DAEMON)
         except (NotFound, Conflict):
-            return  # it was removed, or is running again: somebody was faster
+            log.debug("an agent that was paused for a backup is gone, or runs again", extra={"agent_id": agent_id})
         except AgentainerError as error:
-            log.error("an agent that was paused for a backup is still so: %s", error, extra={"agent_id": agent.id})
+            log.error("an agent that was paused for a backup is still so: %s", error, extra={"agent_id": agent_id})
+            return  # it is noted, and the next start of the daemon tries again
+        self._note_paused(self._paused - {agent_id})
+
+    def _note_paused(self, agent_ids: set[str]) -> None:
+        """Keep in mind, beyond a crash, who has to go on after a backup."""
+        self._paused = agent_ids
+        offload.run(self._files.note_paused, sorted(agent_ids))
 
     def _receive(self, source: IO[bytes], partial: PartialBackup) -> None:
         """Write what comes, and leave room on the disk for what others need."""
@@ -289,6 +337,14 @@ class Export:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _unsigned(digest: str) -> str:
+    return ""
+
+
+def _add_request(archive: ArchiveWriter, key: BackupKey, data: bytes) -> None:
+    archive.add_request(key.seal(data, f"request {archive.requests}"))
 
 
 def _read_all(reader: ArchiveReader) -> None:

@@ -16,6 +16,7 @@ from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
 from agentainerd.services.audit import Actor, AuditLimits, AuditService
 from agentainerd.services.backup_plans import Planner
+from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.backups import BackupService
@@ -207,11 +208,13 @@ def build(
         events=events,
     )
     places = VolumePlaces(engine, volumes)
+    copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
     backups = BackupService(
         BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),
         places,
         fleet,
         agents,
+        copies,
         audit=audit,
         spawn=supervisor.spawn,
     )
@@ -227,7 +230,14 @@ def build(
         ),
         backups=backups,
         restores=RestoreService(
-            backups, Planner(places, fleet, engine), places, fleet, agents=agents, updates=updates, audit=audit
+            backups,
+            Planner(places, fleet, engine),
+            places,
+            fleet,
+            requests=copies,
+            agents=agents,
+            updates=updates,
+            audit=audit,
         ),
         health=health,
         idle=idle,

@@ -21,6 +21,7 @@ from agentainerd.store.disk import sync_folder
 
 BACKUP_FOLDER = "backups"  # in the state folder
 _ARCHIVE, _PARTIAL, _SUMMARY = ".tar.gz", ".partial", ".json"
+_PAUSED = "paused"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _read = msgspec.json.Decoder(Backup).decode
 
@@ -93,6 +94,22 @@ class BackupFiles:
         for backup_id in left:
             self._path(backup_id, _PARTIAL).unlink(missing_ok=True)
         return len(left)
+
+    def note_paused(self, agent_ids: list[str]) -> None:
+        """Keep the ids of agents that stand still for a backup. Raises Unavailable."""
+        with self.disk_errors():
+            if not agent_ids:
+                (self.folder / _PAUSED).unlink(missing_ok=True)
+                return
+            temporary = self.folder / f"{_PAUSED}.tmp"
+            temporary.write_bytes(msgspec.json.encode(agent_ids))
+            temporary.rename(self.folder / _PAUSED)
+
+    def paused(self) -> list[str]:
+        """Return the ids that `note_paused` was given last."""
+        with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return msgspec.json.decode((self.folder / _PAUSED).read_bytes(), type=list[str])
+        return []
 
     def check_room(self, size: int) -> None:
         """Check that `size` more bytes leave what the journal needs. Raises Unavailable (code NO_SPACE)."""

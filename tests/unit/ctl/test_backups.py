@@ -44,7 +44,14 @@ def test_create_says_what_was_made(api, run):
     assert ran.code == 0
     assert ran.out.splitlines()[0] == "Backup created successfully!"
     assert "backup-1763712345-3fa91c" in ran.out and "web" in ran.out and "123 kB" in ran.out
-    assert api.asked[0].json == {"name": "daily", "description": "", "agents": ["web", "worker", "x"], "pause": True}
+    assert api.asked[0].json == {
+        "name": "daily",
+        "description": "",
+        "agents": ["web", "worker", "x"],
+        "pause": True,
+        "passphrase": "",
+        "include_requests": False,
+    }
 
 
 def test_what_is_not_in_it_is_told_and_is_exit_8(api, run):
@@ -119,6 +126,7 @@ RESTORED = {
 
 
 def test_restore_says_what_is_where(api, run):
+    api.on("GET", "/backups/daily", BACKUP)
     api.on_lines("POST", "/backups/daily/restore", {"result": RESTORED})
 
     ran = run("backup", "restore", "daily", "--agents", "web")
@@ -130,11 +138,12 @@ def test_restore_says_what_is_where(api, run):
         "Volume /srv/data-restored-ab12cd (from /srv/data)\n",
         "",
     )
-    assert api.asked[0].json == {"agents": ["web"], "in_place": False}
+    assert api.asked[-1].json == {"agents": ["web"], "in_place": False, "passphrase": ""}
 
 
 def test_restore_in_place(api, run):
     agent = {"name": "web", "id": "agent-0000000000000001", "from": "web", "is_new": False}
+    api.on("GET", "/backups/daily", BACKUP)
     volume = {"source": "/srv/data", "destination": "/srv/data", "is_new": False}
     api.on_lines("POST", "/backups/daily/restore", {"result": {**RESTORED, "agents": [agent], "volumes": [volume]}})
 
@@ -142,10 +151,11 @@ def test_restore_in_place(api, run):
 
     assert "Agent web: agent-0000000000000001, in place\n" in shown
     assert "Volume /srv/data: replaced\n" in shown
-    assert api.asked[0].json == {"agents": [], "in_place": True}
+    assert api.asked[-1].json == {"agents": [], "in_place": True, "passphrase": ""}
 
 
 def test_what_was_not_restored_is_exit_8(api, run):
+    api.on("GET", "/backups/daily", BACKUP)
     omission = {"where": "web", "path": ".", "reason": "the value of API_KEY is not in the backup"}
     api.on_lines("POST", "/backups/daily/restore", {"result": {**RESTORED, "omitted": 1, "omissions": [omission]}})
 
@@ -155,7 +165,45 @@ def test_what_was_not_restored_is_exit_8(api, run):
     assert "web: the value of API_KEY is not in the backup" in ran.err
 
 
+def test_a_passphrase_comes_from_a_file_or_the_environment(api, run, tmp_path):
+    api.on_lines("POST", "/backups", {"result": BACKUP})
+    (tmp_path / "secret.txt").write_text("correct horse battery\nmore\n")
+
+    run("backup", "create", "--name", "a", "--secrets", "--passphrase-file", "secret.txt")
+    run("backup", "create", "--name", "a", "--include-requests", env={"AGENTAINER_BACKUP_PASSPHRASE": "from the air"})
+
+    assert [asked.json["passphrase"] for asked in api.asked] == ["correct horse battery", "from the air"]
+    assert [asked.json["include_requests"] for asked in api.asked] == [False, True]
+
+
+def test_secrets_without_a_passphrase_are_wrong_usage(api, run, tmp_path):
+    (tmp_path / "empty").write_text("\n")
+
+    assert run("backup", "create", "--name", "a", "--secrets").code == 2
+    assert run("backup", "create", "--name", "a", "--secrets", "--passphrase-file", "empty").code == 2
+    assert not api.asked
+
+
+def test_restore_asks_for_a_passphrase_only_where_there_are_secrets(api, run, tmp_path):
+    (tmp_path / "secret.txt").write_text("correct horse battery")
+    api.on("GET", "/backups/daily", {**BACKUP, "secrets": "encrypted"})
+    api.on("GET", "/backups/plain", BACKUP)
+    api.on_lines("POST", "/backups/daily/restore", {"result": {**RESTORED, "requests": 3}})
+
+    assert "Requests pending again: 3\n" in run("backup", "restore", "daily", "--passphrase-file", "secret.txt").out
+    assert api.asked[-1].json["passphrase"] == "correct horse battery"
+    assert run("backup", "restore", "plain", "--passphrase-file", "secret.txt").code == 2
+
+
+def test_a_wrong_passphrase_is_exit_6(api, run):
+    api.on("GET", "/backups/daily", {**BACKUP, "secrets": "encrypted"})
+    api.on_lines("POST", "/backups/daily/restore", {"error": {"code": "BACKUP_PASSPHRASE", "message": "no"}})
+
+    assert run("backup", "restore", "daily", env={"AGENTAINER_BACKUP_PASSPHRASE": "wrong"}).code == 6
+
+
 def test_a_restore_that_is_refused(api, run):
+    api.on("GET", "/backups/daily", BACKUP)
     api.on_lines("POST", "/backups/daily/restore", {"error": {"code": "AGENT_RUNNING", "message": "'web' is running"}})
 
     assert run("backup", "restore", "--in-place", "daily").code == 4

@@ -126,6 +126,21 @@ def test_a_running_agent_stands_still_only_while_it_is_copied(world, tmp_path, m
     world.wait_ready()
 
 
+def test_a_daemon_that_died_while_agents_stood_still_lets_them_go_on(world, make_world, tmp_path):
+    (tmp_path / "data").mkdir()
+    agent = world.up(volumes=[{"host_path": str(tmp_path / "data"), "container_path": "/data"}])
+    (world.state_dir / "backups").mkdir()
+    world.services.backups._note_paused({agent.id, "agent-00000000000000ff"})
+    world.services.agents.pause("web", ADMIN)
+    world.end()
+
+    again = make_world()
+    again.services.backups.recover()
+
+    assert again.state() == "running"
+    assert os.listdir(again.state_dir / "backups") == []
+
+
 def test_agents_go_on_also_when_the_backup_fails(world, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     world.up(volumes=[{"host_path": str(tmp_path / "data"), "container_path": "/data"}])

@@ -1,8 +1,9 @@
 """Metrics as people read them: facts, table rows, and the curves of a history."""
 
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agentainerctl import graphs, output
@@ -23,6 +24,7 @@ COLUMNS = (
     Column("PIDS"),
     Column("RESTARTS"),
 )
+LESS_WANTED = ("RESTARTS", "LIMIT", "DISK READ", "WRITTEN", "PIDS", "NET OUT", "NET IN")
 HISTORY_COLUMNS = (
     Column("TIMESTAMP"),
     Column("CPU"),
@@ -87,6 +89,18 @@ def row(name: str, status: str, found: Metrics) -> list[str]:
         str(found["pids"]),
         str(found["restarts"]),
     ]
+
+
+def show_fitting(columns: Sequence[Column], rows: Sequence[list[str]], less_wanted: Sequence[str]) -> None:
+    """Print a table; a terminal that is too narrow goes without the columns of `less_wanted` titles, the first ones first."""
+    shown = list(range(len(columns)))
+    widths = [max(len(columns[place].title), *(len(row[place]) for row in rows)) for place in shown]
+    room = output.terminal_width(sys.stdout) if sys.stdout.isatty() else math.inf
+    for title in less_wanted:
+        if sum(widths[place] + 3 for place in shown) - 3 <= room:
+            break
+        shown = [place for place in shown if columns[place].title != title]
+    output.table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows])
 
 
 def history_row(point: Metrics) -> list[str]:

@@ -70,7 +70,8 @@ def _show_all(session: Session, found: dict[str, Metrics]) -> None:
     elif not agents:
         print("No agents found")
     else:
-        output.table(shown.COLUMNS, [shown.row(str(each["agent_name"]), str(each["status"]), each) for each in agents])
+        rows = [shown.row(str(each["agent_name"]), str(each["status"]), each) for each in agents]
+        shown.show_fitting(shown.COLUMNS, rows, shown.LESS_WANTED)
 
 
 def _show_one(session: Session, found: Metrics) -> None:
@@ -83,7 +84,7 @@ def _show_one(session: Session, found: Metrics) -> None:
         if len(found["containers"]) > 1:
             print()
             rows = [shown.row(f"replica {each['replica']}", "running", each) for each in found["containers"]]
-            output.table(shown.COLUMNS, rows)
+            shown.show_fitting(shown.COLUMNS, rows, shown.LESS_WANTED)
 
 
 def _show_history(session: Session, found: Metrics, duration_s: float, *, is_table: bool) -> None:

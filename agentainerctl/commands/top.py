@@ -14,7 +14,7 @@ import click
 
 from agentainerctl import output
 from agentainerctl.client import path_of
-from agentainerctl.metrics import Metrics, milliseconds, rate
+from agentainerctl.metrics import Metrics, milliseconds, rate, show_fitting
 from agentainerctl.options import DURATION, Command, output_options
 from agentainerctl.output import Column
 from agentainerctl.session import Session
@@ -180,7 +180,7 @@ def _draw(session: Session, lines: list[Line], look: Look, before: Look, sort: s
     room = max(_terminal_lines() - _CHROME_LINES, 1)
     rows = [_row(line, is_first=look is before) for line in _sorted(lines, sort)]
     if rows:
-        output.table(*_fitting(rows[:room], width))
+        show_fitting(COLUMNS, rows[:room], _LESS_WANTED)
     else:
         print("No agents found")
     hidden = f"{len(rows) - room} more agents; " if len(rows) > room else ""
@@ -189,17 +189,6 @@ def _draw(session: Session, lines: list[Line], look: Look, before: Look, sort: s
     if len(told) >= width:
         told = f"{hidden}by {sort}; keys: {' '.join(_KEYS.values())}, q"[: width - 1]
     print(output.paint(told, "dim", sys.stdout), end="", flush=True)
-
-
-def _fitting(rows: list[list[str]], width: int) -> tuple[list[Column], list[list[str]]]:
-    """Return the columns that a terminal of this width has room for, and the rows under them."""
-    shown = list(range(len(COLUMNS)))
-    widths = [max(len(COLUMNS[place].title), *(len(row[place]) for row in rows)) for place in shown]
-    for title in _LESS_WANTED:
-        if sum(widths[place] + 3 for place in shown) - 3 <= width:
-            break
-        shown = [place for place in shown if COLUMNS[place].title != title]
-    return [COLUMNS[place] for place in shown], [[row[place] for place in shown] for row in rows]
 
 
 def _header(look: Look, before: Look) -> str:

@@ -101,6 +101,17 @@ def test_all_agents_in_a_table(api, run):
     assert second.split()[:7] == ["web", "running", "12.3", "%", "52.4", "MB", "537"]
 
 
+def test_a_narrow_terminal_goes_without_some_columns_and_a_pipe_without_none(api, run, run_on_terminal):
+    api.on("GET", "/metrics/agents", {"b": ONE, "a": STOPPED})
+
+    lines = run_on_terminal("metrics", columns=60, env={"NO_COLOR": "1"}).out.splitlines()
+
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[0].split()[:4] == ["NAME", "STATUS", "CPU", "MEMORY"]
+    assert "RESTARTS" not in lines[0]
+    assert "RESTARTS" in run("metrics", env={"COLUMNS": "60"}).out
+
+
 def test_none_at_all(api, run):
     api.on("GET", "/metrics/agents", {})
 

@@ -67,7 +67,7 @@ soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; jo
 	@SOAK_KILLS=$${SOAK_KILLS:-200} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} TIMING_SAMPLES=10000 scripts/test \
 		tests/system/test_promise.py tests/system/test_faults.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
 	@MODEL_STEPS=$${MODEL_STEPS:-50000} POWER_LOSSES=$${POWER_LOSSES:-200} REWRITE_KILLS=$${REWRITE_KILLS:-100} \
-		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py \
+		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py tests/unit/store/test_audit_power.py \
 		$(PYTEST_ARGS)
 	@SOAK_MUTATIONS=$${SOAK_MUTATIONS:-1000} SOAK_SPLITS=1 SOAK_SLOW_CLIENTS=$${SOAK_SLOW_CLIENTS:-5000} \
 		scripts/test tests/hostile --timeout 0 $(PYTEST_ARGS)

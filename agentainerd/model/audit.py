@@ -21,6 +21,7 @@ NOTE_MISSING = "note_missing_entries"
 NOTE_MOVED = "note_moved_file"
 NOTE_LOST = "note_lost_entries"
 NOTE_OLDER = "note_older_log"
+NOTE_REMOVED = "note_removed_file"
 NOTE_KEY = "note_new_key"
 EXPIRE = "expire_entries"
 _SEAL_FIELD = b',"mac":"'
@@ -132,6 +133,12 @@ def parse(line: bytes) -> AuditEntry | None:
     return entry if entry.seq > 0 else None
 
 
+def is_sealed(line: bytes, entry: AuditEntry, key: bytes) -> bool:
+    """Return whether the line of an entry is as it was sealed with this key."""
+    signed, end = line[:-_SEAL_AT], line[-_SEAL_AT:]
+    return end.startswith(_SEAL_FIELD) and hmac.compare_digest(mac_of(signed, key), entry.mac)
+
+
 @dataclass(slots=True)
 class ChainCheck:
     """Takes every line in order, and knows at the end where the chain is broken.
@@ -161,16 +168,15 @@ class ChainCheck:
                 self._settle_unread(is_noted=False)
             return
         self.entries += 1
-        signed, mac = line[:-_SEAL_AT], line[-_SEAL_AT:]
-        is_sealed = mac.startswith(_SEAL_FIELD) and hmac.compare_digest(mac_of(signed, self.key), entry.mac)
-        if not is_sealed:
+        trusted = is_sealed(line, entry, self.key)
+        if not trusted:
             self._settle_unread(is_noted=False)
             self._find(Fault(file, number, entry.seq, "this entry was changed: its seal is wrong"))
         else:
             self._follow(file, number, entry)
         if not self._opened[1]:
             self._opened, self.first = (file, number), entry.seq
-        self._trusts_head = is_sealed
+        self._trusts_head = trusted
         self.head = Link(entry.seq, entry.mac)
 
     def finish(self, end: Link, file: str, lines: int) -> None:

@@ -35,6 +35,7 @@ HEAD_FILE = "audit.head"
 OLDER_FILE = "audit.log.unchained"
 KEY_BYTES = 32
 MAX_OWED = 1000
+MAX_SEQ = 10**12
 _TAIL_BYTES = 64 * 1024
 _FULL = re.compile(r"audit\.log\.([0-9]{12})")
 _DAEMON = ("daemon", "internal")
@@ -173,12 +174,14 @@ class AuditFile:
         self._size = os.fstat(self._file).st_size
         first = model.parse(os.pread(self._file, _TAIL_BYTES, 0).partition(b"\n")[0])
         self._first = first.seq if first else 0
-        last, unread = _last_entry(self._file, self._size)
+        last, unread = _last_entry(self._file, self._size, self._key)
         if last is None and (names := _full_files(self._folder)):
-            last = _last_of(os.path.join(self._folder, names[-1]))
+            last = _last_of(os.path.join(self._folder, names[-1]), self._key)
         in_log = Link(last.seq, last.mac) if last else Link(0, "")
         self._settle_owed(in_log)
-        known = max(self._head, self._read_head(is_first=in_log.seq == 0))
+        known = max(self._head, self._read_head(is_first=self._size == 0))
+        if not max(known, in_log).seq and (other := _last_entry(self._file, self._size, None)[0]):
+            in_log = Link(min(other.seq, MAX_SEQ), other.mac)  # sealed with a key that is gone
         if known.seq > in_log.seq:
             gap = f"{in_log.seq + 1}-{known.seq}"
             self._remark(model.NOTE_MISSING, f"entries {gap} are missing at the end of {LOG_FILE}")
@@ -215,17 +218,22 @@ class AuditFile:
         self._open()
         sizes = {name: os.stat(os.path.join(self._folder, name)).st_size for name in names}
         total = sum(sizes.values()) + self._size
-        leaving, last = [], 0
+        leaving, notes, last = [], [], 0
         for name in names:
-            entry = _last_of(os.path.join(self._folder, name))
-            if entry is None or (total <= keep_bytes and entry.time >= before):
+            entry = _last_of(os.path.join(self._folder, name), self._key)
+            if total <= keep_bytes and (entry is None or entry.time >= before):
                 break
             leaving.append(name)
-            last = entry.seq
             total -= sizes[name]
+            if entry:
+                last = entry.seq
+            else:
+                notes.append(self._note(model.NOTE_REMOVED, f"{name}, none of whose entries can be verified"))
+        if last:
+            notes.append(self._note(model.EXPIRE, str(last)))
         if not leaving:
             return []
-        self._append([self._note(model.EXPIRE, str(last))])
+        self._append(notes)
         for name in leaving:
             os.unlink(os.path.join(self._folder, name))
         sync_folder(Path(self._folder))
@@ -338,25 +346,26 @@ def _digest(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-def _last_entry(descriptor: int, size: int) -> tuple[AuditEntry | None, int]:
-    """Return the last line that is an entry, and how many bytes behind it are none."""
+def _last_entry(descriptor: int, size: int, key: bytes | None) -> tuple[AuditEntry | None, int]:
+    """Return the last line that is an entry sealed with `key` (None: any), and how many bytes behind it are no entry at all."""
     length = _TAIL_BYTES
     while True:
         start = max(0, size - length)
         *lines, last = os.pread(descriptor, size - start, start).split(b"\n")
         unread = 0
         for line in (last, *reversed(lines)):
-            if entry := model.parse(line):
+            entry = model.parse(line)
+            if entry and (key is None or model.is_sealed(line, entry, key)):
                 return entry, unread
-            unread += len(line)
+            unread += 0 if entry else len(line)
         if not start:
             return None, unread
         length *= 4
 
 
-def _last_of(path: str) -> AuditEntry | None:
+def _last_of(path: str, key: bytes) -> AuditEntry | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        return _last_entry(descriptor, os.fstat(descriptor).st_size)[0]
+        return _last_entry(descriptor, os.fstat(descriptor).st_size, key)[0]
     finally:
         os.close(descriptor)

@@ -332,6 +332,50 @@ def test_a_crash_between_the_note_of_an_expiry_and_the_removal_is_no_fault(opene
     assert check(again).fault_count == 0
 
 
+def test_an_entry_that_somebody_put_at_the_end_is_not_gone_on_from(opened, tmp_path):
+    """Not its number either, which may be one behind which there is none."""
+    opened().append([draft("one")])
+    forged, line = model.seal(draft("forged"), model.Link(2**64 - 2, "0" * 32), b"x" * 32)
+    with (tmp_path / "audit.log").open("ab") as log:
+        log.write(line)
+
+    again = opened()
+    again.append([draft("two")])
+
+    assert [line["seq"] for line in lines(tmp_path) if line["action"] == "two"] == [2]
+    assert [(fault.line, fault.seq) for fault in check(again).faults][0] == (2, forged.seq)
+
+
+def test_an_expiry_counts_only_what_is_sealed(opened, tmp_path):
+    file = opened(2000)
+    for number in range(30):
+        file.append([draft(f"a{number}")])
+    names = sorted(path.name for path in tmp_path.glob("audit.log.*"))
+    oldest = tmp_path / names[0]
+    last = lines(tmp_path, names[0])[-1]["seq"]
+    oldest.write_bytes(oldest.read_bytes().replace(b'{"seq":%d,' % last, b'{"seq":20,'))
+
+    file.expire(sum(path.stat().st_size for path in tmp_path.glob("audit.log*")) - 1, "")
+    (tmp_path / names[1]).unlink()
+
+    assert not oldest.exists()
+    assert check(file).faults[0].reason.startswith(f"entries {last} to ")
+
+
+def test_a_file_that_cannot_be_verified_goes_when_there_is_no_room_and_is_missed(opened, tmp_path):
+    file = opened(2000)
+    for number in range(30):
+        file.append([draft(f"a{number}")])
+    names = sorted(path.name for path in tmp_path.glob("audit.log.*"))
+    (tmp_path / names[0]).write_bytes(b"x" * 2000 + b"\n")
+
+    assert file.expire(LARGE, "2027-01-01T00:00:00.000Z") == []  # nothing says how old it is
+    assert file.expire(2000 * (len(names) - 1), "") == names[:2]
+
+    assert model.NOTE_REMOVED in actions(file)
+    assert actions(file)[-1] == model.EXPIRE
+
+
 def test_an_older_file_that_is_removed_by_hand_is_missed(opened, tmp_path):
     file = opened(2000)
     for number in range(30):

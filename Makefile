@@ -65,7 +65,7 @@ bench: venv ## measure the proxy (docs/performance.md has the numbers and how th
 	@scripts/bench
 soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; journal and hostile clients, at length
 	@SOAK_KILLS=$${SOAK_KILLS:-200} ACTIVATION_KILLS=$${ACTIVATION_KILLS:-100} TIMING_SAMPLES=10000 scripts/test \
-		tests/system/test_promise.py tests/system/test_faults.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
+		tests/system/test_promise.py tests/system/test_faults.py tests/system/test_deployments.py tests/system/test_activation.py tests/unit/services/test_tokens.py --timeout 0 $(PYTEST_ARGS)
 	@MODEL_STEPS=$${MODEL_STEPS:-50000} POWER_LOSSES=$${POWER_LOSSES:-200} REWRITE_KILLS=$${REWRITE_KILLS:-100} \
 		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py tests/unit/store/test_audit_power.py \
 		$(PYTEST_ARGS)

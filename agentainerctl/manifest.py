@@ -276,7 +276,11 @@ def _is_written_as_path(image: str) -> bool:
 
 def _text(node: Node) -> str:
     if node.kind != "text":
-        raise _Wrong("has to be a text" if node.kind != "null" else "has no value", 'an empty text is ""', node)
+        raise (
+            _Wrong("has no value", 'an empty text is ""', node)
+            if node.kind == "null"
+            else _Wrong("has to be a text", node=node)
+        )
     return node.text
 
 

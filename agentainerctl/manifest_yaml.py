@@ -85,11 +85,17 @@ def read(text: str, environment: Mapping[str, str], problems: Problems) -> list[
         mark = error.problem_mark or error.context_mark
         where = f"{problems.source}:{mark.line + 1}:{mark.column + 1}" if mark else problems.source
         told = error.problem or "not YAML"
-        hint = "indent with spaces" if "\\t" in repr(told) else None
+        hint = "indent with spaces" if mark and _character(text, mark.line, mark.column) == "\t" else None
         raise InvalidParameter(where, told, code="INVALID_MANIFEST", hint=hint) from error
     except (yaml.YAMLError, RecursionError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise InvalidParameter(problems.source, reason, code="INVALID_MANIFEST") from error
+
+
+def _character(text: str, line: int, column: int) -> str:
+    """Return what stands at a place (both from 0), "" where there is nothing."""
+    lines = text.splitlines()
+    return lines[line][column : column + 1] if line < len(lines) else ""
 
 
 class _Builder:

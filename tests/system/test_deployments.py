@@ -1,6 +1,7 @@
 """Files applied to a real engine: under load, with failures, across a kill of the daemon, and from inside the containers."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import yaml
 from tests.fakes.ledger import AGENT_FOLDER
 from tests.system.test_agents_real import host  # noqa: F401 - a fixture
 
+KILLS = int(os.environ.get("SOAK_KILLS", "0")) // 10
 COMMAND = ["/usr/bin/python3", "-u", "/agent/ledger_agent.py"]
-pytestmark = [pytest.mark.docker, pytest.mark.redis]
+pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.timeout(120 + 30 * KILLS)]
 
 
 def manifest(*agents, name="shop"):
@@ -93,7 +95,8 @@ def test_apply_of_a_changed_file_under_load_answers_no_5xx(promise, docker_clien
 def test_a_daemon_killed_while_it_replaces_loses_nothing_and_leaves_nothing_behind(promise, docker_client, eventually):
     world = promise()
     name = f"agentainer-{world.agent['id']}"
-    for number, moment in enumerate((f"{name}.next", f"{name}.next", "")):
+    for number in range(KILLS or 3):
+        moment = "" if number % 3 == 2 else f"{name}.next"
         applying = gevent.spawn(apply, world.daemon, ledger(world, env={"A": str(number)}), code=5)  # noqa: TID251
         if moment:
             eventually(lambda moment=moment: moment in containers(docker_client, world.agent), limit_s=20)

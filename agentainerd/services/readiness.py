@@ -162,7 +162,7 @@ class DeathCheck:
             others = self._running.get(target)
             if others is None:
                 return self._lead(target, began)
-            if others.get():
+            if others.wait(max(0.0, began + defaults.MAX_DEATH_CONFIRM_S - time.monotonic())):
                 return True
             if time.monotonic() - began >= defaults.DEATH_CONFIRM_S:
                 return target.is_retired

@@ -15,6 +15,7 @@ from gevent import monkey
 MAX_WAITING = 5000  # lines
 BATCH = 500
 _start_thread = monkey.get_original("_thread", "start_new_thread")
+_monotonic = monkey.get_original("time", "monotonic")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 Write = Callable[[bytes], None]
@@ -25,11 +26,18 @@ class ThreadHandler(logging.Handler):
 
     `write` gets whole lines and may raise OSError: they are lost then, which is counted and logged. Records are kept until
     `start`. `on_written` is called in the event loop of the thread that made the handler, with the lines that were written.
+
+    With `grace_s` a line is given so long to be written before `emit` returns, so that what was logged is there for whoever
+    looks; not while others wait, nor after a write that took longer: a slow disk is waited for once.
     """
 
-    def __init__(self, on_written: Callable[[list[bytes]], None] | None = None) -> None:
+    def __init__(self, on_written: Callable[[list[bytes]], None] | None = None, *, grace_s: float = 0.0) -> None:
         super().__init__()
         self.on_written = on_written
+        self._grace_s = grace_s
+        self._is_prompt = True
+        self._was_written = _allocate_lock()  # held, but for the moment after a write
+        self._was_written.acquire()
         self.trouble = ""
         """Why lines can't be written, "" where they can."""
         self._queue: _queue.SimpleQueue[bytes | None] = _queue.SimpleQueue()
@@ -52,7 +60,7 @@ class ThreadHandler(logging.Handler):
         _start_thread(self._run, ())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record over. Never blocks; beyond MAX_WAITING lines it is dropped, and counted."""
+        """Hand a record over. Blocks for `grace_s` at most; beyond MAX_WAITING lines it is dropped, and counted."""
         try:
             line = self.format(record)
         except (TypeError, ValueError):  # %-arguments that do not fit: the line is a bug, and must not be lost
@@ -60,8 +68,13 @@ class ThreadHandler(logging.Handler):
             return
         if self._queue.qsize() >= MAX_WAITING:
             self._dropped += 1
-        else:
-            self._queue.put(line.encode("utf-8", "backslashreplace") + b"\n")
+            return
+        waits = self._grace_s > 0 and self._is_prompt and self._write is not _nowhere and self._queue.empty()
+        if waits:
+            self._was_written.acquire(False)
+        self._queue.put(line.encode("utf-8", "backslashreplace") + b"\n")
+        if waits and not self._was_written.acquire(timeout=self._grace_s):
+            self._is_prompt = False
 
     def close(self, limit_s: float = 2.0) -> None:
         """Let the thread write what waits and end; blocks the whole process, for `limit_s` at most."""
@@ -77,7 +90,11 @@ class ThreadHandler(logging.Handler):
         while True:
             lines, is_last = self._take()
             if lines:
+                began = _monotonic()
                 self._try_write(lines)
+                self._is_prompt = _monotonic() - began < self._grace_s
+                if self._was_written.locked():
+                    self._was_written.release()
             if is_last:
                 break
         self._is_over.release()

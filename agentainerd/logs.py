@@ -27,6 +27,7 @@ RETRY_S = 0.1
 _PIECE_BYTES = 4096  # PIPE_BUF: a pipe that is writable takes this much without blocking
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+CONSOLE_GRACE_S = 0.005
 MAX_TEXT_CHARS = 16_384  # of a message, a field or a traceback in JSON
 _SECRETS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), r"\1 ***"),
@@ -182,7 +183,7 @@ class Logs:
         self._descriptor = descriptor
         self.console: LineHandler | ThreadHandler
         if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a disk may be slow, and poll does not know
-            self.console = ThreadHandler()
+            self.console = ThreadHandler(grace_s=CONSOLE_GRACE_S)
             self.console.start(self._write_console)
         else:
             self.console = LineHandler(descriptor)

@@ -16,7 +16,7 @@ from agentainerd.store.connection import RedisClient
 
 LOG_FOLDER = "logs"  # in the state folder
 CURRENT = "agentainerd.log"
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 _ASIDE = CURRENT + "."
 _HEAD_BYTES = 64
 _STAMP_AT = slice(9, 35)  # of the time in {"time":"2026-11-20T22:03:42.123456Z", the first field of a line

@@ -90,7 +90,7 @@ def test_the_daemon_works_in_the_sandbox_of_the_unit(sandboxed, agent_image, eve
     assert re.search(r"^CapBnd:\s+0000000000003000$", status, re.MULTILINE)
 
     eventually(lambda: ask("GET", "/system/info")[1]["data"]["isolation"] == "enforced", what="the firewall's rules")
-    assert ask("POST", "/agents", {"name": "web", "image": agent_image})[0] == 201
+    assert ask("POST", "/agents", {"name": "web", "image": agent_image, "services": {"redis": True}})[0] == 201
     assert ask("POST", "/agents/web/start?wait=30")[0] == 200
     assert daemon.http("POST", "/agent/web/say/hello", b"x")[1]["body"] == "x"
     used = ask("GET", "/agents/web/metrics")[1]["data"]
@@ -101,8 +101,13 @@ def test_the_daemon_works_in_the_sandbox_of_the_unit(sandboxed, agent_image, eve
     assert ask("POST", "/agents/web/start?wait=30")[0] == 200
     eventually(lambda: ask("GET", "/agents/web/requests?state=completed")[1]["data"]["requests"], what="the delivery")
     assert ask("GET", "/system/df")[0] == 200
-    (redis,) = (one for one in psutil.Process(daemon.pid).children() if "redis" in one.name() or "valkey" in one.name())
-    assert re.search(r"^CapEff:\s+0+$", Path(f"/proc/{redis.pid}/status").read_text(), re.MULTILINE)
+    shared = ask("GET", "/system/info")[1]["data"]["shared_redis"]
+    assert (shared["running"], shared["agents"], len(shared["listen"])) == (True, 1, 1)
+    children = [one for one in psutil.Process(daemon.pid).children() if re.search("redis|valkey", one.name())]
+    (redis,) = (one for one in children if Path(one.cwd()).name == "journal")
+    assert len(children) == 2
+    for child in children:
+        assert re.search(r"^CapEff:\s+0+$", Path(f"/proc/{child.pid}/status").read_text(), re.MULTILINE)
     redis.kill()
     eventually(lambda: daemon.http("POST", "/agent/web/again", b"z")[2].get("x-agentainer-journal") is None)
     assert ask("DELETE", "/agents/web?force=true")[0] == 200

@@ -7,6 +7,7 @@ import time
 
 import gevent
 import pytest
+from gevent import monkey
 
 from agentainerd import log_thread
 from agentainerd.log_thread import ThreadHandler
@@ -146,3 +147,38 @@ def test_an_end_does_not_wait_for_ever_for_a_disk(tmp_path):
             break
     os.close(read)
     os.close(write)
+
+
+def test_with_grace_a_line_is_there_when_it_was_logged(tmp_path):
+    handler = ThreadHandler(grace_s=2.0)
+    path = tmp_path / "log"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    handler.start(lambda lines: os.write(file, lines))
+
+    for number in range(200):
+        emit(handler, str(number))
+        assert path.read_text().splitlines()[-1] == str(number)
+
+    handler.close()
+    os.close(file)
+
+
+def test_a_slow_disk_is_waited_for_once(eventually):
+    handler = ThreadHandler(grace_s=0.05)
+    written = []
+
+    def write(lines):
+        written.append(lines)
+        monkey.get_original("time", "sleep")(0.2)
+
+    handler.start(write)
+    took = []
+    for number in range(10):
+        began = time.monotonic()
+        emit(handler, str(number))
+        took.append(time.monotonic() - began)
+        eventually(lambda: handler.waiting == 0)
+
+    assert sum(one > 0.04 for one in took) <= 1
+    handler.close()
+    assert b"".join(written).split() == [b"%d" % number for number in range(10)]

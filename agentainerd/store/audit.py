@@ -7,11 +7,9 @@ are cut off at the end are missed. All files are 0600. One process writes (the s
 """
 
 import hashlib
-import hmac
 import logging
 import os
 import re
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,17 +21,14 @@ from gevent import monkey
 from agentainerd import offload
 from agentainerd.model import audit as model
 from agentainerd.model.audit import AuditEntry, Link
+from agentainerd.store.audit_head import HEAD_FILE, KEY_FILE, ChainHead
 from agentainerd.store.audit_view import AuditPart, AuditView
 from agentainerd.store.disk import sync_folder
-from agentainerd.store.private_files import read_private, write_private
 
 log = logging.getLogger(__name__)
 
 LOG_FILE = "audit.log"
-KEY_FILE = "audit.key"
-HEAD_FILE = "audit.head"
 OLDER_FILE = "audit.log.unchained"
-KEY_BYTES = 32
 MAX_OWED = 1000
 MAX_SEQ = 10**12
 _TAIL_BYTES = 64 * 1024
@@ -56,7 +51,7 @@ class AuditFile:
         self._path = os.path.join(folder, LOG_FILE)
         self._lock = monkey.get_original("_thread", "allocate_lock")()
         self._file = -1
-        self._key = b""
+        self._chain = ChainHead(folder)
         self._head = Link(0, "")
         self._first = 0  # of the entries in the open file; 0: none
         self._size = 0
@@ -126,7 +121,7 @@ class AuditFile:
     def _write(self, entries: list[AuditEntry]) -> None:
         head, lines, sealed = self._head, [], []
         for draft in entries:
-            entry, line = model.seal(draft, head, self._key)
+            entry, line = model.seal(draft, head, self._chain.key)
             head = Link(entry.seq, entry.mac)
             lines.append(line)
             sealed.append(entry)
@@ -136,7 +131,7 @@ class AuditFile:
             while written < len(data):
                 written += os.write(self._file, data[written:])
             os.fdatasync(self._file)
-            self._write_head(head)
+            self._chain.write(head)
         except OSError:
             self._notes, self._owed = [], deque()
             self._owe(sealed)
@@ -159,7 +154,8 @@ class AuditFile:
                 return
             self._remark(model.NOTE_MOVED, f"{LOG_FILE} was moved away or removed while it was written to")
             self._close()
-        self._read_key()
+        if self._chain.open():
+            self._remark(model.NOTE_KEY, f"{KEY_FILE} was missing: what is older can't be verified any more")
         self._set_older_aside()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._path, flags, 0o600)
@@ -174,12 +170,15 @@ class AuditFile:
         self._size = os.fstat(self._file).st_size
         first = model.parse(os.pread(self._file, _TAIL_BYTES, 0).partition(b"\n")[0])
         self._first = first.seq if first else 0
-        last, unread = _last_entry(self._file, self._size, self._key)
+        last, unread = _last_entry(self._file, self._size, self._chain.key)
         if last is None and (names := _full_files(self._folder)):
-            last = _last_of(os.path.join(self._folder, names[-1]), self._key)
+            last = _last_of(os.path.join(self._folder, names[-1]), self._chain.key)
         in_log = Link(last.seq, last.mac) if last else Link(0, "")
         self._settle_owed(in_log)
-        known = max(self._head, self._read_head(is_first=self._size == 0))
+        noted = self._chain.read()
+        if noted is None and self._size and not self._head.seq:
+            self._remark(model.NOTE_MISSING, f"{HEAD_FILE} was missing: entries may be missing before this one")
+        known = max(self._head, noted or Link(0, ""))
         if not max(known, in_log).seq and (other := _last_entry(self._file, self._size, None)[0]):
             in_log = Link(min(other.seq, MAX_SEQ), other.mac)  # sealed with a key that is gone
         if known.seq > in_log.seq:
@@ -220,7 +219,7 @@ class AuditFile:
         total = sum(sizes.values()) + self._size
         leaving, notes, last = [], [], 0
         for name in names:
-            entry = _last_of(os.path.join(self._folder, name), self._key)
+            entry = _last_of(os.path.join(self._folder, name), self._chain.key)
             if total <= keep_bytes and (entry is None or entry.time >= before):
                 break
             leaving.append(name)
@@ -248,59 +247,18 @@ class AuditFile:
                 first = int(found.group(1)) if (found := _FULL.fullmatch(name)) else self._first
                 parts.append(AuditPart(name, descriptor, os.fstat(descriptor).st_size, first))
         except OSError:
-            AuditView(parts, self._head, self._key).close()
+            AuditView(parts, self._head, self._chain.key).close()
             raise
-        return AuditView(parts, self._head, self._key)
+        return AuditView(parts, self._head, self._chain.key)
 
     def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
-    # ---- what stands beside the log
-
-    def _read_key(self) -> None:
-        if self._key:
-            return
-        path = os.path.join(self._folder, KEY_FILE)
-        key = read_private(path) or b""
-        if len(key) != KEY_BYTES:
-            key = secrets.token_bytes(KEY_BYTES)
-            write_private(path, key)
-            if os.path.exists(os.path.join(self._folder, HEAD_FILE)):
-                self._remark(model.NOTE_KEY, f"{KEY_FILE} was missing: what is older can't be verified any more")
-        self._key = key
-
-    def _read_head(self, *, is_first: bool) -> Link:
-        """Return the last link that was written down; (0, "") where there is none, which is noted unless `is_first`."""
-        text = (read_private(os.path.join(self._folder, HEAD_FILE)) or b"").decode("ascii", "replace").split()
-        if len(text) == 3 and hmac.compare_digest(text[2], self._sign(text[0], text[1])):
-            return Link(int(text[0]), text[1])
-        if not is_first and not self._head.seq:
-            self._remark(model.NOTE_MISSING, f"{HEAD_FILE} was missing: entries may be missing before this one")
-        return Link(0, "")
-
-    def _write_head(self, head: Link) -> None:
-        """Note the last link. Not synced each time: after a loss of power it may be an older one, never one too new."""
-        path = os.path.join(self._folder, HEAD_FILE)
-        seq = f"{head.seq:012d}"
-        content = f"{seq} {head.mac} {self._sign(seq, head.mac)}\n".encode()
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            write_private(path, content)
-            return
-        try:
-            os.pwrite(descriptor, content, 0)
-        finally:
-            os.close(descriptor)
-
-    def _sign(self, seq: str, mac: str) -> str:
-        return hmac.new(self._key, f"head {seq} {mac}".encode(), hashlib.sha256).hexdigest()
-
     def _set_older_aside(self) -> None:
         """Rename a log of a version that did not chain, which left no head; its digest goes into the chain."""
-        if os.path.lexists(os.path.join(self._folder, HEAD_FILE)) or not os.path.lexists(self._path):
+        if self._chain.is_there or not os.path.lexists(self._path):
             return
         if os.stat(self._path, follow_symlinks=False).st_size == 0:
             return

@@ -68,7 +68,7 @@ class Containers:
 
     def strays(self, agent: Agent) -> list[Container]:
         """Return containers that a replacement left behind: they are the agent's, and not those of its replicas."""
-        known = {replica.container_id for replica in agent.replicas}
+        known = {container.id for container in self.find(agent).values()}
         return [
             container
             for container in self._engine.containers()

@@ -415,3 +415,20 @@ def test_what_was_stored_though_redis_went_away_counts_when_it_is_back(world, up
 
     eventually(lambda: world.route().token_digest)
     assert world.is_ready()
+
+
+def test_a_container_that_a_dying_daemon_did_not_write_down_is_adopted_and_not_taken_for_a_leftover(
+    world, make_world, eventually
+):
+    agent = world.up()
+    containers = world.services.state_sync._containers
+    world.engine.start(containers.make_successor(agent, 1))
+    world.end()
+    world.engine.remove(agent.replica(1).container_id)
+    new = world.engine.start(containers._create(agent, 1))
+
+    again = make_world()
+
+    eventually(lambda: boxes(again) == {f"agentainer-{agent.id}": new.id})
+    again.wait_ready()
+    assert again.agent().replica(1).container_id == new.id

@@ -10,6 +10,7 @@ from agentainerctl.options import Command, output_options
 from agentainerctl.output import Column
 from agentainerctl.session import Session
 from agentainerd import defaults
+from agentainerd.errors import InvalidParameter
 
 Record = dict[str, Any]
 
@@ -72,10 +73,12 @@ def audit(session: Session, /, actions: tuple[str, ...], limit: int, verify: boo
 
     With --verify it checks that no entry was changed, removed, put in or cut off, and says where if one was.
     """
+    query: dict[str, object] = {"action": list(actions), **filters}
     if verify:
+        if any(query.values()):
+            raise InvalidParameter("--verify", "is of the whole log, and takes no filter")
         _verify(session)
         return
-    query: dict[str, object] = {"action": list(actions), **filters}
     found = _fetch(session, query, limit)[::-1]
     if session.is_machine:
         output.machine(found, session.output)

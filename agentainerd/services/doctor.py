@@ -19,7 +19,7 @@ from agentainerd.model.findings import Finding, Level
 from agentainerd.services.system import Sources
 from agentainerd.services.views import Json
 from agentainerd.store.connection import check_durability, check_version
-from agentainerd.units import format_size
+from agentainerd.units import format_duration, format_size
 from agentainerd.version import VERSION
 
 Check = Callable[[Sources], Iterator[Finding]]
@@ -29,6 +29,7 @@ ROOM_BYTES = 4 * defaults.MIN_FREE_DISK_BYTES
 INODE_SHARE = 0.05  # left of a file system's: below it, say so
 SLOW_SYNC_S = 0.05
 SYNCS = 5
+EXPIRY_S = 7 * 86400.0
 CLOCK_STEP_S = 60.0
 ENGINE_CLOCK_S = 5.0
 DESCRIPTORS_PER_CONNECTION = 2
@@ -158,6 +159,21 @@ def _audit(sources: Sources) -> Iterator[Finding]:
         yield Finding("audit", Level.OK, "every change is recorded")
 
 
+def _tokens(sources: Sources) -> Iterator[Finding]:
+    now = time.time()
+    ending = [token for token in sources.tokens.named.all() if token.is_expired(now + EXPIRY_S)]
+    for token in ending:
+        when = f"expires in {format_duration(token.expires_at - now)}" if not token.is_expired(now) else "has expired"
+        yield Finding(
+            "tokens",
+            Level.WARNING,
+            f"the token '{token.name}' {when}",
+            f"agentainerctl token rotate {token.name} --grace 24h, or token revoke {token.name}",
+        )
+    if not ending:
+        yield Finding("tokens", Level.OK, f"none expires within {format_duration(EXPIRY_S)}")
+
+
 def _disk(sources: Sources) -> Iterator[Finding]:
     state_dir = sources.config.paths.state_dir
     space = os.statvfs(state_dir)
@@ -285,6 +301,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("shared redis", _shared_redis),
     ("journal", _journal),
     ("audit", _audit),
+    ("tokens", _tokens),
     ("disk", _disk),
     ("network", _network),
     ("ports", _ports),

@@ -44,7 +44,7 @@ class Caller:
 
 
 class TokenService:
-    """Owns the token, the key of the tickets and the memory of failed logins.
+    """Owns the control token, the key of the tickets and the memory of failed logins; `named` has the other tokens.
 
     `open` must have been called before anything else. May be used from any greenlet.
     """
@@ -57,7 +57,7 @@ class TokenService:
         self._configured = configured
         self._routes = routes
         self._audit = audit
-        self._named = named
+        self.named = named
         self._token = ""
         self._digest = b""
         self._key = b""
@@ -140,7 +140,7 @@ class TokenService:
         if given and hmac.compare_digest(digest, self._digest):
             return Caller(CONTROL_TOKEN, Scope.ADMIN)
         now = time.time()
-        token = self._named.find(given, now) if given else None
+        token = self.named.find(given, now) if given else None
         if token and not token.is_expired(now):
             return Caller(f"token:{token.name}", token.level)
         name = f"token:{token.name}" if token else "anonymous"
@@ -178,7 +178,7 @@ class TokenService:
     def publish(self) -> None:
         """Tell the data plane which tokens no agent may ever see, and which of them open agents' paths."""
         digests, passes = {self._digest}, {}
-        for token in self._named.all():
+        for token in self.named.all():
             for digest, until in ((token.digest, 0.0), (token.old_digest, token.old_until)):
                 if not digest:
                     continue

@@ -118,3 +118,11 @@ def test_one_that_is_broken_names_the_places_and_exits_1(api, run):
         "... and 1 more",
     ]
     assert run("audit", "--verify", "--json").code == exits.FAILED
+
+
+def test_what_is_verified_is_the_whole_log(api, run):
+    said = run("audit", "--verify", "--user", "ci")
+
+    assert said.code == 2
+    assert "--verify: is of the whole log" in said.err
+    assert api.asked == []

@@ -10,6 +10,7 @@ import pytest
 from agentainerd import clock, defaults
 from agentainerd.services import doctor as module
 from agentainerd.services.doctor import DoctorService
+from tests.fakes.world import ADMIN
 
 
 @pytest.fixture
@@ -170,3 +171,15 @@ def test_changes_that_cannot_be_recorded_are_an_error(world, examine):
 
     assert (finding["level"], "No space left" in finding["message"]) == ("error", True)
     assert finding["hint"]
+
+
+def test_tokens_that_expire_soon_are_named_before_they_do(world, examine):
+    for name, days in (("ci", 3), ("long", 30), ("ever", 0)):
+        world.services.named_tokens.create(ADMIN, name, ["read"], days * 86400.0)
+
+    (finding,) = examine()["tokens"]
+
+    assert (finding["level"], finding["message"]) == ("warning", "the token 'ci' expires in 2 days")
+    assert "token rotate ci" in finding["hint"]
+    world.services.named_tokens.revoke(ADMIN, "ci")
+    assert [each["level"] for each in examine()["tokens"]] == ["ok"]

@@ -134,6 +134,8 @@ class LogReader:
                 container = None
             if container is not None and container.state in (ContainerState.RUNNING, ContainerState.PAUSED):
                 is_new = _run_of(container) != self._run
+                if container.id != self._run[0]:
+                    self._position.begin_anew()
                 if not is_new:
                     self._fleet.wait_for_change(self._agent.id, PAUSE_S)  # the stream broke, not the run
                 try:
@@ -151,8 +153,14 @@ class _Position:
     def __init__(self, options: LogOptions) -> None:
         self._shows_times = options.timestamps
         self._last = b""
+        self._since = options.since
         self._start = options.since if options.tail is None else max(options.since, time.time())
         self._is_reopened = False
+
+    def begin_anew(self) -> None:
+        """What follows is of another container, which may have begun to write while the one before still did."""
+        self._last = b""
+        self._start = self._since
 
     def since(self) -> float:
         """Return where to open the next stream, in epoch seconds; what comes before its end is dropped by `take`."""

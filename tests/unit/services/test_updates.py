@@ -8,8 +8,10 @@ import pytest
 
 from agentainerd.errors import AgentainerError, Conflict, DeadlineExceeded, Failed, Unavailable
 from agentainerd.model.agents import AgentSpec
+from agentainerd.model.containers import LogPiece
 from agentainerd.model.events import EventFilter
 from agentainerd.proxy.routing import Gate
+from agentainerd.services.logs import LogOptions
 from tests.fakes.programs import Answer, Program, http
 from tests.fakes.world import ADMIN
 
@@ -432,3 +434,26 @@ def test_a_container_that_a_dying_daemon_did_not_write_down_is_adopted_and_not_t
     eventually(lambda: boxes(again) == {f"agentainer-{agent.id}": new.id})
     again.wait_ready()
     assert again.agent().replica(1).container_id == new.id
+
+
+def test_a_log_that_is_followed_has_what_the_new_one_wrote_while_the_old_one_still_served(world, update, eventually):
+    agent = world.up()
+    told = []
+    reader = world.services.agents.logs("web", LogOptions(follow=True))
+    following = gevent.spawn(lambda: [told.append(piece) for piece in reader])  # noqa: TID251
+    world.engine.add_image("slow", Program(listens=False, prints=("the new one starts",)))
+
+    changing = gevent.spawn(update, image="slow")  # noqa: TID251
+    eventually(lambda: f"agentainer-{agent.id}.next" in boxes(world))
+    world.engine.say(agent.id, "the old one speaks", replica=1)
+    world.engine.listen(agent.id)
+    changing.get(timeout=10)
+
+    def lines():
+        return "".join(
+            piece.data.decode() if isinstance(piece, LogPiece) else f"[{piece.text}]\n" for piece in told
+        ).splitlines()
+
+    eventually(lambda: lines() == ["the old one speaks", "[the agent was started again]", "the new one starts"])
+    reader.close()
+    following.join(5)

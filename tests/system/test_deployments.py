@@ -23,20 +23,14 @@ def manifest(*agents, name="shop"):
     )
 
 
-def apply(daemon, text, *words, code=0):
-    """Run `agentainerctl apply` on standard input; returns (stdout, stderr)."""
-    command = [
-        sys.executable,
-        "-m",
-        "agentainerctl",
-        "--host",
-        f"unix://{daemon.control_socket}",
-        "apply",
-        "-f",
-        "-",
-        *words,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, input=text, check=False)
+def apply(daemon, text, *words, code=0, is_remote=False):
+    """Run `agentainerctl apply` on standard input, over TCP with `is_remote`; returns (stdout, stderr)."""
+    where = daemon.url if is_remote else f"unix://{daemon.control_socket}"
+    done = subprocess.run(
+        [sys.executable, "-m", "agentainerctl", "--host", where, "apply", "-f", "-", *words],
+        env={**os.environ, "AGENTAINER_TOKEN": daemon.token}, capture_output=True, text=True, timeout=100, input=text,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done.stdout, done.stderr
 
@@ -147,11 +141,11 @@ def test_a_second_apply_of_an_export_changes_nothing(host):  # noqa: F811
     text = manifest(
         {**agent, "name": "web", "dependencies": ["db"], "env": {"A": "NO"}}, {**agent, "name": "db", "replicas": 2}
     )
-    apply(host.daemon, text)
+    apply(host.daemon, text, is_remote=True)
     before = {name: host.agent(name)["containers"] for name in ("web", "db")}
 
     exported, _ = host.ctl("export", "shop")
-    out, _ = apply(host.daemon, exported, "-o", "json")
+    out, _ = apply(host.daemon, exported, "-o", "json", is_remote=True)
 
     assert {each["action"] for each in json.loads(out)["agents"]} == {"keep"}
     assert [each["container_id"] for each in host.agent("db")["containers"]] == [

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 
+import gevent
 import pytest
 import yaml
 
 from agentainerctl.manifest import load
 from agentainerctl.manifest_build import name_images
+from tests.unit.ctl.fake_api import begin_stream, end_stream, send_line
 
 FILE = """\
 apiVersion: v1
@@ -340,3 +343,25 @@ def test_progress_on_a_terminal_says_what_is_under_way(given, run_on_terminal):
     assert "0 of 1 agents (0 s)" in ran.out
     assert "web: waiting until it is ready (0 s)" in ran.out
     assert "✓ web (ID: agent-00000000000000a1) created" in ran.out
+
+
+def test_ctrl_c_says_what_becomes_of_what_was_begun(given, start):
+    def endless(handler, _):
+        begin_stream(handler)
+        send_line(handler, {"progress": {**REPORT, "stage": "done"}})
+        gevent.sleep(20)
+        end_stream(handler)
+
+    given.forget("POST", "/deployments/apply")
+    given.on_raw("POST", "/deployments/apply", endless)
+    process = start("apply", "-f", "agents.yaml")
+    first = [process.stderr.readline() for _ in range(2)]
+
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+
+    assert "✓ web" in first[1].decode()
+    assert (process.returncode, out) == (130, b"")
+    assert err.startswith(
+        b"Broken off: what is under way is ended, and nothing more is begun. See: agentainerctl list\n"
+    )

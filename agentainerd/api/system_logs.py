@@ -1,6 +1,7 @@
 """`/system/logs`: the daemon's own log, as a list, as JSON lines, or as server-sent events."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from werkzeug.routing import Rule
@@ -12,13 +13,15 @@ from agentainerd.errors import InvalidParameter
 from agentainerd.model.system_logs import Level, LogFilter, stamp
 from agentainerd.services.services import Services
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
 LogEntry = dict[str, object]
 
 
 def system_logs(request: ApiRequest, services: Services) -> Response:
     """GET /system/logs."""
     query = Query(request, ("follow", "level", "since", "limit"), many=("component",))
-    wanted = LogFilter(_level(query), _components(query), _since(query))
+    wanted = LogFilter(_level(query), _components(query), _since(request, query))
     limit = None if wanted.since and not query.text("limit") else query.limit(defaults.LOG_LINES)
     accepts = request.headers.get("Accept", "")
     if query.flag("follow") or SSE in accepts:
@@ -44,8 +47,12 @@ def _components(query: Query) -> tuple[str, ...]:
     return tuple(name for text in query.texts("component") for name in text.split(",") if name)
 
 
-def _since(query: Query) -> str:
-    return stamp(query.moment("since")) if query.text("since") else ""
+def _since(request: ApiRequest, query: Query) -> str:
+    """Return from when on: for a reader that comes back the time of the last entry that it saw, which it sees again."""
+    last = request.headers.get("Last-Event-ID", "")
+    if last and not _TIME.fullmatch(last):
+        raise InvalidParameter("Last-Event-ID", f"{last[:64]!r} is not the time of an entry")
+    return last or (stamp(query.moment("since")) if query.text("since") else "")
 
 
 def _lines(found: Iterator[LogEntry | None]) -> Iterator[LogEntry]:
@@ -59,4 +66,4 @@ def _messages(found: Iterator[LogEntry | None]) -> Iterator[bytes]:
         if entry is None:
             yield b": still here\n\n"
         else:
-            yield f"event: log\ndata: {json.dumps(entry, separators=(',', ':'))}\n\n".encode()
+            yield f"id: {entry['time']}\nevent: log\ndata: {json.dumps(entry, separators=(',', ':'))}\n\n".encode()

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -23,7 +24,9 @@ from agentainerd.services.views import Json, rfc3339
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.connection import RedisClient, check_version
 from agentainerd.store.journal import RedisJournal
+from agentainerd.store.shared_redis import FOLDER as SHARED_REDIS_FOLDER
 from agentainerd.store.spool import Spool
+from agentainerd.store.system_logs import LOG_FOLDER
 from agentainerd.supervisor import LoopStatus
 from agentainerd.version import VERSION
 
@@ -132,7 +135,7 @@ class SystemService:
         }
 
     def df(self) -> Json:
-        """Return what takes space: of Redis, of the spool, of images that agents use, of the daemon's own logs."""
+        """Return what takes space: both Redis, the spool, images that agents use, the daemon's own logs."""
         sources = self._from
         state_dir = sources.config.paths.state_dir
         agents, trouble = _attempt(sources.store.all)
@@ -142,6 +145,7 @@ class SystemService:
             "journal": redis or {"error": redis_trouble},
             "spool": {"bytes": spool_bytes, "files": spool_files},
             "images": self._images(agents or []) if not trouble else [],
+            "shared_redis": {"bytes": offload.run(_folder_bytes, os.path.join(state_dir, SHARED_REDIS_FOLDER))},
             "logs": [{"name": name, "bytes": size} for name, size in logs],
             "free_bytes": free_bytes,
         }
@@ -194,8 +198,19 @@ def _check(function: Callable[[], object]) -> str:
 def _measure(state_dir: str, spool: str) -> tuple[int, int, list[tuple[str, int]], int]:
     sizes = [entry.stat(follow_symlinks=False).st_size for entry in _files(spool)]
     logs = sorted((entry.name, entry.stat().st_size) for entry in _files(state_dir) if ".log" in entry.name)
+    logs.append((f"{LOG_FOLDER}/", _folder_bytes(os.path.join(state_dir, LOG_FOLDER))))
     space = os.statvfs(state_dir)
     return sum(sizes), len(sizes), logs, space.f_bavail * space.f_frsize
+
+
+def _folder_bytes(folder: str) -> int:
+    """Return what a folder and those in it take; what is removed meanwhile does not count."""
+    found = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(path, name)).st_size
+    return found
 
 
 def _files(folder: str) -> list[os.DirEntry[str]]:

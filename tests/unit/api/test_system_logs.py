@@ -43,7 +43,7 @@ def test_all_since_a_time_are_lines(client):
 @pytest.mark.parametrize(
     ("accept", "lead", "read"),
     [
-        ("text/event-stream", b"event: log", lambda text: json.loads(text.split(b"data: ")[1])),
+        ("text/event-stream", b"id: ", lambda text: json.loads(text.split(b"data: ")[1])),
         ("application/x-ndjson", b"{", json.loads),
     ],
 )
@@ -55,6 +55,19 @@ def test_streams(client, accept, lead, read):
     assert answered.mimetype == accept
     assert read(first)["message"] == "149"
     answered.close()
+
+
+def test_a_stream_goes_on_from_the_last_entry_that_was_seen(client):
+    last = client.call("GET", "/system/logs?limit=3")[1]["data"][0]
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": last["time"]}
+    answered = client.get("/system/logs", headers=headers, buffered=False)
+
+    pieces = (piece for piece in answered.iter_encoded() if piece.startswith(b"id: "))
+    seen = [json.loads(next(pieces).split(b"data: ")[1])["message"] for _ in range(3)]
+
+    assert seen == ["147", "148", "149"]
+    answered.close()
+    assert client.call("GET", "/system/logs", headers={"Last-Event-ID": "x"})[0] == 400
 
 
 @pytest.mark.parametrize("query", ["level=loud", "since=yesterday", "limit=0", "what=1"])

@@ -115,6 +115,9 @@ def test_df_counts_spool_images_and_logs(world, system):
     file.write(b"x" * 1000)
     file.seal()
     (world.state_dir / "redis.log").write_text("y" * 50)
+    for folder, size in (("logs", 70), ("shared-redis/appendonlydir", 90)):
+        (world.state_dir / folder).mkdir(parents=True)
+        (world.state_dir / folder / "file").write_bytes(b"z" * size)
     world.deploy("one")
     world.deploy("two")
 
@@ -122,6 +125,8 @@ def test_df_counts_spool_images_and_logs(world, system):
 
     assert told["spool"] == {"bytes": 1000, "files": 1}
     assert {"name": "redis.log", "bytes": 50} in told["logs"]
+    assert {"name": "logs/", "bytes": 70} in told["logs"]
+    assert told["shared_redis"] == {"bytes": 90}
     assert [image["agents"] for image in told["images"]] == ["one, two"]
     assert told["free_bytes"] > 0
 

@@ -174,10 +174,10 @@ def test_what_is_refused(one_home, command):
     assert isinstance(refused.value, redis_py.exceptions.NoPermissionError) or "command not allowed" in said, said
 
 
-@pytest.fixture(scope="module")
-def one_home():
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def one_home(request):
     """One server for all that is refused: nothing is changed there."""
-    home = Home("redis")
+    home = Home(request.param)
     made = home.started()
     made.put_users({WEB: "web", OTHER: "other"})
     clients = home.client(made, WEB), home.client(made, OTHER)

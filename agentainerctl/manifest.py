@@ -5,14 +5,32 @@ left out: defaults are the daemon's. Relative paths are relative to the file.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentainerctl.deployment import parse_volume
 from agentainerctl.dockerfiles import find_dockerfile
+from agentainerctl.manifest_schema import (
+    AGENT_KEYS,
+    ALIASES,
+    FIELDS,
+    HEALTH,
+    PERSISTENCE,
+    RESOURCES,
+    SECTIONS,
+    SERVICES,
+    Fields,
+    Parse,
+    Wrong,
+    as_flag,
+    as_mode,
+    as_text,
+    as_texts,
+    is_written_as_path,
+    nearest,
+)
 from agentainerctl.manifest_yaml import Node, Problems, read
 from agentainerd.errors import AgentainerError, InvalidParameter
-from agentainerd.units import parse_cpu, parse_duration, parse_size
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
 API_VERSION = "v1"
@@ -75,16 +93,6 @@ def read_file(path: str) -> str:
         raise InvalidParameter("file", f"{path} is not UTF-8 text") from error
 
 
-class _Wrong(Exception):
-    """A value that is wrong: why, what to write instead, and where, if that is deeper than what was read."""
-
-    def __init__(self, reason: str, hint: str = "", node: Node | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.hint = hint
-        self.node = node
-
-
 class _Reader:
     """Reads documents into a manifest; what is wrong goes to `problems`, and reading goes on."""
 
@@ -111,7 +119,7 @@ class _Reader:
             self._into(
                 body,
                 told,
-                {"name": ("name", _text), "description": ("description", _text), "labels": ("labels", _texts)},
+                {"name": ("name", as_text), "description": ("description", as_text), "labels": ("labels", as_texts)},
             )
         if "spec" in parts:
             spec = self._map(parts["spec"], "spec", ("agents",), required=("agents",))
@@ -122,13 +130,13 @@ class _Reader:
         self._manifest.deployments.append(body)
 
     def _agent(self, node: Node) -> Body:
-        parts = self._map(node, "agent", _AGENT, required=("name",))
+        parts = self._map(node, "agent", AGENT_KEYS, required=("name",))
         body: Body = {}
-        self._into(body, parts, _FIELDS)
+        self._into(body, parts, FIELDS)
         self._image(node, parts, body)
-        self._section(body, parts, "resources", _RESOURCES)
-        self._section(body, parts, "persistence", _PERSISTENCE, flag="persistence")
-        for key, field, fields in (("healthCheck", "health_check", _HEALTH), ("services", "services", _SERVICES)):
+        self._section(body, parts, "resources", RESOURCES)
+        self._section(body, parts, "persistence", PERSISTENCE, flag="persistence")
+        for key, field, fields in (("healthCheck", "health_check", HEALTH), ("services", "services", SERVICES)):
             if key in parts:
                 body[field] = {}
                 self._into(body[field], self._map(parts[key], key, fields), fields)
@@ -143,9 +151,9 @@ class _Reader:
     def _remember(self, name: str, parts: dict[str, Node]) -> None:
         """Note where each field stands, so that what the daemon finds wrong can be shown there."""
         for key, node in parts.items():
-            inner: _Fields = _SECTIONS.get(key, {})
+            inner: Fields = SECTIONS.get(key, {})
             prefix = "health_check." if key == "healthCheck" else ""
-            field = _FIELDS[key][0] if key in _FIELDS else _ALIASES.get(key, key)
+            field = FIELDS[key][0] if key in FIELDS else ALIASES.get(key, key)
             self._manifest.places[f"{name}.{field}"] = self._problems.place_of(node)
             for inner_key, (_, value) in node.entries.items():
                 if inner_key in inner:
@@ -168,46 +176,46 @@ class _Reader:
             return
         written, dockerfile = parts[given[0]], None
         try:
-            value = _text(written)
-            if given[0] == "dockerfile" or _is_written_as_path(value):
+            value = as_text(written)
+            if given[0] == "dockerfile" or is_written_as_path(value):
                 path = os.path.normpath(self._path(value))
                 dockerfile = find_dockerfile(path if path.startswith("/") else f"./{path}")
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self._problems.add(written, f"{given[0]}: {wrong.reason}", wrong.hint)
             return
         except AgentainerError as error:
             self._problems.add(written, error.message, error.hint or "")
             return
         body["image"] = "" if dockerfile else value
-        arguments = self._try(parts["buildArgs"], _texts, "buildArgs") if "buildArgs" in parts else {}
+        arguments = self._try(parts["buildArgs"], as_texts, "buildArgs") if "buildArgs" in parts else {}
         if dockerfile:
             self._manifest.builds[body.get("name", "")] = (dockerfile, arguments or {})
         elif arguments:
             self._problems.add(parts["buildArgs"], "buildArgs needs a Dockerfile")
 
-    def _section(self, body: Body, parts: dict[str, Node], name: str, fields: "_Fields", flag: str = "") -> None:
+    def _section(self, body: Body, parts: dict[str, Node], name: str, fields: Fields, flag: str = "") -> None:
         if name not in parts:
             return
         node = parts[name]
         if flag and node.kind == "text":
-            body[flag] = self._try(node, _flag, name)
+            body[flag] = self._try(node, as_flag, name)
         else:
             self._into(body, self._map(node, name, fields), fields)
 
     def _volume(self, node: Node) -> Body | None:
         if node.kind == "text":
-            short: Body | None = self._try(node, lambda each: parse_volume(self._rooted(_text(each))), "volumes")
+            short: Body | None = self._try(node, lambda each: parse_volume(self._rooted(as_text(each))), "volumes")
             return short
         parts = self._map(node, "volumes", ("host", "container", "readOnly", "mode"), required=("host", "container"))
         if "host" not in parts or "container" not in parts:
             return None
-        read_only = self._try(parts["readOnly"], _flag, "readOnly") if "readOnly" in parts else None
+        read_only = self._try(parts["readOnly"], as_flag, "readOnly") if "readOnly" in parts else None
         if "mode" in parts:
-            mode = self._try(parts["mode"], _mode, "mode")
+            mode = self._try(parts["mode"], as_mode, "mode")
             if read_only is not None and mode is not read_only:
                 self._problems.add(parts["mode"], "mode and readOnly say different things")
             read_only = mode
-        host, container = self._try(parts["host"], _text, "host"), self._try(parts["container"], _text, "container")
+        host, container = self._try(parts["host"], as_text, "host"), self._try(parts["container"], as_text, "container")
         if host is None or container is None:
             return None
         return self._mount({"host_path": host, "container_path": container, "read_only": bool(read_only)})
@@ -225,7 +233,7 @@ class _Reader:
     def _path(self, path: str) -> str:
         return os.path.join(self._folder, os.path.expanduser(path))
 
-    def _into(self, body: Body, parts: dict[str, Node], fields: "_Fields") -> None:
+    def _into(self, body: Body, parts: dict[str, Node], fields: Fields) -> None:
         for key, node in parts.items():
             if key in fields:
                 field, parse = fields[key]
@@ -233,17 +241,17 @@ class _Reader:
                 if value is not None:
                     body[field] = value
 
-    def _try(self, node: Node, parse: "_Parse", key: str) -> Any:  # noqa: ANN401 - what the key takes
+    def _try(self, node: Node, parse: Parse, key: str) -> Any:  # noqa: ANN401 - what the key takes
         try:
             return parse(node)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self._problems.add(wrong.node or node, f"{key}: {wrong.reason}", wrong.hint)
         except InvalidParameter as error:
             self._problems.add(node, f"{key}: {error.reason}", error.hint or "")
         return None
 
     def _map(
-        self, node: Node, name: str, known: "tuple[str, ...] | _Fields", required: tuple[str, ...] = ()
+        self, node: Node, name: str, known: tuple[str, ...] | Fields, required: tuple[str, ...] = ()
     ) -> dict[str, Node]:
         if node.kind != "map":
             self._problems.add(node, f"{name or 'a deployment'} has to be a map of {', '.join(known)}")
@@ -251,7 +259,7 @@ class _Reader:
         for text, (place, _) in node.entries.items():
             if text not in known:
                 self._problems.add(
-                    place, f"unknown key '{text}' in {name or 'a deployment'}{_nearest(text, tuple(known))}"
+                    place, f"unknown key '{text}' in {name or 'a deployment'}{nearest(text, tuple(known))}"
                 )
         values = {key: value for key, (_, value) in node.entries.items() if key in known}
         for key in required:
@@ -263,171 +271,3 @@ class _Reader:
         if node.kind != "list":
             self._problems.add(node, f"{name} has to be a list")
         return node.items
-
-
-_Parse = Callable[[Node], Any]
-_Fields = Mapping[str, tuple[str, _Parse]]
-"""Key in the file: field of the API, and how its value is read."""
-
-
-def _is_written_as_path(image: str) -> bool:
-    return image in (".", "..") or image.startswith(("./", "../", "/", "~")) or "Dockerfile" in image
-
-
-def _text(node: Node) -> str:
-    if node.kind != "text":
-        raise (
-            _Wrong("has no value", 'an empty text is ""', node)
-            if node.kind == "null"
-            else _Wrong("has to be a text", node=node)
-        )
-    return node.text
-
-
-def _value(node: Node) -> str:
-    """A value of a variable: a text, or a list, which is joined by commas."""
-    return ",".join(map(_text, node.items)) if node.kind == "list" else _text(node)
-
-
-def _texts(node: Node) -> dict[str, str]:
-    if node.kind != "map":
-        raise _Wrong("has to be a map of NAME: value")
-    found = {}
-    for name, (_, value) in node.entries.items():
-        try:
-            found[name] = _value(value)
-        except _Wrong as wrong:
-            raise _Wrong(f"{name} {wrong.reason}", wrong.hint, wrong.node) from wrong
-    return found
-
-
-def _words(node: Node) -> list[str]:
-    if node.kind != "list":
-        raise _Wrong("has to be a list")
-    return [_text(item) for item in node.items]
-
-
-def _command(node: Node) -> list[str]:
-    """A list of words, or a line that is split as a shell does."""
-    if node.kind == "list":
-        return _words(node)
-    import shlex
-
-    try:
-        return shlex.split(_text(node))
-    except ValueError as error:
-        raise _Wrong(f"{node.text!r} cannot be split into words: {error}") from error
-
-
-def _flag(node: Node) -> bool:
-    text = _text(node)
-    if text.lower() not in ("true", "false"):
-        raise _Wrong(f"{text!r} is neither true nor false", "write true or false")
-    return text.lower() == "true"
-
-
-def _mode(node: Node) -> bool:
-    if _text(node) not in ("ro", "rw"):
-        raise _Wrong(f"{node.text!r} is neither ro nor rw")
-    return node.text == "ro"
-
-
-def _number(node: Node) -> int:
-    text = _text(node)
-    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 15:
-        raise _Wrong(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _replicas(node: Node) -> int:
-    """As in the original: 0 is 1."""
-    number = _number(node)
-    if number < 0:
-        raise _Wrong("replicas cannot be negative")
-    return number or 1
-
-
-def _size(node: Node) -> int:
-    return parse_size(_text(node))
-
-
-def _cpu(node: Node) -> int:
-    return round(parse_cpu(_text(node)) * 1e9)
-
-
-def _seconds(node: Node) -> float:
-    return parse_duration(_text(node))
-
-
-def _duration(node: Node) -> str:
-    parse_duration(_text(node))
-    return node.text
-
-
-_FIELDS: _Fields = {
-    "name": ("name", _text),
-    "replicas": ("replicas", _replicas),
-    "command": ("command", _command),
-    "env": ("env_vars", _texts),
-    "secrets": ("secrets", _words),
-    "labels": ("labels", _texts),
-    "autoRestart": ("auto_restart", _flag),
-    "token": ("token", _text),
-    "port": ("port", _number),
-    "dependencies": ("dependencies", _words),
-    "idleTimeout": ("idle_timeout_s", _seconds),
-    "holdTimeout": ("hold_timeout_s", _seconds),
-    "requestTimeout": ("request_timeout_s", _seconds),
-    "stopGrace": ("stop_grace_s", _seconds),
-    "networkEgress": ("network_egress", _flag),
-    "updateStrategy": ("update_strategy", _text),
-}
-_RESOURCES: _Fields = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}
-_PERSISTENCE: _Fields = {
-    "enabled": ("persistence", _flag),
-    "retryPolicy": ("replay_policy", _text),
-    "concurrency": ("replay_concurrency", _number),
-    "ordered": ("ordered", _flag),
-    "maxPending": ("max_pending", _number),
-    "maxPendingSize": ("max_pending_bytes", _size),
-}
-_HEALTH: _Fields = {
-    "endpoint": ("endpoint", _text),
-    "command": ("command", _command),
-    "interval": ("interval", _duration),
-    "timeout": ("timeout", _duration),
-    "retries": ("retries", _number),
-    "startPeriod": ("start_period", _duration),
-}
-_SERVICES: _Fields = {"redis": ("redis", _flag)}
-_SECTIONS: dict[str, _Fields] = {
-    "resources": _RESOURCES, "persistence": _PERSISTENCE, "healthCheck": _HEALTH, "services": _SERVICES,
-}  # fmt: skip
-_ALIASES = {"healthCheck": "health_check", "dockerfile": "image"}
-_AGENT = (
-    *_FIELDS, "image", "dockerfile", "buildArgs", "resources", "volumes", "healthCheck", "persistence", "services",
-)  # fmt: skip
-_ELSEWHERE = {
-    **{key: f"resources.{key}" for key in _RESOURCES},
-    **{key: f"persistence.{key}" for key in _PERSISTENCE},
-    **{key: f"services.{key}" for key in _SERVICES},
-    **{key: f"healthCheck.{key}" for key in _HEALTH if key not in _FIELDS},
-    "environment": "env",
-    "ports": "port",
-    "dependson": "dependencies",
-    "build": "dockerfile",
-    "restart": "autoRestart",
-    "healthcheck": "healthCheck",
-}
-"""Keys that belong to another map, or are called otherwise elsewhere."""
-
-
-def _nearest(key: str, known: tuple[str, ...]) -> str:
-    """Return "; did you mean 'x'?" where a known key is nearly this one, or another map has it."""
-    from difflib import get_close_matches
-
-    own = {one.lower(): one for one in known}
-    others = {one.lower(): path for one, path in _ELSEWHERE.items() if path.partition(".")[0] in known}
-    words = {**others, **own}
-    near = get_close_matches(key.lower().replace("_", "").replace("-", ""), list(words), n=1, cutoff=0.7)
-    return f"; did you mean '{words[near[0]]}'?" if near else f"; known: {', '.join(known)}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from gevent import monkey
+from gevent.lock import BoundedSemaphore
 
 from agentainerd import offload
 from agentainerd.model import audit as model
@@ -40,7 +41,8 @@ Ts = TypeVarTuple("Ts")
 
 
 class AuditFile:
-    """The log in `folder`. Every method blocks its greenlet only; a lock of the threads lets one of them at the files at a time.
+    """The log in `folder`. Every method blocks its greenlet only, and waits for its turn there, so that a disk that does not
+    answer keeps one thread busy and not all. A lock of the threads covers those whose greenlet was killed.
 
     A file is full at `max_file_bytes`.
     """
@@ -49,6 +51,7 @@ class AuditFile:
         self.max_file_bytes = max_file_bytes
         self._folder = folder
         self._path = os.path.join(folder, LOG_FILE)
+        self._waiting = BoundedSemaphore()
         self._lock = monkey.get_original("_thread", "allocate_lock")()
         self._file = -1
         self._chain = ChainHead(folder)
@@ -91,7 +94,8 @@ class AuditFile:
 
     def _run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         try:
-            return offload.run(self._locked, function, *args)
+            with self._waiting:
+                return offload.run(self._locked, function, *args)
         finally:
             said, self._said = self._said, []
             for level, text in said:

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import gevent
+import pytest
 
 from tests.fakes.daemons import DaemonProcess
 
@@ -58,6 +60,40 @@ def test_whatever_was_answered_before_a_sigkill_is_in_a_chain_that_is_whole(star
         assert said.returncode == 0, said.stdout
         assert "The audit log is whole" in said.stdout
     assert list(daemon.state_dir.glob("audit.log.*"))
+
+
+@pytest.mark.docker
+def test_what_was_done_to_containers_before_a_sigkill_is_on_record(
+    start_daemon, docker_sandbox, agent_image, eventually
+):
+    daemon = start_daemon(sandbox=docker_sandbox)
+    answered: list[str] = []
+
+    def drive(name: str) -> None:
+        daemon.control("POST", "/agents", {"name": name, "image": agent_image})
+        for verb in itertools.cycle(("start", "pause", "resume", "restart", "stop")):
+            try:
+                status, said = daemon.control("POST", f"/agents/{name}/{verb}")
+            except (OSError, http.client.HTTPException):
+                return
+            assert status == 200, said
+            answered.append(f"{verb}_agent {name}")
+
+    try:
+        workers = [gevent.spawn(drive, name) for name in ("web", "api", "db")]
+        eventually(lambda: len(answered) >= 15, limit_s=60)
+        daemon.kill()
+        gevent.joinall(workers, timeout=30, raise_error=True)
+        daemon = start_daemon(like=daemon, sandbox=docker_sandbox)
+
+        said = agentainerctl(daemon, "audit", "--result", "ok", "--limit", "1000", "-o", "json")
+        kept = [
+            f"{entry['action']} {entry['resource'].partition('(')[2].rstrip(')')}" for entry in json.loads(said.stdout)
+        ]
+        assert not Counter(answered) - Counter(kept)
+        assert agentainerctl(daemon, "audit", "--verify").returncode == 0
+    finally:
+        docker_sandbox.remove_containers()
 
 
 def test_a_line_that_a_crash_tore_is_told_at_the_next_start(start_daemon):

@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 
+import gevent
 import pytest
+from gevent import monkey
 
+from agentainerd import offload
 from agentainerd.model import audit as model
 from agentainerd.model.audit import AuditEntry, AuditFilter
 from agentainerd.store import audit as module
@@ -76,6 +79,25 @@ def test_an_append_is_on_disk_when_it_returns_with_one_sync(file, monkeypatch):
 
     assert len(synced) == 1
     assert synced[0] == os.stat(file._path).st_size
+
+
+def test_a_disk_that_does_not_answer_keeps_one_thread_busy(file, monkeypatch, eventually):
+    """There are ten, for all that is done in threads."""
+    file.append([])
+    answers = monkey.get_original("threading", "Event")()
+    real = os.fdatasync
+    monkeypatch.setattr(module.os, "fdatasync", lambda descriptor: answers.wait(20) and real(descriptor))
+    writer = gevent.spawn(file.append, [draft()])
+    gevent.sleep(0)
+    readers = [gevent.spawn(check, file) for _ in range(30)]
+    gevent.sleep(0)
+
+    try:
+        with gevent.Timeout(5):
+            assert offload.run(lambda: "free") == "free"
+    finally:
+        answers.set()
+    gevent.joinall([writer, *readers], raise_error=True, timeout=10)
 
 
 def test_the_chain_goes_on_after_a_restart(opened, tmp_path):

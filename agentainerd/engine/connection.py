@@ -95,6 +95,16 @@ class Connection:
         client._raise_for_status(response)
         return str(response.headers.get("X-Docker-Container-Path-Stat", ""))
 
+    def unpack(self, container_id: str, path: str, tar: Iterator[bytes], *, timeout_s: float) -> None:
+        """Have the engine unpack a tar in a container, as it is read; what `tar` raises goes through.
+
+        Works on a container that never ran. Must run inside `calling`.
+        """
+        client: Any = self._client("streams")
+        url = client._url("/containers/{0}/archive", container_id)
+        response = client.put(url, params={"path": path}, data=tar, timeout=(self.timeout_s, timeout_s))
+        client._raise_for_status(response)
+
     def registry_headers(self, ref: str) -> dict[str, str]:
         """Return the header with the login for the registry of an image, if the engine's user has one."""
         client = self._client("streams")

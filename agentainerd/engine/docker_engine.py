@@ -3,7 +3,7 @@
 It connects when it is first used, and again after a loss, so the daemon can start before its engine does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from agentainerd import defaults
@@ -52,7 +52,7 @@ class DockerEngine:
         self._containers = Containers(self._connection, self._networks)
         self._commands = Commands(self._connection)
         self._images = Images(self._connection)
-        self._volumes = Volumes(self._connection)
+        self._volumes = Volumes(self._connection, network)
         self._usages = Usages(self._connection, Host())
         self._events: set[Events] = set()
 
@@ -165,6 +165,18 @@ class DockerEngine:
     def remove_volume(self, name: str) -> None:
         """See Engine."""
         self._volumes.remove(name)
+
+    def read_volume(self, source: str, image: str) -> Stream[bytes]:
+        """See Engine."""
+        return self._volumes.read(source, image)
+
+    def write_volume(self, source: str, image: str, tar: Iterator[bytes]) -> None:
+        """See Engine."""
+        self._volumes.write(source, image, tar)
+
+    def tidy_volumes(self) -> None:
+        """See Engine."""
+        self._volumes.tidy()
 
     def events(self) -> Stream[EngineEvent]:
         """See Engine."""

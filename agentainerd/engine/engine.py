@@ -145,6 +145,22 @@ class Engine(Protocol):
     def remove_volume(self, name: str) -> None:
         """Remove a named volume with what is in it. Raises Conflict: a container has it. Not there: nothing to do."""
 
+    def read_volume(self, source: str, image: str) -> Stream[bytes]:
+        """Return what is in a volume (a folder or file of the engine's host, or a named volume) as a tar: the root first, as ".",
+        or of a file that alone; each folder before what is in it. `image`: any that the engine has.
+
+        Times have whole seconds. Raises NotFound (volume, image), Unavailable, also while it is read.
+        """
+
+    def write_volume(self, source: str, image: str, tar: Iterator[bytes]) -> None:
+        """Unpack a tar over what is in a volume; a folder of the host that is not there is made. Nothing is removed.
+
+        Raises NotFound (image), Unavailable, Failed; what is unpacked by then stays. What `tar` raises goes through.
+        """
+
+    def tidy_volumes(self) -> None:
+        """Remove what `read_volume` and `write_volume` of a daemon that died have left on the engine, but for data."""
+
     def events(self) -> Stream[EngineEvent]:
         """Return what happens to our containers, until it is closed.
 

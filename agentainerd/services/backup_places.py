@@ -12,14 +12,35 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from agentainerd.errors import Conflict, Failed
-from agentainerd.model.backups import Entry, EntryKind, Omissions
+from agentainerd.model.backups import BackedVolume, Entry, EntryKind, Omissions
 from agentainerd.services.backup_trees import TreeWriter, write_file
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 STAGING = ".agentainer-restore-"
+Item = tuple[int, Entry, Iterator[bytes]]
+"""What ArchiveReader.entries yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """Where volume `number` of a backup goes: `destination` is a folder or the name of an engine's volume. `is_new`: nothing
+    is there yet. `image`: one that the engine has.
+    """
+
+    number: int
+    source: BackedVolume
+    destination: str
+    is_new: bool
+    image: str
+
+    @property
+    def is_named(self) -> bool:
+        """The destination is a volume of the engine."""
+        return BackedVolume(self.destination).is_named
 
 
 class NewFolder:
@@ -217,6 +238,8 @@ def is_free(path: str) -> bool:
             return next(names, None) is None
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
 
 
 def free_bytes(path: str) -> tuple[int, int]:

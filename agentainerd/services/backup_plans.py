@@ -10,7 +10,8 @@ from agentainerd.engine.engine import Engine
 from agentainerd.errors import Conflict, NotFound
 from agentainerd.model.agents import Agent, AgentSpec, validate
 from agentainerd.model.backups import BackedAgent, Manifest
-from agentainerd.services.backup_volumes import VolumePlaces, VolumePlan
+from agentainerd.services.backup_places import VolumePlan
+from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.fleet import Fleet
 
 
@@ -117,7 +118,7 @@ class Planner:
                 continue
             is_there = self._places.has(source.source)
             if is_there and any(existing[agent.id] for agent in users):
-                plans[number] = VolumePlan(number, source, source.source, is_new=False)
+                plans[number] = VolumePlan(number, source, source.source, is_new=False, image=users[0].spec.image)
                 continue
             destination = source.source
             for attempt in count(1):
@@ -125,7 +126,7 @@ class Planner:
                     break
                 destination = f"{source.source.rstrip('/')}-restored-{mark}" + (f"-{attempt}" if attempt > 1 else "")
                 is_there = self._places.has(destination)
-            plans[number] = VolumePlan(number, source, destination, is_new=True)
+            plans[number] = VolumePlan(number, source, destination, is_new=True, image=users[0].spec.image)
         return plans
 
     def _check(self, plan: AgentPlan, names: set[str]) -> None:

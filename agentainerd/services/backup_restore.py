@@ -17,17 +17,21 @@ from agentainerd.model.backups import Backup, Contents, Manifest, Omissions, Sec
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.backup_archive import ArchiveReader, Watch
+from agentainerd.services.backup_engine import EngineTarget
 from agentainerd.services.backup_jobs import BackupJob
+from agentainerd.services.backup_places import Item
 from agentainerd.services.backup_plans import Planner, RestoreOptions, RestorePlan, check_down
 from agentainerd.services.backup_requests import RequestCopies, decode
 from agentainerd.services.backup_secrets import BackupKey, unseal
-from agentainerd.services.backup_volumes import FolderTarget, Item, VolumePlaces
+from agentainerd.services.backup_volumes import FolderTarget, VolumePlaces
 from agentainerd.services.backups import BackupService
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.updates import UpdateService
 from agentainerd.services.views import Json
 
 log = logging.getLogger(__name__)
+
+Target = FolderTarget | EngineTarget
 
 
 class RestoreService:
@@ -100,7 +104,7 @@ class RestoreService:
             yield
 
     def _write(
-        self, file: BinaryIO, plan: RestorePlan, targets: dict[int, FolderTarget], actor: Actor, watch: Watch
+        self, file: BinaryIO, plan: RestorePlan, targets: dict[int, Target], actor: Actor, watch: Watch
     ) -> dict[str, Agent]:
         """Write the volumes and deploy what is new; return the agents by their ids in the backup."""
         deployed: dict[str, Agent] = {}
@@ -133,7 +137,7 @@ class RestoreService:
                     omissions.add(each.existing.name, "", f"its settings are not restored: {error.message}")
         return updated
 
-    def _copy(self, file: BinaryIO, plan: RestorePlan, targets: dict[int, FolderTarget], watch: Watch) -> None:
+    def _copy(self, file: BinaryIO, plan: RestorePlan, targets: dict[int, Target], watch: Watch) -> None:
         offload.run(file.seek, 0)
         reader = offload.run(ArchiveReader, file, watch)
         entries = reader.entries()
@@ -167,7 +171,7 @@ class RestoreService:
                     omissions.add(agent.name, stored.id, f"a request is not restored: {error.message}")
         return done
 
-    def _undo(self, targets: dict[int, FolderTarget], deployed: dict[str, Agent], actor: Actor) -> None:
+    def _undo(self, targets: dict[int, Target], deployed: dict[str, Agent], actor: Actor) -> None:
         steps: list[Callable[[], object]] = [
             partial(self._agents.remove, agent.id, actor) for agent in deployed.values()
         ]

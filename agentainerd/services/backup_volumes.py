@@ -2,97 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
 from agentainerd import offload
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import NotFound, Unavailable
-from agentainerd.model.backups import BackedVolume, Entry, Omissions
+from agentainerd.model.backups import BackedVolume, Omissions
 from agentainerd.services.backup_archive import ArchiveWriter
+from agentainerd.services.backup_engine import EngineReader, EngineTarget, Spawn, read_through
 from agentainerd.services.backup_folders import FolderReader
-from agentainerd.services.backup_places import LiveFile, LiveFolder, NewFolder, free_bytes, is_free
+from agentainerd.services.backup_places import Item, LiveFile, LiveFolder, NewFolder, VolumePlan, free_bytes, is_free
 from agentainerd.services.volumes import VolumePolicy
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-Item = tuple[int, Entry, Iterator[bytes]]
-"""What ArchiveReader.entries yields."""
-
-
-@dataclass(frozen=True, slots=True)
-class VolumePlan:
-    """Where volume `number` of a backup goes: `destination` is a folder or the name of an engine's volume. `is_new`: nothing
-    is there yet.
-    """
-
-    number: int
-    source: BackedVolume
-    destination: str
-    is_new: bool
-
-    @property
-    def is_named(self) -> bool:
-        """The destination is a volume of the engine."""
-        return BackedVolume(self.destination).is_named
-
-
-class VolumePlaces:
-    """Finds, reads and writes volumes. Every method blocks its greenlet only."""
-
-    def __init__(self, engine: Engine, policy: VolumePolicy) -> None:
-        self.engine = engine
-        self._policy = policy
-
-    def read(self, archive: ArchiveWriter, number: int, volume: BackedVolume) -> None:
-        """Copy a volume into an archive, as number `number`. One that is not there is an omission."""
-        try:
-            folder = self.folder(volume.source)
-        except NotFound:
-            archive.omissions.add(volume.source, "", "there is no such volume (yet)")
-            return
-        offload.run(FolderReader(archive, number, volume.source).read, folder)
-
-    def folder(self, source: str) -> str:
-        """Return where a volume is on this host. Raises NotFound: the engine has no volume of this name."""
-        return self.engine.volume_folder(source) if BackedVolume(source).is_named else source
-
-    def has(self, source: str) -> bool:
-        """There is such a volume, with something in it."""
-        if not BackedVolume(source).is_named:
-            return not offload.run(is_free, source)
-        try:
-            self.engine.volume_folder(source)
-        except NotFound:
-            return False
-        return True
-
-    def check(self, destination: str) -> None:
-        """Check that agents may have a folder. Raises InvalidParameter (code VOLUME_DENIED)."""
-        if not BackedVolume(destination).is_named:
-            self._policy.check_place(destination)
-
-    def check_room(self, plans: list[VolumePlan], sizes: dict[int, int]) -> None:
-        """Check that what is restored fits; `sizes` are the bytes of each volume.
-
-        Raises:
-            Unavailable: it does not (code NO_SPACE).
-        """
-        needed: dict[int, int] = {}
-        for plan in plans:
-            if plan.is_named:
-                continue  # where it will be is known when it is made
-            device, free = offload.run(free_bytes, plan.destination)
-            needed[device] = needed.get(device, 0) + sizes.get(plan.number, 0)
-            if needed[device] > free:
-                raise Unavailable(
-                    f"there is no room for {plan.destination}: {needed[device]} bytes are needed, {free} are free",
-                    code="NO_SPACE",
-                )
-
-    def target(self, plan: VolumePlan, mark: str, omissions: Omissions) -> "FolderTarget":
-        """Return what writes to a destination; `mark` makes the names of unfinished things unique."""
-        return FolderTarget(self.engine, plan, mark, omissions)
 
 
 class FolderTarget:
@@ -145,6 +68,93 @@ class FolderTarget:
             self._place.receive(item[1], item[2])
             item = next(entries, None)
         return item
+
+
+class VolumePlaces:
+    """Finds, reads and writes volumes. Every method blocks its greenlet only.
+
+    `is_local`: the engine is on this host, so that a daemon which is root can go to its folders itself; else the engine does.
+    """
+
+    def __init__(self, engine: Engine, policy: VolumePolicy, spawn: Spawn, *, is_local: bool) -> None:
+        self.is_direct = is_local and os.geteuid() == 0
+        self.engine = engine
+        self._policy = policy
+        self._spawn = spawn
+
+    def read(self, archive: ArchiveWriter, number: int, volume: BackedVolume, image: str, *, is_in_use: bool) -> None:
+        """Copy a volume into an archive, as number `number`. One that is not there is an omission.
+
+        `image`: one that the engine has. `is_in_use`: somebody may change it meanwhile.
+        """
+        source = volume.source
+        try:
+            folder = self._folder(source)
+            if folder:
+                offload.run(FolderReader(archive, number, source).read, folder)
+                return
+            read_through(
+                self.engine.read_volume(source, image), self._spawn, EngineReader(archive, number, source).read
+            )
+        except NotFound as error:
+            missing = "there is no such volume (yet)" if error.noun == "volume" else error.message
+            archive.omissions.add(source, "", missing)
+            return
+        if is_in_use:
+            archive.omissions.add(
+                source, "", "was in use while the engine read it: what changed can't be told; use --pause"
+            )
+
+    def _folder(self, source: str) -> str:
+        """Return where a volume is on this host, "" where only the engine gets there. Raises NotFound: there is none."""
+        if not BackedVolume(source).is_named:
+            return source if self.is_direct else ""
+        folder = self.engine.volume_folder(source)
+        return folder if self.is_direct and offload.run(os.path.isdir, folder) else ""
+
+    def has(self, source: str) -> bool:
+        """There is such a volume, with something in it."""
+        if not BackedVolume(source).is_named:
+            return not offload.run(is_free, source)
+        try:
+            self.engine.volume_folder(source)
+        except NotFound:
+            return False
+        return True
+
+    def check(self, destination: str) -> None:
+        """Check that agents may have a folder. Raises InvalidParameter (code VOLUME_DENIED)."""
+        if not BackedVolume(destination).is_named:
+            self._policy.check_place(destination)
+
+    def check_room(self, plans: list[VolumePlan], sizes: dict[int, int]) -> None:
+        """Check that what is restored fits; `sizes` are the bytes of each volume.
+
+        Raises:
+            Unavailable: it does not (code NO_SPACE).
+        """
+        needed: dict[int, int] = {}
+        for plan in plans:
+            if plan.is_named:
+                continue  # where it will be is known when it is made
+            device, free = offload.run(free_bytes, plan.destination)
+            needed[device] = needed.get(device, 0) + sizes.get(plan.number, 0)
+            if needed[device] > free:
+                raise Unavailable(
+                    f"there is no room for {plan.destination}: {needed[device]} bytes are needed, {free} are free",
+                    code="NO_SPACE",
+                )
+
+    def target(self, plan: VolumePlan, mark: str, omissions: Omissions) -> FolderTarget | EngineTarget:
+        """Return what writes to a destination; `mark` makes the names of unfinished things unique."""
+        is_direct = self.is_direct
+        if is_direct and plan.is_named and not plan.is_new:
+            is_direct = bool(self._folder(plan.destination))
+        if is_direct and plan.is_named and plan.is_new:
+            is_direct = offload.run(os.path.isdir, self.engine.info().root_dir)
+        if is_direct:
+            return FolderTarget(self.engine, plan, mark, omissions)
+        return EngineTarget(self.engine, self._spawn, plan, omissions)
 
 
 def _in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:

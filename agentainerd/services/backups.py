@@ -170,6 +170,10 @@ class BackupService:
     def recover(self) -> None:
         """Tidy up what a daemon that died has left half done; blocks its greenlet. For the start of the daemon."""
         offload.run(self._recover)
+        try:
+            self._places.engine.tidy_volumes()
+        except AgentainerError as error:
+            log.warning("containers of a backup that broke off may be left: %s", error)
         self._paused = set(offload.run(self._files.paused))
         for agent_id in sorted(self._paused):
             self._go_on(agent_id)
@@ -203,7 +207,7 @@ class BackupService:
                         self._add_requests(archive, agents, key)
                     for number, volume in enumerate(manifest.volumes):
                         watch.step = volume.source
-                        self._places.read(archive, number, volume)
+                        self._read(archive, number, volume, agents, is_paused=options.pause)
                 watch.step = "writing"
                 contents = offload.run(archive.finish, key.sign if key else _unsigned)
                 backup = Backup(manifest=manifest, contents=contents, size=offload.run(partial.size))
@@ -213,6 +217,14 @@ class BackupService:
                 offload.run(partial.discard)
         log.info("backup made", extra={"backup_id": backup.id, "size": backup.size, "omitted": contents.omitted})
         return backup_json(backup)
+
+    def _read(
+        self, archive: ArchiveWriter, number: int, volume: BackedVolume, agents: list[Agent], *, is_paused: bool
+    ) -> None:
+        users = [agent for agent in agents if volume.source in [each.host_path for each in agent.spec.volumes]]
+        image = users[0].image_id or users[0].spec.image
+        is_in_use = not is_paused and any(agent.state is AgentState.RUNNING for agent in users)
+        self._places.read(archive, number, volume, image, is_in_use=is_in_use)
 
     def _manifest(self, backup_id: str, options: BackupOptions, agents: list[Agent], now: float) -> Manifest:
         sources = dict.fromkeys(volume.host_path for agent in agents for volume in agent.spec.volumes)

@@ -207,7 +207,7 @@ def build(
         audit=audit,
         events=events,
     )
-    places = VolumePlaces(engine, volumes)
+    places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
     backups = BackupService(
         BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import secrets
+import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -312,6 +314,77 @@ def test_a_named_volume_is_made_found_and_removed(bench, volume):
     bench.engine.remove_volume(volume)
     with pytest.raises(NotFound):
         bench.engine.volume_folder(volume)
+
+
+def tar(**files):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size, member.mode, member.uid, member.gid = len(data), 0o640, os.geteuid(), os.getegid()
+            archive.addfile(member, io.BytesIO(data))
+    return iter([packed.getvalue()])
+
+
+def contents(stream):
+    data = b"".join(stream)
+    stream.close()
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        return {
+            member.name: archive.extractfile(member).read() if member.isfile() else None for member in archive
+        }, archive.getmembers()
+
+
+def test_what_is_in_a_volume_is_read_and_written(bench, volume):
+    bench.engine.create_volume(volume)
+
+    bench.engine.write_volume(volume, bench.image, tar(a=b"one", b=b"two"))
+    bench.engine.write_volume(volume, bench.image, tar(b=b"three"))
+
+    found, members = contents(bench.engine.read_volume(volume, bench.image))
+    assert list(found)[0].rstrip("/") == "."
+    assert {name.removeprefix("./"): data for name, data in list(found.items())[1:]} == {"a": b"one", "b": b"three"}
+    assert oct(members[1].mode & 0o777) == "0o640"
+    bench.engine.remove_volume(volume)  # nothing of ours has it any more
+
+
+def test_a_folder_and_a_file_of_the_host_are_volumes_too(bench, tmp_path):
+    folder = tmp_path / "not there yet"
+    bench.engine.write_volume(str(folder), bench.image, tar(a=b"one"))
+
+    assert (folder / "a").read_bytes() == b"one"
+    assert b"one" in contents(bench.engine.read_volume(str(folder), bench.image))[0].values()
+    alone, _ = contents(bench.engine.read_volume(str(folder / "a"), bench.image))
+    assert list(alone.values()) == [b"one"]
+
+
+def test_a_volume_needs_an_image(bench, tmp_path):
+    with pytest.raises(NotFound):
+        bench.engine.read_volume(str(tmp_path), "not-there:1")
+
+
+def test_a_stream_of_a_volume_that_is_closed_leaves_nothing(bench, volume):
+    bench.engine.create_volume(volume)
+    stream = bench.engine.read_volume(volume, bench.image)
+
+    stream.close()
+    stream.close()
+
+    bench.engine.tidy_volumes()
+    bench.engine.remove_volume(volume)
+
+
+def test_a_tar_that_breaks_off_raises_what_broke_it(bench, volume):
+    bench.engine.create_volume(volume)
+
+    def broken():
+        yield next(tar(a=b"one"))[:512]
+        raise Conflict("not any more")
+
+    with pytest.raises(Conflict):
+        bench.engine.write_volume(volume, bench.image, broken())
+
+    bench.engine.remove_volume(volume)
 
 
 def test_a_volume_that_a_container_has_is_not_removed(bench, volume):

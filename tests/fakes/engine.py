@@ -228,6 +228,29 @@ class FakeEngine:
         if name in self._volumes:
             self._volumes.pop(name).cleanup()
 
+    def read_volume(self, source: str, image: str) -> FakeStream[bytes]:
+        self._called("read_volume")
+        self._find_image(image)
+        place = source if source.startswith("/") else self.volume_folder(source)
+        if not path.lexists(place):
+            raise NotFound("volume", source)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            archive.add(place, "." if path.isdir(place) else "volume", filter=_whole_seconds)
+        data = packed.getvalue()
+        return FakeStream(iter([data[at : at + 65536] for at in range(0, len(data), 65536)]))
+
+    def write_volume(self, source: str, image: str, tar: Iterator[bytes]) -> None:
+        self._called("write_volume")
+        self._find_image(image)
+        place = source if source.startswith("/") else self.volume_folder(source)
+        packed = io.BytesIO(b"".join(tar))
+        with tarfile.open(fileobj=packed) as archive:
+            archive.extractall(place, filter="fully_trusted", numeric_owner=True)
+
+    def tidy_volumes(self) -> None:
+        self._called("tidy_volumes")
+
     def stop(self, container_id: str, *, grace_s: float) -> None:
         self._called("stop")
         box = self._box(container_id)
@@ -465,6 +488,11 @@ def fake_engine() -> Iterator[FakeEngine]:
     engine = FakeEngine()
     yield engine
     engine.close()
+
+
+def _whole_seconds(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime = int(member.mtime)
+    return member
 
 
 def _piece(line: tuple[float, str, str], timestamps: bool) -> LogPiece:

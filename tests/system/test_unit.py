@@ -4,11 +4,13 @@ There is no systemd that runs here. What tests/fakes/sandboxes.py lists is made 
 (PrivateDevices, ProtectHome, the device rules) is only rated.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 import psutil
@@ -115,3 +117,58 @@ def test_the_daemon_works_in_the_sandbox_of_the_unit(sandboxed, agent_image, eve
     refused = [line for line in daemon.log.splitlines() if "not permitted" in line or "Read-only" in line]
     assert refused == []
     assert "Traceback" not in daemon.log
+
+
+@pytest.mark.docker
+@pytest.mark.redis
+def test_a_daemon_without_rights_backs_up_what_only_root_may_read(sandboxed, agent_image, docker_client):
+    """Files of root, closed to all others, in a folder and in a volume; written by the engine, as it reads them."""
+    name = f"agentainer-test-{uuid.uuid4().hex[:12]}"
+    with tempfile.TemporaryDirectory(prefix="agu-data-") as place:
+        os.chmod(place, 0o755)
+        data = Path(place) / "data"
+        data.mkdir(mode=0o755)
+        (data / "closed").write_text("of root")
+        (data / "closed").chmod(0o600)
+        os.chown(data / "closed", 12, 34)
+        (data / "link").symlink_to("closed")
+        docker_client.create_volume(name)
+        try:
+            mounts = [
+                {"host_path": str(data), "container_path": "/data"},
+                {"host_path": name, "container_path": "/cache"},
+            ]
+            body = {"name": "web", "image": agent_image, "volumes": mounts}
+            assert sandboxed.control("POST", "/agents", body)[0] == 201
+            Path(docker_client.inspect_volume(name)["Mountpoint"], "warm").write_text("yes")
+            agentainerctl(sandboxed, "backup", "create", "--name", "daily")
+            done = json.loads(agentainerctl(sandboxed, "backup", "restore", "daily", "-o", "json"))
+            folder, volume = (each["destination"] for each in done["volumes"])
+            kept = Path(folder) / "closed"
+            assert (kept.read_text(), kept.stat().st_uid, kept.stat().st_gid, kept.stat().st_mode & 0o777) == (
+                "of root", 12, 34, 0o600,
+            )  # fmt: skip
+            assert os.readlink(Path(folder) / "link") == "closed"
+            assert int(kept.stat().st_mtime) == int((data / "closed").stat().st_mtime)
+            assert Path(docker_client.inspect_volume(volume)["Mountpoint"], "warm").read_text() == "yes"
+            (data / "closed").write_text("spoilt")
+            agentainerctl(sandboxed, "backup", "restore", "--in-place", "daily")
+            assert (data / "closed").read_text() == "of root"
+            assert not docker_client.containers(
+                all=True, filters={"label": "agentainer.volume", "name": "agentainer-volume"}
+            )
+        finally:
+            for agent in ("web", "web-restored"):
+                sandboxed.control("DELETE", f"/agents/{agent}?force=true")
+            for found in docker_client.volumes()["Volumes"] or ():
+                if found["Name"].startswith(name):
+                    docker_client.remove_volume(found["Name"])
+
+
+def agentainerctl(daemon: DaemonProcess, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "agentainerctl", "--host", f"unix://{daemon.control_socket}", *words],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout, done.stderr, daemon.tail())
+    return done.stdout

@@ -115,7 +115,7 @@ def test_a_running_agent_stands_still_only_while_it_is_copied(world, tmp_path, m
     read = type(world.services.backups._places).read
     monkeypatch.setattr(
         type(world.services.backups._places), "read",
-        lambda self, *given: (seen.append((world.state(), world.state("idle"))), read(self, *given)),
+        lambda self, *given, **named: (seen.append((world.state(), world.state("idle"))), read(self, *given, **named)),
     )  # fmt: skip
 
     made = create(world, pause=True)
@@ -145,7 +145,7 @@ def test_agents_go_on_also_when_the_backup_fails(world, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     world.up(volumes=[{"host_path": str(tmp_path / "data"), "container_path": "/data"}])
 
-    def fail(*_given):
+    def fail(*_given, **_named):
         raise Conflict("no", code="NO")
 
     monkeypatch.setattr(type(world.services.backups._places), "read", fail)

@@ -52,6 +52,7 @@ class Gateways:
         self._serve = serve
         self._protect = protect
         self._doors = doors
+        self._opened: dict[str, int] = {}
         self._lock = BoundedSemaphore()
         self._port = port
         self._is_covered = is_covered
@@ -98,13 +99,13 @@ class Gateways:
             raise failure
 
     def _close_host(self, networks: Networks) -> AgentainerError | None:
-        """Set the firewall, whatever becomes of the doors; return what is wrong with those."""
-        failure, doors = None, dict[str, int]()
+        """Set the firewall, whatever becomes of the doors, which are left as they were where that is not known; return why."""
+        failure = None
         try:
-            doors.update(self._doors(networks))
+            self._opened = dict(self._doors(networks))
         except AgentainerError as error:
             failure = error
-        before, self.enforcement = self.enforcement, self._protect(networks, self._port, doors)
+        before, self.enforcement = self.enforcement, self._protect(networks, self._port, self._opened)
         if self.enforcement != before and not self.enforcement.enforced:
             log.warning(self.warnings[0])
         return failure

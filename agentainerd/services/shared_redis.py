@@ -1,6 +1,6 @@
 """The Redis that agents share: there while an agent asked for it, with a user for each of those, and no other.
 
-What is said at once, when an agent starts or is removed, is said again by `run_once`, in the loop of the networks: whatever
+What is said at once, when an agent starts or is removed, is said again by `doors`, in the loop of the networks: whatever
 a crash of the daemon or of the server left behind is settled there.
 """
 

@@ -162,6 +162,26 @@ def test_doors_are_opened_in_the_firewall_at_once_and_by_the_loop(served, port):
     assert made.addresses == ["127.0.0.2", "127.0.0.3"]
 
 
+def test_doors_stay_as_they_are_while_nobody_knows_who_wants_them(served, port):
+    firewall = Firewall()
+    answers = [{"127.0.0.3": 6379}, Unavailable("Redis does not answer"), {}]
+
+    def doors(networks):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    made, _ = gateways_of(TwoNetworks(), served, port, firewall, doors=doors)
+    made.run_once(0)
+    with pytest.raises(Unavailable):
+        made.run_once(1)
+    assert firewall.doors == {"127.0.0.3": 6379}
+
+    made.run_once(2)
+    assert firewall.doors == {}
+
+
 def test_a_door_that_cannot_be_opened_leaves_the_host_closed_and_is_told(served, port):
     firewall = Firewall()
 

@@ -22,6 +22,7 @@ COLUMNS = (
     Column("EXPIRES"),
     Column("LAST USED"),
 )
+WIDE_COLUMNS = (*COLUMNS, Column("ROTATED"), Column("OLD ONE GOOD"))
 _COLOURS = {"expired": "red"}
 
 
@@ -70,7 +71,7 @@ def create(session: Session, name: str, scopes: tuple[str, ...], expires: str | 
 
 
 @token.command("list", examples=("agentainerctl token list", "agentainerctl token list -o json"))
-@output_options("table", "json", "yaml", "name")
+@output_options()
 @click.pass_obj
 def list_(session: Session) -> None:
     """List the named tokens: what they may do, until when, and when they were used."""
@@ -83,7 +84,8 @@ def list_(session: Session) -> None:
     elif not found:
         print("No named tokens. Make one: agentainerctl token create NAME --scope read")
     else:
-        output.table(COLUMNS, [_row(each) for each in found], colours=_COLOURS)
+        is_wide = session.output == "wide"
+        output.table(WIDE_COLUMNS if is_wide else COLUMNS, [_row(each, is_wide) for each in found], colours=_COLOURS)
 
 
 @token.command("revoke", examples=("agentainerctl token revoke ci", "agentainerctl token revoke ci dashboard"))
@@ -140,9 +142,9 @@ def show(session: Session) -> None:
     _print(session, session.client.get(path_of("token")))
 
 
-def _row(each: Record) -> list[str]:
+def _row(each: Record, is_wide: bool) -> list[str]:
     expires = "expired" if each["is_expired"] else age(each["expires_at"]) or "never"
-    return [
+    row = [
         each["name"],
         each["id"],
         ", ".join(each["scopes"]),
@@ -150,6 +152,11 @@ def _row(each: Record) -> list[str]:
         expires,
         age(each["last_used_at"]) or "never",
     ]
+    return [*row, age(each["rotated_at"]) or "never", _until(each["old_until"])] if is_wide else row
+
+
+def _until(moment: str | None) -> str:
+    return f"ends {age(moment)}" if moment else "no"
 
 
 def _seconds(text: str) -> float:

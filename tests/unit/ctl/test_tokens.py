@@ -50,6 +50,20 @@ def test_tokens_are_a_table(api, run):
     assert lines[3].split()[-2:] == ["never", "never"]
 
 
+def test_wide_tells_of_rotations(api, run):
+    api.on(
+        "GET",
+        "/tokens",
+        [{**CI, "rotated_at": "2026-01-01T00:00:00.000Z", "old_until": "2099-01-01T00:00:00.000Z"}, CI],
+    )
+
+    lines = run("token", "list", "-o", "wide").out.splitlines()
+
+    assert lines[0].split()[-4:] == ["ROTATED", "OLD", "ONE", "GOOD"]
+    assert " ago   ends in " in lines[1]
+    assert lines[2].split()[-2:] == ["never", "no"]
+
+
 def test_without_any_it_says_how_to_make_one(api, run):
     api.on("GET", "/tokens", [])
 

@@ -136,6 +136,12 @@ def row(backup: Backup) -> list[str]:
     ]
 
 
+def files(backup: Backup) -> str:
+    """Return how many files are in a backup: "1 file"."""
+    count = int(backup.get("files") or 0)
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
 def page(backup: Backup) -> None:
     """Print all that is known of a backup."""
     output.facts(
@@ -147,7 +153,7 @@ def page(backup: Backup) -> None:
             ("Host", backup.get("host")),
             ("Version", backup.get("version")),
             ("Size", format_size(int(backup.get("size") or 0))),
-            ("Data", f"{format_size(int(backup.get('data_bytes') or 0))} in {backup.get('files', 0)} files"),
+            ("Data", f"{format_size(int(backup.get('data_bytes') or 0))} in {files(backup)}"),
             ("Paused", "yes" if backup.get("paused") else ""),
             ("Secrets", backup.get("secrets")),
             ("Requests", backup.get("requests") or ""),

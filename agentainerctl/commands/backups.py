@@ -145,7 +145,7 @@ def verify(session: Session, ref: str) -> None:
         print(plain(result.get("id", "")))
     else:
         size = format_size(int(result.get("data_bytes") or 0))
-        print(plain(f"Backup {result.get('id')} is whole: {result.get('files')} files, {size}"))
+        print(plain(f"Backup {result.get('id')} is whole: {backups.files(result)}, {size}"))
 
 
 @backup.command(

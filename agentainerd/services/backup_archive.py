@@ -67,12 +67,12 @@ class Watch:
 
 
 class ArchiveWriter:
-    """Writes one archive into `file`; the caller syncs and closes it. For one thread at a time."""
+    """Writes one archive by `write`; the caller syncs what that is. For one thread at a time."""
 
-    def __init__(self, file: BinaryIO, manifest: Manifest, watch: Watch) -> None:
+    def __init__(self, write: Callable[[bytes], object], manifest: Manifest, watch: Watch) -> None:
         self.omissions = Omissions()
         self.watch = watch
-        self._file = file
+        self._write = write
         self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._digest = hashlib.sha256()
         self._entries = self._files = self._data_bytes = self.requests = 0
@@ -117,8 +117,7 @@ class ArchiveWriter:
         )
         self._blob(CONTENTS, msgspec.json.encode(contents))
         self._put(END)
-        self._file.write(self._pack.flush())
-        self._file.flush()
+        self._write(self._pack.flush())
         return contents
 
     def _blob(self, name: str, data: bytes) -> None:
@@ -127,7 +126,8 @@ class ArchiveWriter:
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
-        self._file.write(self._pack.compress(data))
+        if packed := self._pack.compress(data):
+            self._write(packed)
 
 
 class ArchiveReader:

@@ -98,7 +98,7 @@ class EngineTarget:
         self._plan = plan
         self._omissions = omissions
         self._there: set[str] = set()
-        self._is_made = False
+        self._is_begun = self._is_made = False
 
     def copy(self, first: Item, entries: Iterator[Item]) -> Item | None:
         """Write all entries of a volume; return the first entry of the next one.
@@ -112,6 +112,7 @@ class EngineTarget:
             self._is_made = True
         elif not self._plan.is_new:
             self._look()
+        self._is_begun = True
         try:
             return self._write(first, entries)
         except (Failed, NotFound, Unavailable) as error:
@@ -128,7 +129,7 @@ class EngineTarget:
         """Remove a volume that was made. Raises Failed: what was written elsewhere can't be removed."""
         if self._is_made:
             self._engine.remove_volume(self._plan.destination)
-        elif self._plan.is_new:
+        elif self._plan.is_new and self._is_begun:
             raise Failed(f"what was written to {self._plan.destination} stays there: remove it by hand")
 
     def _look(self) -> None:

@@ -7,19 +7,23 @@ Everything blocks: for offload.run.
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentainerd.errors import Conflict, Failed
 from agentainerd.model.backups import BackedVolume, Entry, EntryKind, Omissions
 from agentainerd.services.backup_trees import TreeWriter, write_file
+from agentainerd.store.disk import sync_folder
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 STAGING = ".agentainer-restore-"
 Item = tuple[int, Entry, Iterator[bytes]]
 """What ArchiveReader.entries yields."""
@@ -78,8 +82,11 @@ class NewFolder:
             else:
                 os.rename(self._partial, self.path)  # over an empty folder, and over nothing else
         except OSError as exc:
+            if exc.errno not in _OCCUPIED:
+                raise
             raise occupied(self.path) from exc
         self._is_committed = True
+        sync_folder(Path(self._parent))
         self._close()
 
     def abandon(self) -> None:
@@ -223,6 +230,7 @@ class LiveFile:
         """Put it in the place of the old one."""
         self._partial.commit()
         os.replace(self._partial.path, self.path)
+        sync_folder(Path(self.path).parent)
 
     def abandon(self) -> None:
         """Remove what was made."""

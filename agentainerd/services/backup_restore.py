@@ -13,7 +13,7 @@ import msgspec
 from agentainerd import offload
 from agentainerd.errors import AgentainerError, InvalidParameter, TooManyRequests, Unavailable
 from agentainerd.model.agents import Agent
-from agentainerd.model.backups import Backup, Contents, Manifest, Omissions, Secrets, with_secrets
+from agentainerd.model.backups import Backup, Omissions, Secrets, with_secrets
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.backup_archive import ArchiveReader, Watch
@@ -80,8 +80,8 @@ class RestoreService:
         with self._audit.mutation(actor, "restore_backup", target), self._backups.reading(backup.id) as file:
             mark = secrets.token_hex(3)
             watch.step, watch.total = "checking", 2 * backup.size
-            sizes, contents = offload.run(_check, file, watch)
-            known, key = offload.run(_unseal, backup.manifest, contents, options.passphrase)
+            backup, sizes = offload.run(_check, file, backup.size, watch)
+            known, key = offload.run(_unseal, backup, options.passphrase)
             plan = self._planner.plan(backup.manifest, options, mark)
             self._places.check_room(list(plan.volumes.values()), sizes)
             omissions = Omissions()
@@ -90,7 +90,7 @@ class RestoreService:
                 plan = _with_secrets(plan, known, omissions)
                 restored = self._write(file, plan, targets, actor, watch)
                 restored |= self._update(plan, actor, omissions)
-                requests = self._put_requests(file, plan, restored, key, omissions) if contents.requests else 0
+                requests = self._put_requests(file, plan, restored, key, omissions) if backup.contents.requests else 0
         _note_missing(backup, plan, omissions)
         log.info("backup restored", extra={"backup_id": backup.id, "agents": len(restored), "omitted": omissions.count})
         return {**_result(backup, plan, restored, omissions), "requests": requests}
@@ -182,17 +182,17 @@ class RestoreService:
                 log.error("something is left of a restore that failed: %s", error)
 
 
-def _check(file: BinaryIO, watch: Watch) -> tuple[dict[int, int], Contents]:
-    """Read all of it; return the bytes of each volume, and its end."""
+def _check(file: BinaryIO, size: int, watch: Watch) -> tuple[Backup, dict[int, int]]:
+    """Read all of it; return what the file itself says that it is, and the bytes of each volume."""
     sizes: dict[int, int] = {}
     reader = ArchiveReader(file, watch)
     for number, entry, _ in reader.entries():
         sizes[number] = sizes.get(number, 0) + entry.data_bytes
     assert reader.contents is not None  # it ends with it, or raises
-    return sizes, reader.contents
+    return Backup(manifest=reader.manifest, contents=reader.contents, size=size), sizes
 
 
-def _unseal(manifest: Manifest, contents: Contents, passphrase: str) -> tuple[dict[str, Secrets], BackupKey | None]:
+def _unseal(backup: Backup, passphrase: str) -> tuple[dict[str, Secrets], BackupKey | None]:
     """Return the secrets of the agents by their ids, and the key; nothing where there is no passphrase.
 
     Raises:
@@ -200,6 +200,7 @@ def _unseal(manifest: Manifest, contents: Contents, passphrase: str) -> tuple[di
     """
     if not passphrase:
         return {}, None
+    manifest, contents = backup.manifest, backup.contents
     if manifest.sealed is None:
         raise InvalidParameter("passphrase", "the backup has nothing that is encrypted: leave it out")
     data, key = unseal(passphrase, manifest.id, manifest.sealed)

@@ -40,8 +40,6 @@ from agentainerd.version import VERSION
 
 log = logging.getLogger(__name__)
 
-_ROOM_EVERY_BYTES = 64 * PIECE_BYTES
-
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
@@ -201,7 +199,7 @@ class BackupService:
             entry.target = f"{manifest.id} ({manifest.name})"
             partial = offload.run(self._files.create, manifest.id)
             try:
-                archive = offload.run(ArchiveWriter, partial.file, manifest, watch)
+                archive = offload.run(ArchiveWriter, partial.write, manifest, watch)
                 with self._standing_still(agents if options.pause else [], actor, watch):
                     if options.requests and key:
                         self._add_requests(archive, agents, key)
@@ -290,12 +288,7 @@ class BackupService:
         offload.run(self._files.note_paused, sorted(agent_ids))
 
     def _receive(self, source: IO[bytes], partial: PartialBackup) -> None:
-        """Write what comes, and leave room on the disk for what others need."""
-        received = 0
         while piece := source.read(PIECE_BYTES):
-            if received % _ROOM_EVERY_BYTES == 0:
-                offload.run(self._files.check_room, _ROOM_EVERY_BYTES)
-            received += len(piece)
             offload.run(partial.write, piece)
 
     def _take(self, partial: PartialBackup, actor: Actor, watch: Watch) -> Json:

@@ -21,6 +21,7 @@ from agentainerd.store.disk import sync_folder
 
 BACKUP_FOLDER = "backups"  # in the state folder
 _ARCHIVE, _PARTIAL, _SUMMARY = ".tar.gz", ".partial", ".json"
+_ROOM_BYTES = 64 * 1024 * 1024  # the disk is asked that often
 _PAUSED = "paused"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _read = msgspec.json.Decoder(Backup).decode
@@ -111,10 +112,10 @@ class BackupFiles:
             return msgspec.json.decode((self.folder / _PAUSED).read_bytes(), type=list[str])
         return []
 
-    def check_room(self, size: int) -> None:
-        """Check that `size` more bytes leave what the journal needs. Raises Unavailable (code NO_SPACE)."""
+    def check_room(self) -> None:
+        """Check that some more bytes leave what the journal needs. Raises Unavailable (code NO_SPACE)."""
         found = os.statvfs(self.folder)
-        if found.f_bavail * found.f_frsize < size + defaults.MIN_FREE_DISK_BYTES:
+        if found.f_bavail * found.f_frsize < _ROOM_BYTES + defaults.MIN_FREE_DISK_BYTES:
             with self.disk_errors():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -161,6 +162,7 @@ class PartialBackup:
     def __init__(self, files: BackupFiles, path: Path) -> None:
         self._files = files
         self._path = path
+        self._unchecked = 0
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self.file: BinaryIO = os.fdopen(descriptor, "w+b")
 
@@ -170,7 +172,11 @@ class PartialBackup:
         return os.fstat(self.file.fileno()).st_size
 
     def write(self, piece: bytes) -> None:
-        """Append. Raises Unavailable."""
+        """Append, as long as that leaves room on the disk for others. Raises Unavailable."""
+        if self._unchecked <= 0:
+            self._files.check_room()
+            self._unchecked = _ROOM_BYTES
+        self._unchecked -= len(piece)
         with self._files.disk_errors():
             self.file.write(piece)
 

@@ -150,7 +150,7 @@ class FakeEngine:
 
     def info(self) -> EngineInfo:
         self._called("info")
-        return EngineInfo("0-fake", "1.41", "/nowhere", "memory", "2", len(self._boxes), len(self._images))
+        return EngineInfo("0-fake", "1.41", tempfile.gettempdir(), "memory", "2", len(self._boxes), len(self._images))
 
     def ensure_networks(self) -> Networks:
         self._called("ensure_networks")

@@ -32,7 +32,7 @@ def file(path, data=b"", **fields):
 def written(entries, manifest=MANIFEST):
     """`entries`: (volume, entry, data)."""
     out = io.BytesIO()
-    archive = ArchiveWriter(out, manifest, Watch())
+    archive = ArchiveWriter(out.write, manifest, Watch())
     for number, entry, data in entries:
         archive.add(number, entry, iter([data] if data else []))
     contents = archive.finish()
@@ -78,7 +78,7 @@ def test_what_is_written_comes_back():
 
 def test_a_file_that_became_shorter_is_filled_with_zeros():
     out = io.BytesIO()
-    archive = ArchiveWriter(out, MANIFEST, Watch())
+    archive = ArchiveWriter(out.write, MANIFEST, Watch())
     archive.add(0, ROOT)
     archive.add(0, Entry(path="a", kind=EntryKind.FILE, size=10), iter([b"abc"]))
     archive.finish()
@@ -96,7 +96,7 @@ def test_data_that_is_not_taken_is_skipped():
 
 def test_requests_come_back():
     out = io.BytesIO()
-    archive = ArchiveWriter(out, MANIFEST, Watch())
+    archive = ArchiveWriter(out.write, MANIFEST, Watch())
     for number in range(3):
         archive.add_request(b"%d" % number)
     assert archive.finish().requests == 3
@@ -149,7 +149,7 @@ def test_a_later_version_says_so():
 def forge(*members, manifest=MANIFEST):
     """A whole archive with a right checksum of whatever is given: entries (volume, entry, data) or raw bytes."""
     out = io.BytesIO()
-    archive = ArchiveWriter(out, manifest, Watch())
+    archive = ArchiveWriter(out.write, manifest, Watch())
     for member in members:
         if isinstance(member, bytes):
             archive._put(member)
@@ -253,7 +253,7 @@ def test_a_bomb_of_zeros_is_read_in_bounded_memory():
 
     size = 256 * 2**20
     out = io.BytesIO()
-    archive = ArchiveWriter(out, MANIFEST, Watch())
+    archive = ArchiveWriter(out.write, MANIFEST, Watch())
     archive.add(0, ROOT)
     archive.add(0, Entry(path="a", kind=EntryKind.FILE, size=size))
     archive.finish()

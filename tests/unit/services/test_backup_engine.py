@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agentainerd.errors import AgentainerError, Unavailable
+from agentainerd.model.backups import BackedVolume, Omissions
+from agentainerd.services.backup_places import VolumePlan
 from agentainerd.services.backup_plans import RestoreOptions
 from agentainerd.services.backups import BackupOptions
 from tests.fakes.containers import FakeStream
@@ -200,3 +202,11 @@ def test_a_volume_that_can_not_be_written_is_half_written_and_says_so(outside, w
     assert "is half written: the engine has no space left" in failure.value.message
     assert [agent.name for agent in outside.agents.all()] == ["web"]
     assert set(outside.engine._volumes) == {"cache"}
+
+
+def test_what_was_never_begun_leaves_nothing_to_remove(outside, tmp_path):
+    place = VolumePlan(0, BackedVolume("/srv/a"), str(tmp_path / "new"), is_new=True, image="echo")
+
+    outside.services.backups._places.target(place, "m", Omissions()).abandon()
+
+    assert outside.engine.calls["write_volume"] == 0

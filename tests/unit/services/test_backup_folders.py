@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from agentainerd.services.backup_folders import FolderReader
 from agentainerd.services.backup_trees import TreeWriter
 from tests.fakes.volumes import fill, look
 
+SIGNS = [sign for sign in range(1, 256) if sign != ord("/")]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners are root's to set")
 
 
@@ -22,7 +24,7 @@ def pack(folder, watch=None):
         format=FORMAT, id="backup-1763712345-3fa91c", name="x", created_at=0, version="0", host="", volumes=(BackedVolume("v"),)
     )  # fmt: skip
     out = io.BytesIO()
-    archive = ArchiveWriter(out, manifest, watch or Watch())
+    archive = ArchiveWriter(out.write, manifest, watch or Watch())
     FolderReader(archive, 0, "v").read(str(folder))
     return out, archive.finish()
 
@@ -55,6 +57,35 @@ def test_a_mix_of_everything_comes_back_bit_for_bit_or_is_named(tmp_path):
     assert reasons(contents) == {"pipe": "a pipe (FIFO) is not kept", "socket": "a socket is not kept"}
     assert omissions.count == 0
     assert os.stat(tmp_path / "to/linked").st_ino == os.stat(tmp_path / "to/deep/er/linked, from below").st_ino
+
+
+def test_a_million_bytes_of_names_come_back(tmp_path):
+    """Names of every length, of any bytes but NUL and slash, in folders and folders of folders."""
+    dice, total = random.Random(7), 0
+    folder = os.fsencode(tmp_path / "from")
+    os.mkdir(folder)
+    folders = [folder]
+    while total < 1_000_000:
+        name = bytes(dice.choice(SIGNS) for _ in range(dice.choice((1, 20, 100, 101, 154, 155, 156, 254, 255))))
+        path = os.path.join(dice.choice(folders), name)
+        if name in (b".", b"..") or os.path.lexists(path) or len(path) > 3000:
+            continue
+        total += len(name)
+        kind = dice.randrange(10)
+        if kind == 0:
+            os.mkdir(path)
+            folders.append(path)
+        elif kind == 1:
+            os.symlink(name[:255] or b"x", path)
+        else:
+            with open(path, "wb") as file:
+                file.write(name)
+
+    out, contents = pack(tmp_path / "from")
+    unpack(out, tmp_path / "to")
+
+    assert contents.omitted == 0
+    assert look(tmp_path / "to") == look(tmp_path / "from")
 
 
 def test_a_file_that_grows_while_it_is_read_is_kept_as_long_as_it_was_and_named(tmp_path):
@@ -202,7 +233,7 @@ def test_memory_is_flat_on_large_files_and_holes(tmp_path):
     tracemalloc.start()
     try:
         with open(tmp_path / "archive", "w+b") as target:
-            archive = ArchiveWriter(target, manifest, Watch())
+            archive = ArchiveWriter(target.write, manifest, Watch())
             FolderReader(archive, 0, "v").read(str(tmp_path / "from"))
             archive.finish()
             unpack(target, tmp_path / "to")

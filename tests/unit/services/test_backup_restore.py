@@ -12,6 +12,7 @@ from agentainerd.services.backup_plans import RestoreOptions
 from agentainerd.services.backups import BackupOptions
 from tests.fakes.volumes import fill, look
 from tests.fakes.world import ADMIN
+from tests.unit.services.test_backup_archive import HOSTILE, forge
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners are root's to set")
 
@@ -191,6 +192,32 @@ def test_a_copy_does_not_belong_to_the_deployment_of_the_first(world):
     restore(world)
 
     assert world.agent("web-restored").spec.deployment == ""
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("case", list(HOSTILE)[:12])
+def test_a_hostile_archive_that_came_into_the_folder_is_not_restored(world, web, backup, data, case, in_place):
+    """Somebody has exchanged the file of a backup: nothing of it is written anywhere."""
+    path = world.state_dir / "backups" / f"{backup}.tar.gz"
+    manifest = world.services.backups.get(backup).manifest
+    path.write_bytes(forge(*HOSTILE[case], manifest=manifest))
+    before = (look(data), sorted(os.listdir(data.parent)), set(world.engine._volumes))
+
+    assert refused(world, AgentainerError, in_place=in_place).code == "BACKUP_DAMAGED"
+
+    assert (look(data), sorted(os.listdir(data.parent)), set(world.engine._volumes)) == before
+    assert names_of(world) == ["web"]
+
+
+def test_what_is_restored_is_what_the_file_says(world, web, backup, data):
+    """Its summary, which is beside it, is for lists only."""
+    world.deploy("other")
+    outcome(world.services.backups.create(BackupOptions("second", agents=["other"]), ADMIN))
+    folder = world.state_dir / "backups"
+    second = world.services.backups.get("second").id
+    (folder / f"{backup}.tar.gz").write_bytes((folder / f"{second}.tar.gz").read_bytes())
+
+    assert [agent["from"] for agent in restore(world)["agents"]] == ["other"]
 
 
 def names_of(world):

@@ -15,6 +15,7 @@ from agentainerd.services.backups import BackupOptions
 from tests.conftest import wait_until
 from tests.fakes.volumes import fill
 from tests.fakes.world import ADMIN
+from tests.unit.services import test_backup_archive
 
 
 def outcome(job):
@@ -306,10 +307,19 @@ def test_a_manifest_that_says_what_can_not_be_is_refused(world, case):
         format=FORMAT, id="backup-1763712345-3fa91c", name="daily", created_at=1.0, version="0", host="h"
     )  # fmt: skip
     out = io.BytesIO()
-    ArchiveWriter(out, msgspec.structs.replace(manifest, **HOSTILE[case]), Watch()).finish()
+    ArchiveWriter(out.write, msgspec.structs.replace(manifest, **HOSTILE[case]), Watch()).finish()
 
     with pytest.raises(AgentainerError) as failure:
         take(world, out.getvalue())
+
+    assert failure.value.code == "BACKUP_DAMAGED"
+    assert os.listdir(world.state_dir / "backups") == []
+
+
+@pytest.mark.parametrize("case", test_backup_archive.HOSTILE)
+def test_a_hostile_archive_is_not_taken_in(world, case):
+    with pytest.raises(AgentainerError) as failure:
+        take(world, test_backup_archive.forge(*test_backup_archive.HOSTILE[case]))
 
     assert failure.value.code == "BACKUP_DAMAGED"
     assert os.listdir(world.state_dir / "backups") == []

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from agentainerd import defaults
 from agentainerd.errors import Conflict, NotFound, Unavailable
 from agentainerd.model.backups import FORMAT, Backup, Contents, Manifest
 from agentainerd.store.backups import BackupFiles
@@ -62,14 +63,18 @@ def test_an_id_that_is_there_is_never_written_over(files):
     assert len(os.listdir(files.folder)) == 2
 
 
-def test_room_is_left_for_others(files):
-    make(files)
-    files.check_room(1)
+def test_room_is_left_for_others(files, monkeypatch):
+    partial = files.create(files.new_id(1.0))
+    partial.write(b"x" * 2**20)
+    monkeypatch.setattr(defaults, "MIN_FREE_DISK_BYTES", 2**60)
 
     with pytest.raises(Unavailable) as failure:
-        files.check_room(2**60)
+        for _ in range(64):
+            partial.write(b"x" * 2**20)
+    partial.discard()
 
     assert failure.value.code == "NO_SPACE"
+    assert os.listdir(files.folder) == []
 
 
 def test_two_in_one_second_have_two_ids(files):

@@ -89,15 +89,20 @@ def test_apply_of_a_changed_file_under_load_answers_no_5xx(promise, docker_clien
 def test_a_daemon_killed_while_it_replaces_loses_nothing_and_leaves_nothing_behind(promise, docker_client, eventually):
     world = promise()
     name = f"agentainer-{world.agent['id']}"
-    for number in range(KILLS or 3):
-        moment = "" if number % 3 == 2 else f"{name}.next"
+
+    def stop():
+        assert world.daemon.stop() == 0
+        world.daemon = world.start(like=world.daemon, **world.options)
+
+    for number in range(KILLS or 4):
+        moment = "" if number % 4 == 2 else f"{name}.next"
         applying = gevent.spawn(apply, world.daemon, ledger(world, env={"A": str(number)}), code=5)  # noqa: TID251
         if moment:
             eventually(lambda moment=moment: moment in containers(docker_client, world.agent), limit_s=20)
         else:
             before = world.agent["container_id"]
             eventually(lambda before=before: world.agent["container_id"] != before, limit_s=20)
-        world.after(world.kill_daemon)
+        world.after(stop if number % 4 == 3 else world.kill_daemon)
         applying.kill()
         eventually(lambda: list(containers(docker_client, world.agent)) == [name], limit_s=30)
         eventually(lambda: world.agent["ready"], limit_s=20)

@@ -6,6 +6,7 @@ never opened for writing again. Beside the log stand `audit.key`, and `audit.hea
 are cut off at the end are missed. All files are 0600. One process writes (the state folder is locked).
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -60,6 +61,7 @@ class AuditFile:
         self._size = 0
         self._owed: deque[AuditEntry] = deque()
         self._lost = 0
+        self._is_stuck = False
         self._notes: list[AuditEntry] = []
         self._said: list[tuple[int, str]] = []
 
@@ -203,16 +205,22 @@ class AuditFile:
             self._owed.popleft()
 
     def _turn(self) -> None:
-        """Give the full file, which is on disk, its final name; nobody has it open then."""
+        """Give the full file, which is on disk, its final name; nobody has it open then. Where that fails it goes on growing."""
         name = f"{self._path}.{self._first:012d}"
-        if os.path.lexists(name):
-            self._said.append((logging.ERROR, f"it is not rotated, for {name} is there already"))
-            return
         self._close()
-        os.rename(self._path, name)
-        sync_folder(Path(self._folder))
-        self._said.append((logging.INFO, f"rotated; entries {self._first} to {self._head.seq} are in {name}"))
-        self._first = self._size = 0
+        try:
+            if os.path.lexists(name):
+                raise FileExistsError(errno.EEXIST, f"{name} is there already")
+            os.rename(self._path, name)
+            sync_folder(Path(self._folder))
+        except OSError as exc:
+            if not self._is_stuck:
+                self._said.append((logging.ERROR, f"{LOG_FILE} is full, and can't be set aside: {exc.strerror}"))
+            self._is_stuck = True
+        else:
+            self._said.append((logging.INFO, f"rotated; entries {self._first} to {self._head.seq} are in {name}"))
+            self._first = self._size = 0
+            self._is_stuck = False
 
     def _expire(self, keep_bytes: int, before: str) -> list[str]:
         names = _full_files(self._folder)

@@ -2,6 +2,9 @@
 
 import time
 
+import pytest
+
+from agentainerd.errors import Unavailable
 from agentainerd.loops import idle, metrics, replay, retention, state_sync
 
 
@@ -31,6 +34,22 @@ def test_retention_turns_deadlines_into_states(world):
 
     counts = world.requests.counts(agent.id)
     assert (counts.pending, counts.failed) == (0, 1)
+
+
+def refuse(*_):
+    raise Unavailable("out of memory")
+
+
+@pytest.mark.parametrize(("service", "verb"), [("audit", "expire"), ("named_tokens", "flush")])
+def test_retention_makes_room_first_and_then_does_what_may_take_some(world, monkeypatch, service, verb):
+    agent = world.deploy()
+    world.journal.accept(world.record(agent, "/x"))
+    monkeypatch.setattr(getattr(world.services, service), verb, refuse)
+
+    with pytest.raises(Unavailable):
+        retention.run_once(world.services, time.time() + 10**6)
+
+    assert world.requests.counts(agent.id).pending == 0
 
 
 def test_idle_puts_to_sleep_what_nobody_asks(world, eventually):

@@ -296,6 +296,32 @@ def test_the_open_file_is_never_renamed_or_removed(opened, tmp_path, monkeypatch
     assert not any(touched)
 
 
+def test_a_full_file_that_cannot_be_set_aside_grows_and_is_told_once(opened, tmp_path, monkeypatch, caplog):
+    """As where somebody made it append-only (chattr +a)."""
+    file = opened(1000)
+    monkeypatch.setattr(module.os, "rename", lambda *_: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
+    for number in range(20):
+        file.append([draft(f"a{number}")])
+    assert [path.name for path in tmp_path.glob("audit.log*")] == ["audit.log"]
+    assert caplog.text.count("can't be set aside: Operation not permitted") == 1
+    monkeypatch.undo()
+
+    file.append([draft("a20")])
+
+    assert [path.name for path in tmp_path.glob("audit.log*")] == ["audit.log.000000000001"]
+    assert actions(file) == [f"a{number}" for number in range(21)]
+    assert check(file).fault_count == 0
+
+
+def test_a_name_that_is_taken_is_not_written_over(opened, tmp_path, caplog):
+    (tmp_path / "audit.log.000000000001").write_text("somebody's")
+    file = opened(300)
+    file.append([draft("one"), draft("two")])
+
+    assert (tmp_path / "audit.log.000000000001").read_text() == "somebody's"
+    assert "is there already" in caplog.text
+
+
 def test_a_restart_between_closing_a_full_file_and_opening_the_next_one_changes_nothing(opened, tmp_path):
     opened(400).append([draft("one"), draft("two")])
     assert not (tmp_path / "audit.log").exists()

@@ -16,6 +16,7 @@ from agentainerd.model.audit import AuditEntry, AuditFilter, ChainCheck, Link
 
 _PIECE_BYTES = 64 * 1024
 _CHECK_BYTES = 16 * 1024  # 0.5 ms: requests are served in between
+_MAX_LINE_BYTES = 64 * 1024
 _CURSOR = re.compile(r"([0-9]{1,12})\.([0-9]{1,15})")
 
 
@@ -129,4 +130,4 @@ def _check_piece(check: ChainCheck, part: AuditPart, offset: int, number: int, r
     for line in lines:
         number += 1
         check.take(part.name, number, line)
-    return offset + len(piece), number, rest
+    return offset + len(piece), number, rest[:_MAX_LINE_BYTES]  # what is longer is none of ours, wherever it ends

@@ -1,6 +1,7 @@
 """Reading the audit log: pages backwards over its files, and the check of all of it."""
 
 import os
+import time
 
 import gevent
 import pytest
@@ -110,3 +111,15 @@ def test_a_check_of_a_large_log_lets_greenlets_run(file):
         other.kill()
 
     assert len(turns) > 50
+
+
+def test_a_line_without_an_end_is_one_fault_and_takes_no_time_that_grows_with_its_square(file, tmp_path):
+    file.append([draft("one")])
+    with (tmp_path / "audit.log").open("ab") as log:
+        log.write(b"x" * 20_000_000 + b"\n")
+    began = time.monotonic()
+
+    found = check(file)
+
+    assert [(fault.line, fault.reason) for fault in found.faults] == [(2, "this line is no entry")]
+    assert time.monotonic() - began < 5

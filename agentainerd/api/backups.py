@@ -85,7 +85,7 @@ def restore(request: ApiRequest, services: Services, ref: str) -> Response:
 def export(request: ApiRequest, services: Services, ref: str) -> Response:
     """GET /backups/{ref}/archive."""
     Query(request, ())
-    found = services.backups.export(ref, request.actor)
+    found = services.exchange.export(ref, request.actor)
     headers = {
         "Content-Length": str(found.backup.size),
         "Content-Disposition": f'attachment; filename="{found.backup.id}.tar.gz"',
@@ -96,7 +96,7 @@ def export(request: ApiRequest, services: Services, ref: str) -> Response:
 def import_(request: ApiRequest, services: Services) -> Response:
     """POST /backups/import."""
     Query(request, ())
-    job = services.backups.take(request.stream, request.actor)
+    job = services.exchange.take(request.stream, request.actor)
     return stream_lines(job, job)
 
 

@@ -10,7 +10,6 @@ Nothing here is kept in memory but the names of the folder that is being read. E
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -29,6 +28,8 @@ from agentainerd.model.backups import (
     check_component,
     damaged,
 )
+from agentainerd.services.backup_gzip import Gunzip, Gzip
+from agentainerd.services.backup_progress import Watch
 from agentainerd.services.backup_tar import BLOCK, END, PIECE_BYTES, encode, padding, read_data, read_member
 
 MANIFEST = "manifest.json"
@@ -37,33 +38,6 @@ VOLUMES = "volumes/"
 REQUESTS = "requests/"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
-_LEVEL = 1  # of gzip: level 6 takes three times as long for a tenth less
-_GZIP = 31
-
-
-class Cancelled(Exception):
-    """Whoever wanted it has left."""
-
-
-class Watch:
-    """How far it is, and whether to go on: written by the thread that works, read and cancelled by others."""
-
-    def __init__(self) -> None:
-        self.step = ""
-        self.entries = 0
-        self.bytes = 0
-        self.total = 0
-        self.cancelled = False
-
-    def did(self, count: int) -> None:
-        """Note so many bytes.
-
-        Raises:
-            Cancelled: it is not wanted any more.
-        """
-        self.bytes += count
-        if self.cancelled:
-            raise Cancelled
 
 
 class ArchiveWriter:
@@ -72,8 +46,7 @@ class ArchiveWriter:
     def __init__(self, write: Callable[[bytes], object], manifest: Manifest, watch: Watch) -> None:
         self.omissions = Omissions()
         self.watch = watch
-        self._write = write
-        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        self._gzip = Gzip(write)
         self._digest = hashlib.sha256()
         self._entries = self._files = self._data_bytes = self.requests = 0
         self._blob(MANIFEST, msgspec.json.encode(manifest))
@@ -117,7 +90,7 @@ class ArchiveWriter:
         )
         self._blob(CONTENTS, msgspec.json.encode(contents))
         self._put(END)
-        self._write(self._pack.flush())
+        self._gzip.flush()
         return contents
 
     def _blob(self, name: str, data: bytes) -> None:
@@ -126,8 +99,7 @@ class ArchiveWriter:
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
-        if packed := self._pack.compress(data):
-            self._write(packed)
+        self._gzip.put(data)
 
 
 class ArchiveReader:
@@ -142,7 +114,7 @@ class ArchiveReader:
     def __init__(self, file: BinaryIO, watch: Watch) -> None:
         self.watch = watch
         self.contents: Contents | None = None
-        self._source = _Gunzip(file, watch)
+        self._source = Gunzip(file, watch)
         self._digest = hashlib.sha256()
         self._seen = self._requests = 0
         self.manifest = self._read_manifest()
@@ -294,58 +266,6 @@ class _Place:
         self._is_begun = True
         if entry.kind is EntryKind.FOLDER:
             self._folders.append(("", set()))
-
-
-class _Gunzip:
-    """The bytes of a gzip file of one member, in bounded memory."""
-
-    def __init__(self, file: BinaryIO, watch: Watch) -> None:
-        self._file = file
-        self._watch = watch
-        self._unpack = zlib.decompressobj(_GZIP)
-        self._ready = b""
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes."""
-        pieces, left = [], size
-        while left:
-            if self._at == len(self._ready):
-                self._fill()
-            piece = self._ready[self._at : self._at + left]
-            self._at += len(piece)
-            pieces.append(piece)
-            left -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def end(self) -> None:
-        """Check that nothing follows."""
-        if self._at != len(self._ready) or (not self._unpack.eof and self._inflate()) or not self._unpack.eof:
-            raise damaged("it goes on after its end")
-        if self._unpack.unused_data or self._file.read(1):
-            raise damaged("it goes on after its end")
-
-    def _fill(self) -> None:
-        if self._unpack.eof:
-            raise damaged("it ends too early")
-        self._ready, self._at = self._inflate(), 0
-        if not self._ready:
-            raise damaged("it ends too early")
-
-    def _inflate(self) -> bytes:
-        """Return the next piece; b"" at the end of the member."""
-        while not self._unpack.eof:
-            packed = self._unpack.unconsumed_tail or self._file.read(PIECE_BYTES // 4)
-            if not packed:
-                raise damaged("it ends too early")
-            try:
-                data = self._unpack.decompress(packed, PIECE_BYTES)
-            except zlib.error as exc:
-                raise damaged(f"it can't be decompressed ({exc})") from exc
-            self._watch.did(len(packed) - len(self._unpack.unconsumed_tail))
-            if data:
-                return data
-        return b""
 
 
 def _inner(entry: Entry, number: int) -> Entry:

@@ -15,8 +15,9 @@ from agentainerd import offload
 from agentainerd.engine.engine import Engine, Stream
 from agentainerd.errors import AgentainerError, Failed, NotFound, Unavailable
 from agentainerd.model.backups import MAX_DEPTH, MAX_OMISSIONS, Entry, EntryKind, Omissions
-from agentainerd.services.backup_archive import ArchiveWriter, Cancelled
+from agentainerd.services.backup_archive import ArchiveWriter
 from agentainerd.services.backup_places import Item, VolumePlan
+from agentainerd.services.backup_progress import Cancelled
 from agentainerd.services.backup_tar import END, PIECE_BYTES, Member, encode, padding, read_data, read_member
 
 Spawn = Callable[..., Greenlet]

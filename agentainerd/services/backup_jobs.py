@@ -7,7 +7,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from agentainerd.errors import AgentainerError, Failed, TooManyRequests
-from agentainerd.services.backup_archive import Cancelled, Watch
+from agentainerd.services.backup_progress import Cancelled, Watch
 from agentainerd.services.views import Json
 
 log = logging.getLogger(__name__)

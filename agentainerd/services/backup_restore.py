@@ -16,11 +16,12 @@ from agentainerd.model.agents import Agent
 from agentainerd.model.backups import Backup, Omissions, Secrets, with_secrets
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor, AuditService
-from agentainerd.services.backup_archive import ArchiveReader, Watch
+from agentainerd.services.backup_archive import ArchiveReader
 from agentainerd.services.backup_engine import EngineTarget
 from agentainerd.services.backup_jobs import BackupJob
 from agentainerd.services.backup_places import Item
 from agentainerd.services.backup_plans import Planner, RestoreOptions, RestorePlan, check_down
+from agentainerd.services.backup_progress import Watch
 from agentainerd.services.backup_requests import RequestCopies, decode
 from agentainerd.services.backup_secrets import BackupKey, unseal
 from agentainerd.services.backup_volumes import FolderTarget, VolumePlaces

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -20,22 +20,21 @@ from agentainerd.model.backups import (
     Manifest,
     Secrets,
     check_description,
-    check_manifest,
     check_name,
     without_secrets,
 )
 from agentainerd.model.replicas import AgentState
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import DAEMON, Actor, AuditService
-from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Watch
+from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter
 from agentainerd.services.backup_jobs import BackupJob, BackupJobs
+from agentainerd.services.backup_progress import Watch
 from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_secrets import BackupKey, check_passphrase, seal
-from agentainerd.services.backup_tar import PIECE_BYTES
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.views import Json, backup_json
-from agentainerd.store.backups import BackupFiles, PartialBackup, missing
+from agentainerd.store.backups import BackupFiles, missing
 from agentainerd.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -134,27 +133,6 @@ class BackupService:
         """
         backup = self.get(ref)
         return self.jobs.start("backup check", lambda watch: backup_json(self._check(backup, watch)))
-
-    def export(self, ref: str, actor: Actor) -> "Export":
-        """Return a backup's file, to be read piece by piece and closed. Raises as `get`."""
-        backup = self.get(ref)
-        self._audit.record(actor, "export_backup", f"{backup.id} ({backup.manifest.name})")
-        return Export(backup, offload.run(self._files.open, backup.id))
-
-    def take(self, source: IO[bytes], actor: Actor) -> BackupJob:
-        """Read a file that `export` gave, here or elsewhere, to its end, and start to check it; the result is the backup.
-
-        Raises:
-            TooManyRequests. Unavailable: no space. The job: Failed (code BACKUP_DAMAGED), NotSupported (code BACKUP_TOO_NEW),
-            Conflict: it is here already (code BACKUP_EXISTS). Nothing is kept then.
-        """
-        partial = offload.run(self._files.create, self._files.new_id(clock.now()))
-        try:
-            self._receive(source, partial)
-            return self.jobs.start("backup import", lambda watch: self._take(partial, actor, watch))
-        except BaseException:
-            offload.run(partial.discard)
-            raise
 
     def delete(self, ref: str, actor: Actor) -> Backup:
         """Delete a backup; one that is being read is gone when that has ended. Raises as `get`."""
@@ -287,61 +265,21 @@ class BackupService:
         self._paused = agent_ids
         offload.run(self._files.note_paused, sorted(agent_ids))
 
-    def _receive(self, source: IO[bytes], partial: PartialBackup) -> None:
-        while piece := source.read(PIECE_BYTES):
-            offload.run(partial.write, piece)
-
-    def _take(self, partial: PartialBackup, actor: Actor, watch: Watch) -> Json:
-        with self._audit.mutation(actor, "import_backup", "") as entry:
-            try:
-                size = offload.run(partial.size)
-                watch.step, watch.total = "checking", size
-                offload.run(partial.file.seek, 0)
-                reader = offload.run(ArchiveReader, partial.file, watch)
-                check_manifest(reader.manifest)
-                entry.target = f"{reader.manifest.id} ({reader.manifest.name})"
-                offload.run(_read_all, reader)
-                assert reader.contents is not None  # it ends with it, or raises
-                backup = Backup(manifest=reader.manifest, contents=reader.contents, size=size)
-                offload.run(partial.seal, backup)
-            finally:
-                watch.cancelled = True
-                offload.run(partial.discard)
-        log.info("backup imported", extra={"backup_id": backup.id, "size": size})
-        return backup_json(backup)
-
     def _check(self, backup: Backup, watch: Watch) -> Backup:
         watch.step, watch.total = "checking", backup.size
         with self.reading(backup.id) as file:
             reader = offload.run(ArchiveReader, file, watch)
-            offload.run(_read_all, reader)
+            offload.run(read_all, reader)
         assert reader.contents is not None  # it ends with it, or raises
         return Backup(manifest=reader.manifest, contents=reader.contents, size=backup.size)
 
     def _learn(self, backup_id: str) -> None:
         with self._files.open(backup_id) as file:
             reader = ArchiveReader(file, Watch())
-            _read_all(reader)
+            read_all(reader)
             assert reader.contents is not None
             size = file.seek(0, 2)
         self._files.note(Backup(manifest=reader.manifest, contents=reader.contents, size=size))
-
-
-class Export:
-    """The file of a backup: iterate once, close it in the end."""
-
-    def __init__(self, backup: Backup, file: BinaryIO) -> None:
-        self.backup = backup
-        self._file = file
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Return the pieces; blocks its greenlet only."""
-        while piece := offload.run(self._file.read, PIECE_BYTES):
-            yield piece
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _unsigned(digest: str) -> str:
@@ -352,7 +290,8 @@ def _add_request(archive: ArchiveWriter, key: BackupKey, data: bytes) -> None:
     archive.add_request(key.seal(data, f"request {archive.requests}"))
 
 
-def _read_all(reader: ArchiveReader) -> None:
+def read_all(reader: ArchiveReader) -> None:
+    """Check all of an archive. Blocks: for offload.run. Raises as `ArchiveReader` does."""
     for _ in reader.entries():
         pass
 

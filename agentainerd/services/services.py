@@ -15,6 +15,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
 from agentainerd.services.audit import Actor, AuditLimits, AuditService
+from agentainerd.services.backup_exchange import ExchangeService
 from agentainerd.services.backup_plans import Planner
 from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_restore import RestoreService
@@ -85,6 +86,7 @@ class Services:
     deployments: DeploymentService
     backups: BackupService
     restores: RestoreService
+    exchange: ExchangeService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -207,10 +209,11 @@ def build(
         audit=audit,
         events=events,
     )
+    backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
     backups = BackupService(
-        BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER),
+        backup_files,
         places,
         fleet,
         agents,
@@ -229,6 +232,7 @@ def build(
             audit=audit,
         ),
         backups=backups,
+        exchange=ExchangeService(backups, backup_files, audit),
         restores=RestoreService(
             backups,
             Planner(places, fleet, engine),

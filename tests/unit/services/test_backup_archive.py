@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import time
 
 import msgspec
@@ -9,7 +10,8 @@ import pytest
 
 from agentainerd.errors import AgentainerError
 from agentainerd.model.backups import FORMAT, BackedVolume, Entry, EntryKind, Manifest
-from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Cancelled, Watch
+from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter
+from agentainerd.services.backup_progress import Cancelled, Watch
 from agentainerd.services.backup_tar import END, encode, padding
 
 MANIFEST = Manifest(
@@ -264,6 +266,30 @@ def test_a_bomb_of_zeros_is_read_in_bounded_memory():
         assert tracemalloc.get_traced_memory()[1] < 12 * 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_what_does_not_get_smaller_is_stored_and_all_else_compressed():
+    noise, text = os.urandom(3_000_000), b"again and again " * 200_000
+
+    data, _ = written([(0, ROOT, b""), (0, *file("noise", noise)), (0, *file("text", text))])
+
+    assert 3_000_000 < len(data) < 3_000_000 + 200_000
+    assert gzip.decompress(data)  # one gzip file, to anybody
+    assert [each[2] for each in read(data)[1][1:]] == [noise, text]
+
+
+def test_one_part_is_as_good_as_many():
+    data, _ = written([(0, ROOT, b""), (0, *file("noise", os.urandom(3_000_000)))])
+
+    assert read(gzip.compress(gzip.decompress(data)))[1] == read(data)[1]
+
+
+def test_a_file_of_too_many_parts_is_refused_at_once():
+    data, _ = written([(0, ROOT, b""), (0, *file("a", b"x" * 1000))])
+    whole = gzip.decompress(data)
+
+    assert "parts" in refusal(b"".join(gzip.compress(whole[at : at + 100]) for at in range(0, len(whole), 100)))
+    assert "parts" in refusal(gzip.compress(b"") * 1000 + data)
 
 
 def test_what_is_no_archive_is_refused():

@@ -10,8 +10,9 @@ import threading
 import pytest
 
 from agentainerd.model.backups import FORMAT, BackedVolume, Manifest, Omissions
-from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter, Watch
+from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter
 from agentainerd.services.backup_folders import FolderReader
+from agentainerd.services.backup_progress import Watch
 from agentainerd.services.backup_trees import TreeWriter
 from tests.fakes.volumes import fill, look
 

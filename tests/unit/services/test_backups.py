@@ -1,21 +1,15 @@
 """Backups on the services: made, listed, checked, deleted, and what is in them."""
 
-import io
 import json
 import os
 
-import msgspec
 import pytest
 
-from agentainerd.errors import AgentainerError, Conflict, InvalidParameter, NotFound, TooManyRequests
-from agentainerd.model.agents import AgentSpec, Volume
-from agentainerd.model.backups import FORMAT, BackedAgent, BackedVolume, Manifest
-from agentainerd.services.backup_archive import ArchiveWriter, Watch
+from agentainerd.errors import AgentainerError, Conflict, InvalidParameter, NotFound
 from agentainerd.services.backups import BackupOptions
 from tests.conftest import wait_until
 from tests.fakes.volumes import fill
 from tests.fakes.world import ADMIN
-from tests.unit.services import test_backup_archive
 
 
 def outcome(job):
@@ -207,18 +201,6 @@ def test_damage_is_found(world, web):
     assert failure.value.code == "BACKUP_DAMAGED"
 
 
-def test_two_at_once_and_no_more(world, web):
-    made = create(world)
-    jobs = [world.services.backups.verify(made["id"]) for _ in range(2)]
-
-    with pytest.raises(TooManyRequests):
-        world.services.backups.verify(made["id"])
-
-    for job in jobs:
-        outcome(job)
-    outcome(world.services.backups.verify(made["id"]))
-
-
 def test_a_daemon_that_starts_finds_what_is_there_and_tidies_up(world, web):
     made = create(world)
     folder = world.state_dir / "backups"
@@ -230,110 +212,6 @@ def test_a_daemon_that_starts_finds_what_is_there_and_tidies_up(world, web):
 
     assert [backup.id for backup in world.services.backups.all()] == [made["id"]]
     assert not (folder / "backup-1763712345-3fa91c.partial").exists()
-
-
-def exported(world, ref="daily"):
-    export = world.services.backups.export(ref, ADMIN)
-    data = b"".join(export)
-    export.close()
-    assert len(data) == export.backup.size
-    return data
-
-
-def take(world, data):
-    return outcome(world.services.backups.take(io.BytesIO(data), ADMIN))
-
-
-def test_what_was_exported_is_imported(world, web):
-    made = create(world)
-    data = exported(world)
-    world.services.backups.delete("daily", ADMIN)
-
-    assert take(world, data) == made
-
-    assert outcome(world.services.backups.verify("daily"))["sha256"] == made["sha256"]
-    assert exported(world) == data
-
-
-def test_a_backup_that_is_here_is_not_imported_again(world, web):
-    create(world)
-    data = exported(world)
-
-    with pytest.raises(Conflict) as failure:
-        take(world, data)
-
-    assert failure.value.code == "BACKUP_EXISTS"
-    assert len(os.listdir(world.state_dir / "backups")) == 2
-
-
-@pytest.mark.parametrize("cut", [0, 1, 100, -1])
-def test_what_is_no_backup_is_not_imported(world, web, cut):
-    create(world)
-    data = exported(world)
-    world.services.backups.delete("daily", ADMIN)
-
-    with pytest.raises(AgentainerError) as failure:
-        take(world, data[:cut])
-
-    assert failure.value.code == "BACKUP_DAMAGED"
-    assert os.listdir(world.state_dir / "backups") == []
-
-
-HOSTILE = {
-    "an id that climbs": {"id": "../../../etc/cron.d/x"},
-    "a name that moves the cursor": {"name": "\x1b[2J"},
-    "a host that does": {"host": "\x1b[2J"},
-    "a time that is none": {"created_at": 1e300},
-    "an agent's id that is none": {"agents": (BackedAgent("x", AgentSpec(name="web", image="echo")),)},
-    "an agent's name that is none": {"agents": (BackedAgent("agent-" + "0" * 16, AgentSpec(name="../x", image="echo")),)},
-    "a volume of a system folder": {
-        "agents": (
-            BackedAgent("agent-" + "0" * 16, AgentSpec(name="web", image="echo", volumes=(Volume("/etc", "/data"),))),
-        ),
-        "volumes": (BackedVolume("/etc"),),
-    },
-    "a volume whose name is a path": {
-        "agents": (
-            BackedAgent("agent-" + "0" * 16, AgentSpec(name="web", image="echo", volumes=(Volume("../x", "/data"),))),
-        ),
-        "volumes": (BackedVolume("../x"),),
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_a_manifest_that_says_what_can_not_be_is_refused(world, case):
-    manifest = Manifest(
-        format=FORMAT, id="backup-1763712345-3fa91c", name="daily", created_at=1.0, version="0", host="h"
-    )  # fmt: skip
-    out = io.BytesIO()
-    ArchiveWriter(out.write, msgspec.structs.replace(manifest, **HOSTILE[case]), Watch()).finish()
-
-    with pytest.raises(AgentainerError) as failure:
-        take(world, out.getvalue())
-
-    assert failure.value.code == "BACKUP_DAMAGED"
-    assert os.listdir(world.state_dir / "backups") == []
-
-
-@pytest.mark.parametrize("case", test_backup_archive.HOSTILE)
-def test_a_hostile_archive_is_not_taken_in(world, case):
-    with pytest.raises(AgentainerError) as failure:
-        take(world, test_backup_archive.forge(*test_backup_archive.HOSTILE[case]))
-
-    assert failure.value.code == "BACKUP_DAMAGED"
-    assert os.listdir(world.state_dir / "backups") == []
-
-
-def test_a_caller_that_breaks_off_leaves_nothing(world):
-    class Broken:
-        def read(self, size):
-            raise InvalidParameter("body", "broke off")
-
-    with pytest.raises(InvalidParameter):
-        world.services.backups.take(Broken(), ADMIN)
-
-    assert os.listdir(world.state_dir / "backups") == []
 
 
 def test_what_is_done_is_in_the_audit_log(world):

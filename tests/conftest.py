@@ -11,6 +11,8 @@ from collections.abc import Callable  # noqa: E402
 import gevent  # noqa: E402
 import pytest  # noqa: E402
 
+from agentainerd import log_context  # noqa: E402
+
 pytest_plugins = [
     "tests.fakes.docker",
     "tests.fakes.hosts",
@@ -36,6 +38,12 @@ def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: 
         if time.monotonic() > end:
             pytest.fail(f"{what} did not come true within {limit_s:g} s")
         gevent.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def nobodys_work() -> None:
+    """Whatever was asked for in an earlier test, this one logs on nobody's behalf."""
+    log_context.begin()
 
 
 @pytest.fixture

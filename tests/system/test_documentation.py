@@ -24,6 +24,7 @@ PAGES = sorted(
 NOT_RUN = {
     r"make (quickstart|test)\b": "what runs this test; and the quickstart that .ci/run does not need",
     r"make (install|deb|uninstall)": "tests/packages",
+    r".*backup import": "needs another host",
     r"pip install \.": "tests/packages",
     r"agentainerd( &|$| +#)": "the daemon that the other commands talk to",
     r"agentainerd .*--accept-journal-loss": "tests/system/test_daemon_start.py",
@@ -74,6 +75,8 @@ class Reader:
 
     def __init__(self, daemon, folder: Path) -> None:
         self.daemon, self.folder = daemon, folder
+        (folder / "examples").symlink_to(ROOT / "examples")
+        (folder / "secret.txt").write_text("correct horse battery staple\n")
         self.known: dict[str, str] = {}  # what the page calls something: what it is called here
 
     def run(self, command: Command) -> None:
@@ -93,7 +96,7 @@ class Reader:
         follows = FOLLOWS.search(line)
         shell = ["timeout", FOLLOW_S, "bash", "-c", line] if follows else ["bash", "-o", "pipefail", "-c", line]
         done = subprocess.run(
-            shell, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+            shell, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
             check=False,
         )  # fmt: skip
         said = done.stdout
@@ -135,7 +138,9 @@ def named_images(docker_host, base_image, agent_image):
 
 @pytest.fixture
 def reader(start_daemon, docker_sandbox, named_images, tmp_path):
-    """A daemon on which the agent `web` runs, where a page does not deploy it itself."""
+    """A daemon on which the agents `web` and `worker` run, where a page speaks of them and does not deploy them itself; in the
+    folder are the examples and a file with a passphrase.
+    """
     yield Reader(start_daemon(sandbox=docker_sandbox), tmp_path)
     docker_sandbox.remove_containers()
 
@@ -147,10 +152,12 @@ def test_what_a_page_shows_is_what_happens(page, reader):
         for one in commands_of((ROOT / page).read_text())
         if not any(re.match(skipped, one.line) for skipped in NOT_RUN)
     ]
-    if not any("--name web" in one.line for one in commands):
-        spec = {"name": "web", "image": "my-agent:1.0", "auto_restart": True}
-        assert reader.daemon.control("POST", "/agents", spec)[0] == 201
-        assert reader.daemon.control("POST", "/agents/web/start?wait=30")[0] == 200
+    text = "\n".join(one.line for one in commands)
+    for name in ("web", "worker"):
+        if re.search(rf"\b{name}\b", text) and f"--name {name}" not in text:
+            spec = {"name": name, "image": "my-agent:1.0", "auto_restart": True}
+            assert reader.daemon.control("POST", "/agents", spec)[0] == 201
+            assert reader.daemon.control("POST", f"/agents/{name}/start?wait=30")[0] == 200
     for command in commands:
         reader.run(command)
 

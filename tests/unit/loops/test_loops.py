@@ -14,7 +14,7 @@ def test_state_sync_finds_what_happened_behind_the_daemons_back(world):
 
     state_sync.run_once(world.services, time.time())
 
-    assert world.state() == "stopped"
+    world.wait_state("stopped")
 
 
 def test_replay_delivers_what_is_due(world, eventually):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
 from gevent import get_hub
+from gevent.monkey import get_original
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -22,6 +23,11 @@ def run(function: Callable[[*Ts], T], *args: *Ts) -> T:
     if failure is not None:
         raise failure
     return result  # type: ignore[no-any-return]  # gevent's pool is untyped: it is what `function` returned
+
+
+def pause(seconds: float) -> None:
+    """Sleep in a thread of the pool; for functions that `run` runs. The standard library's own sleep is the event loop's."""
+    get_original("time", "sleep")(seconds)
 
 
 def _attempt(function: Callable[..., T], args: tuple[object, ...]) -> tuple[T | None, BaseException | None]:

@@ -167,6 +167,7 @@ class ArchiveReader:
     def _count(self) -> None:
         self._seen += 1
         self.watch.entries += 1
+        self.watch.did(0)
         if self._seen > MAX_ENTRIES:
             raise damaged(f"it has more than {MAX_ENTRIES} names")
 

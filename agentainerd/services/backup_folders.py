@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from agentainerd import offload
 from agentainerd.model.backups import MAX_COMPONENT_BYTES, MAX_DEPTH, Entry, EntryKind
 from agentainerd.services.backup_archive import ArchiveWriter
 from agentainerd.services.backup_tar import PIECE_BYTES
@@ -178,7 +179,7 @@ def _settled(descriptor: int) -> os.stat_result:
     """Return the status of a file, such that any later change to it shows in its times."""
     status = os.fstat(descriptor)
     if abs(time.time() - status.st_mtime) < _TICK_S:
-        time.sleep(_TICK_S)
+        offload.pause(_TICK_S)
         status = os.fstat(descriptor)
     return status
 

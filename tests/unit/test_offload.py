@@ -57,3 +57,13 @@ def test_a_killed_caller_leaves_at_once():
     caller.kill()
 
     assert time.monotonic() - started < 0.1
+
+
+def test_a_pause_in_a_thread_holds_nobody_up():
+    began = time.monotonic()
+    others = gevent.spawn(lambda: [gevent.sleep(0.01) for _ in range(5)] and time.monotonic())
+
+    offload.run(offload.pause, 0.3)
+
+    assert time.monotonic() - began >= 0.3
+    assert others.get(timeout=5) - began < 0.25

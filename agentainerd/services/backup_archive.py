@@ -179,8 +179,8 @@ class ArchiveReader:
         try:
             found = msgspec.json.decode(data, type=dict[str, object]).get("format")
             if isinstance(found, int) and found > FORMAT:
-                raise later(found)
-            return msgspec.json.decode(data, type=Manifest)
+                raise later(f"format {found}; this one reads up to {FORMAT}")
+            return _manifest(data)
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as exc:
             raise damaged(f"its manifest can't be read ({exc})") from exc
 
@@ -212,13 +212,20 @@ class ArchiveReader:
         return data
 
 
-def later(found: int) -> AgentainerError:
+def later(why: str) -> AgentainerError:
     """Return the error about an archive of a later version."""
     return NotSupported(
-        f"a later version of agentainerd made this backup (format {found}; this one reads up to {FORMAT})",
-        code="BACKUP_TOO_NEW",
-        hint="upgrade agentainerd",
+        f"a later version of agentainerd made this backup ({why})", code="BACKUP_TOO_NEW", hint="upgrade agentainerd"
     )
+
+
+def _manifest(data: bytes) -> Manifest:
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as exc:
+        if "unknown field" in str(exc):
+            raise later(f"an agent has a setting that this one does not know: {exc}") from exc
+        raise
 
 
 class _Place:

@@ -118,6 +118,33 @@ def test_a_backup_of_one_host_is_restored_on_another(
     assert other.must("POST", "/agents/web/start?wait=30")["cpu_limit"] == 500_000_000
 
 
+def test_a_daemon_that_is_killed_in_the_middle_leaves_agents_running_and_no_half_backup(
+    host, start_daemon, docker_sandbox, tmp_path, eventually
+):
+    (tmp_path / "data").mkdir()
+    piece = secrets.token_bytes(2**20)
+    with open(tmp_path / "data/large", "wb") as file:
+        for _ in range(400):
+            file.write(piece)
+    mounts = [{"host_path": str(tmp_path / "data"), "container_path": "/data"}]
+    host.must("POST", "/agents", {"name": "web", "image": host.image, "volumes": mounts})
+    host.must("POST", "/agents/web/start?wait=30")
+    thread = threading.Thread(target=lambda: host.ctl("backup", "create", "--name", "large", "--pause", code=5))
+    thread.start()
+    folder = host.daemon.folder / "state" / "backups"
+    eventually(lambda: any(path.stat().st_size > 2**20 for path in folder.glob("*.partial")), limit_s=20)
+    assert host.must("GET", "/agents/web")["status"] == "paused"
+
+    host.daemon.kill()
+    thread.join()
+    host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
+
+    eventually(lambda: host.must("GET", "/agents/web")["status"] == "running", limit_s=20)
+    eventually(lambda: list(folder.iterdir()) == [], limit_s=20)
+    assert host.ctl("backup", "list") == "No backups\n"
+    assert host.daemon.http("GET", "/agent/web/x")[0] == 200
+
+
 def test_the_daemon_answers_while_it_backs_up(host, tmp_path):
     """A gigabyte is copied; requests go on, and are not held up."""
     (tmp_path / "data").mkdir()

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import stat
 
+from tests.unit.ctl import cli_reference
 from tests.unit.ctl.fake_api import send
+from tests.unit.ctl.test_docs import parse
 
 BACKUP = {
     "id": "backup-1763712345-3fa91c",
@@ -277,3 +280,12 @@ def test_delete_asks_first(api, run):
     assert not api.asked
     ran = run("backup", "delete", "--force", "daily")
     assert ran.out == "Backup backup-1763712345-3fa91c deleted successfully\n"
+
+
+def test_the_examples_of_the_page_parse():
+    page = (cli_reference.PAGE.parent / "backups.md").read_text()
+    lines = re.findall(r"^    (agentainerctl .*)$", page, re.MULTILINE)
+
+    assert len(lines) > 10
+    for line in lines:
+        parse(line)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from agentainerd.errors import AgentainerError
-from agentainerd.model.backups import FORMAT, BackedVolume, Entry, EntryKind, Manifest
+from agentainerd.model.agents import AgentSpec
+from agentainerd.model.backups import FORMAT, BackedAgent, BackedVolume, Entry, EntryKind, Manifest
 from agentainerd.services.backup_archive import ArchiveReader, ArchiveWriter
 from agentainerd.services.backup_progress import Cancelled, Watch
 from agentainerd.services.backup_tar import END, encode, padding
@@ -146,6 +147,19 @@ def test_a_later_version_says_so():
         read(data)
 
     assert failure.value.code == "BACKUP_TOO_NEW"
+
+
+def test_settings_of_a_later_version_say_so_too():
+    agent = BackedAgent("agent-" + "0" * 16, AgentSpec(name="web", image="echo"))
+    data, _ = written([], msgspec.structs.replace(MANIFEST, agents=(agent,)))
+    whole = gzip.decompress(data)
+    changed = whole.replace(b'"env_vars"', b'"new_vars"')
+
+    with pytest.raises(AgentainerError) as failure:
+        read(gzip.compress(changed))
+
+    assert failure.value.code == "BACKUP_TOO_NEW"
+    assert "new_vars" in failure.value.message
 
 
 def forge(*members, manifest=MANIFEST):

@@ -112,22 +112,24 @@ class Planner:
         self, manifest: Manifest, chosen: list[BackedAgent], existing: dict[str, Agent | None], mark: str
     ) -> dict[int, VolumePlan]:
         plans: dict[int, VolumePlan] = {}
+        taken = {volume.host_path for agent in self._fleet.store.all() for volume in agent.spec.volumes}
         for number, source in enumerate(manifest.volumes):
             users = [agent for agent in chosen if source.source in [each.host_path for each in agent.spec.volumes]]
             if not users:
                 continue
-            is_there = self._places.has(source.source)
-            if is_there and any(existing[agent.id] for agent in users):
-                plans[number] = VolumePlan(number, source, source.source, is_new=False, image=users[0].spec.image)
-                continue
-            destination = source.source
-            for attempt in count(1):
-                if not is_there:
-                    break
-                destination = f"{source.source.rstrip('/')}-restored-{mark}" + (f"-{attempt}" if attempt > 1 else "")
-                is_there = self._places.has(destination)
-            plans[number] = VolumePlan(number, source, destination, is_new=True, image=users[0].spec.image)
+            in_place = any(existing[agent.id] for agent in users)
+            is_live = in_place and self._places.exists(source.source)
+            destination = source.source if in_place else self._free(source.source, taken, mark)
+            plans[number] = VolumePlan(number, source, destination, is_new=not is_live, image=users[0].spec.image)
         return plans
+
+    def _free(self, source: str, taken: set[str], mark: str) -> str:
+        """Return a place where nothing is, and that no agent has, be it empty: the old one, or one beside it."""
+        place, attempts = source, count(1)
+        while place in taken or self._places.has(place):
+            number = next(attempts)
+            place = f"{source.rstrip('/')}-restored-{mark}" + (f"-{number}" if number > 1 else "")
+        return place
 
     def _check(self, plan: AgentPlan, names: set[str]) -> None:
         validate(plan.spec)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from agentainerd import offload
@@ -50,9 +51,11 @@ class FolderTarget:
         return _in_thread(self._copy, first, entries)
 
     def commit(self) -> None:
-        """Put what was written in its place. Raises as `copy`."""
+        """Put what was written in its place; of a folder that the backup could not read, an empty one. Raises as `copy`."""
         if self._place is not None:
             _in_thread(self._place.commit)
+        elif self._plan.is_new and not self._plan.is_named:
+            _in_thread(partial(os.makedirs, self._plan.destination, mode=0o755, exist_ok=True))
 
     def abandon(self) -> None:
         """Remove what was written; of a destination that was new, also what was committed."""
@@ -113,9 +116,15 @@ class VolumePlaces:
         return folder if self.is_direct and offload.run(os.path.isdir, folder) else ""
 
     def has(self, source: str) -> bool:
-        """There is such a volume, with something in it."""
+        """There is such a volume, and it is not an empty folder."""
         if not BackedVolume(source).is_named:
             return not offload.run(is_free, source)
+        return self.exists(source)
+
+    def exists(self, source: str) -> bool:
+        """There is such a volume, be it empty."""
+        if not BackedVolume(source).is_named:
+            return offload.run(os.path.lexists, source)
         try:
             self.engine.volume_folder(source)
         except NotFound:

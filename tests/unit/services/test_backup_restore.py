@@ -158,6 +158,49 @@ def test_in_place_is_refused_while_the_agent_runs(world, web, backup, data, verb
     assert look(data) == before
 
 
+def test_an_empty_folder_that_an_agent_has_is_not_free(world, tmp_path):
+    """Its container would go on with a folder that is not there any more."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    world.up(volumes=[{"host_path": str(folder), "container_path": "/data"}])
+    outcome(world.services.backups.create(BackupOptions("daily"), ADMIN))
+    before = folder.stat().st_ino
+
+    done = restore(world)
+
+    assert done["volumes"][0]["destination"] != str(folder)
+    assert folder.stat().st_ino == before
+    assert refused(world, Conflict, in_place=True).code == "AGENT_RUNNING"
+
+
+def test_in_place_a_volume_that_is_gone_is_made_again(world, web, backup, data):
+    before = look(data)
+    shutil.rmtree(data)
+    world.engine.remove_volume("cache")
+
+    done = restore(world, in_place=True)
+
+    assert [volume["is_new"] for volume in done["volumes"]] == [True, True]
+    assert os.listdir(world.engine.volume_folder("cache")) == ["warm"]
+    if os.geteuid() == 0:
+        assert look(data) == before
+
+
+def test_in_place_an_empty_folder_of_another_running_agent_is_left_alone(world, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "x").write_text("x")
+    volumes = [{"host_path": str(folder), "container_path": "/data"}]
+    world.deploy(volumes=volumes)
+    outcome(world.services.backups.create(BackupOptions("daily"), ADMIN))
+    (folder / "x").unlink()
+    world.up("other", volumes=volumes)
+
+    assert refused(world, Conflict, in_place=True).code == "AGENT_RUNNING"
+
+    assert os.listdir(folder) == []
+
+
 def test_in_place_is_refused_while_another_agent_has_the_volume(world, web, backup, data):
     world.up("other", volumes=[{"host_path": str(data), "container_path": "/in"}])
 
@@ -355,4 +398,17 @@ def test_a_volume_that_was_never_there_is_no_obstacle(world):
     done = restore(world)
 
     assert done["omitted"] == 1
-    assert world.agent("web-restored").spec.volumes[0].host_path == "never"
+    assert world.agent("web-restored").spec.volumes[0].host_path.startswith("never-restored-")
+
+
+@as_root
+def test_a_folder_that_was_gone_when_it_was_backed_up_is_empty(world, tmp_path):
+    (tmp_path / "data").mkdir()
+    world.deploy(volumes=[{"host_path": str(tmp_path / "data"), "container_path": "/data"}])
+    (tmp_path / "data").rmdir()
+    outcome(world.services.backups.create(BackupOptions("daily"), ADMIN))
+
+    done = restore(world)
+
+    assert done["omitted"] == 1
+    assert os.listdir(done["volumes"][0]["destination"]) == []

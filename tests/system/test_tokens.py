@@ -44,7 +44,7 @@ def test_tokens_survive_a_sigkill_and_a_revoked_one_does_not(start_daemon):
 
 
 def test_the_name_is_the_actor_of_the_audit_log_and_of_the_logs(start_daemon, eventually):
-    daemon = start_daemon(engine=False, flags=["--log-level", "debug"])
+    daemon = start_daemon(engine=False, flags=["--log-level", "debug"], environment={"AGENTAINER_LOG_FORMAT": "json"})
     boss = made(daemon, "boss", "admin")
     reader = made(daemon, "reader", "read")
 
@@ -60,7 +60,12 @@ def test_the_name_is_the_actor_of_the_audit_log_and_of_the_logs(start_daemon, ev
 
     eventually(lambda: told().get("token:reader") == "use_token refused")
     assert told()["token:boss"] == "stop_agent AGENT_NOT_FOUND"
-    assert "status=403" in daemon.log.split("actor=token:reader")[0].splitlines()[-1]
+
+    def logged() -> set[tuple[object, object]]:
+        lines = [json.loads(line) for line in daemon.log.splitlines(keepends=True) if line.endswith("\n")]
+        return {(line.get("actor"), line.get("status")) for line in lines}
+
+    eventually(lambda: ("token:reader", 403) in logged(), what="the line of the log")
     assert boss not in daemon.log and reader not in daemon.log
 
 

@@ -1,6 +1,7 @@
 """A secret goes in by every door, and is looked for wherever it must not come out."""
 
 import base64
+import gzip
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -36,6 +38,7 @@ PLACES = (
     "mistake",
     "basic",
     "guess",
+    "passphrase",
 )
 HELD = re.compile(r"^(journal|journal\.damaged|spool)/|^token$")
 """Files of the state folder that hold secrets, because they must: requests, agents, the control token. All of them 0600."""
@@ -131,6 +134,17 @@ class Scene:
         assert self.daemon.http("GET", f"/requests/x?t={secret('guess')}")[0] in (401, 404)
         self.tell_badly()
 
+    def back_up(self):
+        """Make backups of all of it, with and without a passphrase; return what is in their files."""
+        for name, words in (("plain", ()), ("web", ("--secrets", "--include-requests", "--passphrase-file"))):
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(secret("passphrase"))
+                file.flush()
+                said = self.ctl("backup", "create", "--name", name, *words, *([file.name] if words else []))
+            assert "successfully" in said
+            self.said.append((f"backup {name}", said))
+        return [gzip.decompress(path.read_bytes()) for path in (self.daemon.state_dir / "backups").glob("*.tar.gz")]
+
     def tell_badly(self):
         """What is no HTTP is often quoted in logs."""
         broken = (
@@ -191,6 +205,7 @@ def test_no_secret_comes_out_of_the_api_the_tool_the_logs_or_the_process_list(sc
     daemon = scene.daemon
     requests = [one["id"] for one in scene.ask("GET", "/agents/web/requests?limit=100")[1]["data"]["requests"]]
     assert len(requests) >= 3
+    assert [found_in(held) for held in scene.back_up()] == [[], []]
     for path in gets():
         for request_id in requests if "{request_id}" in path else [""]:
             scene.read(path.replace("{ref}", "web").replace("{request_id}", request_id))

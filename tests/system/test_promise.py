@@ -53,7 +53,7 @@ def test_a_stopped_agent_gets_what_came_meanwhile_in_order(promise, eventually):
     eventually(world.drained, limit_s=30)
     ran = [entry[0] for entry in world.entries() if "-queued-" in entry[0]]
     assert sorted(ran) == sorted(order)
-    assert ran[:2] == order[:2]
+    assert ran[0] == order[0]  # then there are two at a time
     assert time.time() - began < 20
 
 

@@ -37,7 +37,7 @@ def machine(tmp_path):
 
     run.upper = tmpfs / "upper"
     yield run
-    subprocess.run(["umount", tmpfs], check=True)
+    subprocess.run(["umount", "--lazy", tmpfs], check=True)
 
 
 def files(folder: Path) -> set[str]:

@@ -27,7 +27,7 @@ def small_host(host, monkeypatch):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs", str(host.state)], check=True)
     yield host
     host.stop()
-    subprocess.run(["umount", str(host.state)], check=True)
+    subprocess.run(["umount", "--lazy", str(host.state)], check=True)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ import pytest
 from tests.fakes.docker import Sandbox
 
 ROOT = Path(__file__).parents[2]
+INSIDE = Path(__file__).parent / "inside"  # what every daemon here imports first
 READY_LIMIT_S = 60.0
 LOG_LINES = 60
 ACTIVATE = """
@@ -94,6 +95,8 @@ class DaemonProcess:
         ]  # fmt: skip
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTAINER_", "LISTEN_"))}
         given = {**clean, "HOME": str(self.folder), "NOTIFY_SOCKET": self._notifications.getsockname(), **environment}
+        given["PYTHONPATH"] = ":".join(filter(None, (given.get("PYTHONPATH"), str(INSIDE))))
+        given["TEST_GREENLETS_FILE"] = str(self.folder / "greenlets")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=given, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -177,6 +180,16 @@ class DaemonProcess:
         except ValueError:
             content = {"raw": text}
         return response.status, content if isinstance(content, dict) else {"list": content}, fields
+
+    def greenlets(self, limit_s: float = 10.0) -> str:
+        """Return the stack of each of its greenlets: what it does that never ends."""
+        file = self.folder / "greenlets"
+        file.unlink(missing_ok=True)
+        self.signal(signal.SIGUSR2)
+        end = time.monotonic() + limit_s
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        return file.read_text() if file.exists() else "it does not answer"
 
     def tail(self, lines: int = LOG_LINES) -> str:
         return "\n".join(self.log.splitlines()[-lines:])

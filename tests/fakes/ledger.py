@@ -183,7 +183,11 @@ class Promise:
     def finish(self, limit_s=90.0, may_be_unknown=False):
         """Stop the load, wait until nothing is queued any more, and check everything."""
         self.stop_load()
-        wait_until(self.drained, limit_s=limit_s, what="the queue to be drained")
+        try:
+            wait_until(self.drained, limit_s=limit_s, what="the queue to be drained")
+        except pytest.fail.Exception:
+            print(self.agent["requests"], self.daemon.greenlets(), sep="\n")
+            raise
         self.check(may_be_unknown=may_be_unknown)
         self.check_journal()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fakes.docker import docker_api
 
@@ -165,3 +166,9 @@ def test_what_a_page_shows_is_what_happens(page, reader):
 def test_nothing_is_left_out_without_a_reason_that_still_holds():
     lines = [one.line for page in PAGES for one in commands_of((ROOT / page).read_text())]
     assert [pattern for pattern in NOT_RUN if not any(re.match(pattern, line) for line in lines)] == []
+
+
+def test_the_deployment_that_is_shown_is_the_one_that_is_applied():
+    shown = (ROOT / "docs/deployments.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    applied = (ROOT / "examples/deployments/hello.yaml").read_text()
+    assert yaml.safe_load(shown) == yaml.safe_load(applied)

@@ -139,9 +139,9 @@ class Host:
 def host(start_daemon, docker_host, docker_client, agent_image, eventually):
     with new_sandbox(docker_host) as sandbox:
         block = f"fd98:{os.getpid() % 65536:x}::"
-        pools = [
+        pools = [  # of a range that no engine gives out by itself (RFC 2544)
             {"Subnet": f"{block}/64", "Gateway": f"{block}1"},
-            {"Subnet": f"172.29.{os.getpid() % 256}.0/24", "Gateway": f"172.29.{os.getpid() % 256}.1"},
+            {"Subnet": f"198.18.{os.getpid() % 256}.0/24", "Gateway": f"198.18.{os.getpid() % 256}.1"},
         ]
         docker_client.create_network(
             sandbox.network,

@@ -102,7 +102,7 @@ def test_a_check_of_a_large_log_lets_greenlets_run(file):
     def turn():
         while True:
             turns.append(1)
-            gevent.sleep(0)
+            gevent.sleep(0.001)  # a loop that never waits would leave the pool's threads nearly nothing of the GIL
 
     other = gevent.spawn(turn)
     try:
@@ -110,7 +110,7 @@ def test_a_check_of_a_large_log_lets_greenlets_run(file):
     finally:
         other.kill()
 
-    assert len(turns) > 50
+    assert len(turns) > 20
 
 
 def test_a_line_without_an_end_is_one_fault_and_takes_no_time_that_grows_with_its_square(file, tmp_path):

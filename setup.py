@@ -101,6 +101,7 @@ setup(
             "h11>=0.16",
             "wsproto>=1.3",
             "hypothesis>=6.170",
+            "openai>=3.52",
             "types-PyYAML",
             "types-psutil",
             "types-docker",

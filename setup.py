@@ -43,6 +43,14 @@ HOT_PATH = [
     "agentainerd/store/packing.py",
 ]
 
+# The build context of the runtime image: files to the daemon, a package of its own in the image.
+RUNTIME = [
+    "runtime/Dockerfile",
+    "runtime/pyproject.toml",
+    "runtime/agentainer_runtime/py.typed",
+    "runtime/agentainer_runtime/**/*.py",
+]
+
 
 def extensions():
     """The hot path as C extensions, where that is asked for."""
@@ -65,7 +73,7 @@ setup(
     packages=find_packages(include=["agentainerd*", "agentainerctl*"]),
     ext_modules=extensions(),
     package_data={
-        "agentainerd": ["py.typed", "api/openapi.yaml", "store/lua/*.lua"],
+        "agentainerd": ["py.typed", "api/openapi.yaml", "store/lua/*.lua", *RUNTIME],
         "agentainerctl": ["py.typed"],
     },
     data_files=[
@@ -105,6 +113,10 @@ setup(
             "types-PyYAML",
             "types-psutil",
             "types-docker",
+            # what the runtime of agents is made of, agentainerd/runtime/pyproject.toml
+            "starlette>=1.10",
+            "uvicorn>=0.54",
+            "httpx2>=2.16",
         ],
     },
     entry_points={

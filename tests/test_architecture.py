@@ -39,6 +39,8 @@ ALLOWED = {
         "agentainerd.api", "agentainerd.services", "agentainerd.model", "agentainerd.offload", "werkzeug", "msgspec", "gevent",
         "prometheus_client", *EDGE,
     },
+    # A program of its own, in the image of agents: it shares nothing with the daemon but the contract of decision 0014.
+    "agentainerd.runtime": {"agentainer_runtime", "starlette", "uvicorn", "httpx2", "yaml"},
     "agentainerctl": {"agentainerctl", "click", "yaml", *EDGE - {"agentainerd.clock", "agentainerd.log_context"}},
 }  # fmt: skip
 PROXY_ONLY_MODEL = {"agentainerd.model.requests", "agentainerd.model.tallies"}

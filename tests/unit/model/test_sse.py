@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agentainerd.model.sse import Message, Parser, TooLong
 
 STREAM = (
-    b"\xef\xbb\xbfevent: one\ndata: {\"a\":\ndata:1}\nid: 7\n\n: a comment\n\nretry: 10\n\nnonsense\ndata\n\n"
+    b'\xef\xbb\xbfevent: one\ndata: {"a":\ndata:1}\nid: 7\n\n: a comment\n\nretry: 10\n\nnonsense\ndata\n\n'
     b"data: \xc3\xa4\xe2\x82\xac\r\n\r\ndata: three\r\rdata: never ended\n"
 )
 MESSAGES = [

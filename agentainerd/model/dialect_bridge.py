@@ -1,0 +1,63 @@
+"""A run told as the document of the autonomous agent has it: server-sent events of data only, told apart by `type`.
+
+`text`, `tool-call`, `tool-result` and `file-edit` as they happen, then `done` with the state of the conversation, or `error`.
+Thoughts and steps have no frame. No ids and no heartbeat, as clients of this format split the stream at line ends. No I/O.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from agentainerd.model.transcript import Ended, FileChange, Occurrence, Text, ToolCall, ToolResult, Transcript
+
+
+class BridgeProjection:
+    """The events of one run, from its first to its last, in this dialect.
+
+    `asked`: what the user said. `history`: what was said before, `{"role", "content"}` each, for the state at the end.
+    """
+
+    def __init__(self, asked: str, history: Sequence[Mapping[str, str]] = ()) -> None:
+        self._transcript = Transcript()
+        self._history = [*history, {"role": "user", "content": asked}]
+        self._calls: list[dict[str, object]] = []
+        self._edits: list[dict[str, object]] = []
+
+    def feed(self, event: Mapping[str, object], at: float) -> list[bytes]:
+        """Return what one AG-UI event of the run is in this dialect, as frames; `at`: when it came, epoch seconds."""
+        moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        return [
+            b"data: " + msgspec.json.encode(data) + b"\n\n"
+            for occurrence in self._transcript.read(event)
+            for data in self._say(occurrence, moment)
+        ]
+
+    def _say(self, occurrence: Occurrence, moment: str) -> Iterator[dict[str, object]]:
+        match occurrence:
+            case Text(delta):
+                yield {"type": "text", "content": delta}
+            case ToolCall(call_id, name, arguments):
+                self._calls.append({"id": call_id, "name": name, "arguments": arguments, "timestamp": moment})
+                yield {"type": "tool-call", "toolName": name, "toolCallId": call_id, "args": arguments}
+            case ToolResult(call, result) if result is not None:
+                yield {"type": "tool-result", "toolName": call.name, "toolCallId": call.id, "result": result}
+            case FileChange(path, operation, diff):
+                edit: dict[str, object] = {"path": path, "operation": operation, "timestamp": moment}
+                self._edits.append({**edit, "diff": diff} if diff else edit)
+                yield {"type": "file-edit", "fileEdit": self._edits[-1]}
+            case Ended(code, message):
+                yield {"type": "error", "error": message or code} if code else {"type": "done", "state": self._state()}
+            case _:
+                return
+
+    def _state(self) -> dict[str, object]:
+        """What `GET /agent/status` of that document answers when a run is over."""
+        return {
+            "initialized": True,
+            "conversationHistory": [*self._history, {"role": "assistant", "content": self._transcript.answer}],
+            "toolCallsCount": len(self._calls),
+            "isExecuting": False,
+            "toolCalls": self._calls,
+            "filesEdited": self._edits,
+        }

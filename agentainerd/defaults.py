@@ -109,6 +109,31 @@ MAX_INTERIM_RESPONSES = 10
 LISTEN_BACKLOG = 4096
 DRAIN_TIMEOUT_S = 30.0
 
+# Runs and sessions
+MAX_ACTIVE_RUNS = 1000  # queued ones included
+MAX_RUN_INPUT_CHARS = 1024 * 1024
+MAX_RUN_OUTPUT_CHARS = 1024 * 1024  # of the answer's text, and of what goes into the conversation
+MAX_RUN_EVENT_BYTES = 1024 * 1024  # one event
+MAX_RUN_BYTES = 16 * 1024 * 1024  # all events of one run; then it is failed
+MAX_RUN_STEPS = 1000
+MAX_RUN_WALL_S = 24 * 3600.0
+RUN_WALL_S = 3600.0  # where a run names no limit
+RUN_CANCEL_GRACE_S = 10.0  # for an agent to end a run that was cancelled
+RUN_READY_TIMEOUT_S = 120.0  # for an agent to become ready, once its run's turn has come
+RUN_REJOINS = 5  # in a row without an event, after a connection to an agent that can be joined again broke
+RUN_TAIL_EVENTS = 256  # of a run under way that are kept in memory for its readers
+RUN_HEARTBEAT_S = 15.0  # a stream of a run without events says that it lives
+RUNS_KEEP_S = 7 * 24 * 3600.0
+MAX_RUNS = 10_000  # ended ones that are kept
+MAX_RUNS_BYTES = 128 * 1024 * 1024  # events of ended ones that are kept
+RUN_KEY_TTL_S = 24 * 3600.0  # idempotency keys of runs
+MAX_MODEL_CHARS = 256
+MAX_SESSIONS = 10_000
+MAX_SESSION_MESSAGES = 2000  # kept, the oldest go first
+MAX_SESSION_SENT_BYTES = 4 * 1024 * 1024  # of the messages that an agent gets with a run
+MAX_SESSION_STATE_BYTES = 256 * 1024  # metadata and state, each
+MAX_SESSION_FIELD_CHARS = 256
+
 # Control plane
 MAX_API_BODY_BYTES = 10 * 1024 * 1024
 MAX_JSON_DEPTH = 64

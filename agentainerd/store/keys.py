@@ -26,6 +26,18 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     tokens         hash    token's id -> JSON of model.tokens.NamedToken                               put_tokens, remove_token
     events         stream  the last MAX_EVENTS events; field e: JSON of model.events.Event             append_events.lua
     usage:{agent}  string  history of its metrics, of fixed length; see store/metrics.py               put_metrics.lua
+    run:{id}       string  JSON of model.runs.Run                                                     write_runs.lua
+    run-events:{id} stream the events of a run, ids <seq>-0; field e, see store/runs.py                write_runs.lua
+    runs           zset    all runs that are kept: id by time of creation                              write_runs.lua
+    runs-active    zset    those that have not ended: id by time of creation                           write_runs.lua
+    runs-ended     zset    those that have: id by time of their end                                    write_runs.lua
+    runs-sizes     hash    id of an ended run -> bytes of its events                                   write_runs.lua
+    runs:{agent}   zset    the runs of an agent: id by time of creation                                write_runs.lua
+    run-key:{key}  string  "run id fingerprint"; PX RUN_KEY_TTL_S                                      write_runs.lua
+    session:{id}   string  JSON of model.sessions.Session                                             write_runs.lua
+    sessions       zset    all sessions: id by time of creation                                        write_runs.lua
+    session-messages:{id} stream the last MAX_SESSION_MESSAGES messages, ids <number>-0; field e: JSON  write_runs.lua
+    session-runs:{id} zset the runs of a session: id by time of creation                               write_runs.lua
     idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
 
 Fields of `r:{id}`: agent, state, reason, seq, size (bytes that count in n:), expires, due, attempt, dup ("1": an earlier
@@ -55,7 +67,47 @@ KNOWN = PREFIX + "known"
 DEADLINES = PREFIX + "x"
 TOKENS = PREFIX + "tokens"
 EVENTS = PREFIX + "events"
+RUNS = PREFIX + "runs"
+RUNS_ACTIVE = PREFIX + "runs-active"
+RUNS_ENDED = PREFIX + "runs-ended"
+RUNS_SIZES = PREFIX + "runs-sizes"
+SESSIONS = PREFIX + "sessions"
 LOG_CHANNEL = "logs:stream"
+
+
+def run(run_id: str) -> str:
+    """Key of a run."""
+    return f"{PREFIX}run:{run_id}"
+
+
+def run_events(run_id: str) -> str:
+    """Key of the events of a run."""
+    return f"{PREFIX}run-events:{run_id}"
+
+
+def agent_runs(agent_id: str) -> str:
+    """Key of the index of an agent's runs."""
+    return f"{PREFIX}runs:{agent_id}"
+
+
+def run_key(scope: str) -> str:
+    """Key of an idempotency key of runs."""
+    return f"{PREFIX}run-key:{scope}"
+
+
+def session(session_id: str) -> str:
+    """Key of a session."""
+    return f"{PREFIX}session:{session_id}"
+
+
+def session_messages(session_id: str) -> str:
+    """Key of the messages of a session."""
+    return f"{PREFIX}session-messages:{session_id}"
+
+
+def session_runs(session_id: str) -> str:
+    """Key of the index of a session's runs."""
+    return f"{PREFIX}session-runs:{session_id}"
 
 
 def metrics(agent_id: str) -> str:

@@ -1,0 +1,129 @@
+"""The writer of runs and sessions: what many greenlets write at the same time goes to Redis in one script, with one sync.
+
+Operations are letters with arguments (store/lua/write_runs.lua), made by store/runs.py and store/sessions.py. Each may run
+twice, so one without an answer is simply sent again, in its place, for as long as it takes.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import gevent
+from gevent.event import Event
+
+from agentainerd.errors import Unavailable
+from agentainerd.store import scripts
+from agentainerd.store.connection import Argument, RedisClient
+
+log = logging.getLogger(__name__)
+
+BATCH = 512
+BATCH_BYTES = 1024 * 1024
+RETRY_S = 0.2
+
+_WRITE = scripts.load("write_runs", is_fenced=True)
+_INSIST = scripts.load("write_runs", flags="allow-oom", is_fenced=True)
+
+Spawn = Callable[..., object]
+Operations = Sequence[Argument]
+
+
+class Write:
+    """One write under way: all of its operations, or none."""
+
+    __slots__ = ("_done", "_error", "insists", "operations", "size")
+
+    def __init__(self, operations: Operations, *, insists: bool) -> None:
+        self.operations = operations
+        self.insists = insists
+        self.size = sum(len(part) for part in operations if isinstance(part, (str, bytes)))
+        self._done = Event()
+        self._error: Unavailable | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is known how it ended."""
+        return bool(self._done.is_set())
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until it is on disk, at most so long; return whether it is.
+
+        Raises:
+            Unavailable: it never will be (REDIS_FULL, JOURNAL_FENCED).
+        """
+        if not self._done.wait(timeout_s):
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def end(self, error: Unavailable | None = None) -> None:
+        """Say how it ended."""
+        self._error = error
+        self._done.set()
+
+
+class RunWriter:
+    """One for all runs. `write` may be called from any greenlet, and does not block."""
+
+    def __init__(self, client: RedisClient, spawn: Spawn) -> None:
+        self._client = client
+        self._spawn = spawn
+        self._waiting: deque[Write] = deque()
+        self._is_writing = False
+
+    def write(self, operations: Operations, *, insists: bool = False) -> Write:
+        """Begin to write; what was begun before is written before. `insists`: also where Redis is full."""
+        write = Write(operations, insists=insists)
+        self._waiting.append(write)
+        if not self._is_writing:
+            self._is_writing = True
+            self._spawn("runs", self._run)
+        return write
+
+    def withdraw(self, write: Write) -> bool:
+        """Take back what was not sent yet; return whether that was possible."""
+        try:
+            self._waiting.remove(write)
+        except ValueError:
+            return False
+        return True
+
+    def _run(self) -> None:
+        """Write what waits, then end. Begun by `write`, one at a time."""
+        try:
+            while self._waiting:
+                self._commit(self._next())
+        finally:
+            self._is_writing = False
+
+    def _next(self) -> list[Write]:
+        batch: list[Write] = []
+        count = size = 0
+        while self._waiting and count < BATCH and size < BATCH_BYTES:
+            write = self._waiting.popleft()
+            batch.append(write)
+            count += 1
+            size += write.size
+        return batch
+
+    def _commit(self, batch: list[Write]) -> None:
+        """Write a batch, for as long as it takes; one by one where Redis is full."""
+        script = _INSIST if all(write.insists for write in batch) else _WRITE
+        while True:
+            try:
+                self._client.run(script, *[part for write in batch for part in write.operations])
+            except Unavailable as error:
+                if error.code == "REDIS_FULL" and len(batch) > 1:
+                    for write in batch:
+                        self._commit([write])
+                    return
+                if error.code == "JOURNAL_FENCED" or (error.code == "REDIS_FULL" and not batch[0].insists):
+                    for write in batch:
+                        write.end(error)
+                    return
+                gevent.sleep(RETRY_S)
+            else:
+                for write in batch:
+                    write.end()
+                return

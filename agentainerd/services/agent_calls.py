@@ -47,9 +47,7 @@ class AgentCall:
         self._connection = http.client.HTTPConnection(*target.address, timeout=defaults.CONNECT_TIMEOUT_S)
         self._socket: socket.socket | None = None  # the answer of an agent that closes takes it from the connection
 
-    def send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float
-    ) -> None:
+    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float) -> None:
         """Send a request and wait for the head of the answer, at most `timeout_s`.
 
         Raises:

@@ -87,7 +87,8 @@ class RunStore:
         sizes = self._client.call("HGETALL", keys.RUNS_SIZES)
         size_of = dict(zip(sizes[::2], map(int, sizes[1::2]), strict=True))
         return [
-            Kept(name.decode(), float(at), size_of.get(name, 0)) for name, at in zip(names[::2], names[1::2], strict=True)
+            Kept(name.decode(), float(at), size_of.get(name, 0))
+            for name, at in zip(names[::2], names[1::2], strict=True)
         ]
 
     def events(self, run_id: str, after: int, limit: int) -> list[RunEvent]:
@@ -161,9 +162,7 @@ class RunStore:
         rows: list[tuple[str, float]] = []
         skip = 0
         while len(rows) < _SCAN:
-            flat = self._client.call(
-                "ZREVRANGEBYSCORE", index, repr(score), "-inf", "WITHSCORES", "LIMIT", skip, _SCAN
-            )
+            flat = self._client.call("ZREVRANGEBYSCORE", index, repr(score), "-inf", "WITHSCORES", "LIMIT", skip, _SCAN)
             found = [(name.decode(), float(at)) for name, at in zip(flat[::2], flat[1::2], strict=True)]
             rows += [row for row in found if not run_id or (row[1], row[0]) < (score, run_id)]
             skip += _SCAN

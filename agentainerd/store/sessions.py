@@ -43,7 +43,9 @@ class SessionStore:
             found += [_decoder.decode(text) for text in texts if text is not None]
         return found
 
-    def messages(self, session_id: str, after: int = 0, limit: int = defaults.MAX_SESSION_MESSAGES) -> list[tuple[int, Message]]:
+    def messages(
+        self, session_id: str, after: int = 0, limit: int = defaults.MAX_SESSION_MESSAGES
+    ) -> list[tuple[int, Message]]:
         """Return messages with their numbers, which ascend, after number `after`."""
         rows = self._client.call("XRANGE", keys.session_messages(session_id), f"({after}-0", "+", "COUNT", limit)
         return [_numbered(row) for row in rows]

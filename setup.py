@@ -109,6 +109,7 @@ setup(
             "h11>=0.16",
             "wsproto>=1.3",
             "hypothesis>=6.170",
+            "ag-ui-protocol>=1.0.0",
             "openai>=3.52",
             "types-PyYAML",
             "types-psutil",

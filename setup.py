@@ -73,7 +73,7 @@ setup(
     packages=find_packages(include=["agentainerd*", "agentainerctl*"]),
     ext_modules=extensions(),
     package_data={
-        "agentainerd": ["py.typed", "api/openapi.yaml", "store/lua/*.lua", *RUNTIME],
+        "agentainerd": ["py.typed", "api/openapi.yaml", "api/documentation.html", "store/lua/*.lua", *RUNTIME],
         "agentainerctl": ["py.typed"],
     },
     data_files=[

@@ -179,6 +179,15 @@ class SecurityConfig:
     volume_roots: tuple[str, ...] = _key((), values.texts(values.absolute_folder), reload=True)
     allow_query_token: bool = _key(False, values.boolean)
     host_ports: tuple[str, ...] = _key((), values.texts(values.host_port))
+    open_prefixes: tuple[str, ...] = _key((), values.texts(values.open_prefix), reload=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Bounds of what clients of the API ask; the sites whose pages may are `server.allowed_origins`."""
+
+    request_timeout_s: float = _key(defaults.API_REQUEST_TIMEOUT_S, values.seconds(1, 3600), reload=True)
+    max_body_bytes: int = _key(defaults.MAX_API_BODY_BYTES, values.size(64 * 1024, 2**30), reload=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +239,7 @@ class Config:
     docker: DockerConfig = field(default_factory=DockerConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     requests: RequestsConfig = field(default_factory=RequestsConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -400,6 +410,11 @@ def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
         problems.append(
             f"{at('security.default_token')}: refusing to listen on {config.server.host} with the default token, which "
             "everybody knows: set a token of your own, or remove the key and one is made"
+        )
+    if config.security.open_prefixes and not values.is_loopback(config.server.host):
+        problems.append(
+            f"{at('security.open_prefixes')}: refusing to listen on {config.server.host} with paths that ask for no token: "
+            "set server.host to 127.0.0.1, or remove the key"
         )
     if config.paths.state_dir == config.paths.runtime_dir:
         problems.append(f"{at('paths.runtime_dir')}: is the state folder too: they must be two folders")

@@ -16,6 +16,7 @@ Parse = Callable[[object], object]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,]+")
+_OPEN_PREFIX = re.compile(r"/api(/[A-Za-z0-9_-]+){0,8}")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -209,6 +210,14 @@ def texts(each: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
         return tuple(each(part) for part in value)
 
     return parse
+
+
+def open_prefix(value: object) -> str:
+    """The beginning of paths of the API: /api, or one under it, without a final slash."""
+    path = text(value).removesuffix("/")
+    if not _OPEN_PREFIX.fullmatch(path):
+        raise ValueError(f"{shown(value)} is not /api or a path under it, such as /api/v1")
+    return path
 
 
 def ip_network(value: object) -> str:

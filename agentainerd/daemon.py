@@ -23,6 +23,7 @@ from gevent.event import Event
 from agentainerd import defaults, folders, gateways, listeners, sdnotify, watchdog
 from agentainerd.api.access import AccessOptions, Door
 from agentainerd.api.app import App
+from agentainerd.api.exchange import ApiLimits
 from agentainerd.config import Config, ConfigError, Loaded, reloaded
 from agentainerd.control_server import ControlServer
 from agentainerd.engine import firewall
@@ -80,6 +81,7 @@ class Daemon:
         self._read = read
         self._warnings = list(loaded.warnings)
         self._durability = Durability()  # of the own server
+        self._apps: list[App] = []
         self._undo = ExitStack()
         self._foundation = Supervisor()  # Redis and the journal: outlives everything else
         self._supervisor = Supervisor()  # loops, probes, replays, restarts
@@ -284,12 +286,19 @@ class Daemon:
         self._undo.callback(self._supervisor.stop, STOP_TIMEOUT_S)
 
     def _door(self, door: Door, listener: socket.socket) -> ControlServer:
-        options = AccessOptions(judge=self._origins.judge, allow_query_token=self._config.security.allow_query_token)
-        control = ControlServer(door.value, listener, App(self._services, door=door, options=options))
+        app = App(self._services, door=door)
+        self._apps.append(app)
+        self._configure(app)
+        control = ControlServer(door.value, listener, app)
         control.start()
         self._undo.callback(control.drain, 0.0)
         self._undo.callback(control.stop_accepting)
         return control
+
+    def _configure(self, app: App) -> None:
+        security, api = self._config.security, self._config.api
+        app.options = AccessOptions(self._origins.judge, security.allow_query_token, security.open_prefixes)
+        app.limits = ApiLimits(api.request_timeout_s, api.max_body_bytes)
 
     def _open_gateways(self, engine: DockerEngine, tcp: list[socket.socket], port: int) -> Gateways:
         try:
@@ -393,6 +402,8 @@ class Daemon:
         self._logs.configure(config.log.level, config.log.format)
         self._log_writer.limits = _log_limits(config)
         self._plane.options = _proxy_options(config, self._origins)
+        for app in self._apps:
+            self._configure(app)
         self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots

@@ -135,7 +135,8 @@ MAX_SESSION_STATE_BYTES = 256 * 1024  # metadata and state, each
 MAX_SESSION_FIELD_CHARS = 256
 
 # Control plane
-MAX_API_BODY_BYTES = 10 * 1024 * 1024
+MAX_API_BODY_BYTES = 10 * 1024 * 1024  # of JSON
+API_REQUEST_TIMEOUT_S = 30.0  # for an answer that waits for a run, as AgentOS has it; no stream is cut
 MAX_JSON_DEPTH = 64
 MAX_API_CONNECTIONS = 256
 MAX_BUILD_CONTEXT_BYTES = 500 * 1024 * 1024

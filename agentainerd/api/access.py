@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_address
 
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import AgentainerError, Forbidden
@@ -33,11 +34,23 @@ def _unknown(host: bytes, origin: bytes | None) -> str:
 class AccessOptions:
     """`judge`: from the values of Host and Origin, which of them is not ours, "host", "origin" or "" (proxy/origins.py).
 
-    `allow_query_token`: take `?token=`, as the original did.
+    `allow_query_token`: take `?token=`, as the original did. `open_prefixes`: paths, and what is under them, that programs of
+    this machine may use without a token.
     """
 
     judge: Judge = _unknown
     allow_query_token: bool = False
+    open_prefixes: tuple[str, ...] = ()
+
+    def is_open(self, request: ApiRequest) -> bool:
+        """Return whether a request needs no token: it came from a loopback address, and from nobody else before that."""
+        if not any(request.path == prefix or request.path.startswith(prefix + "/") for prefix in self.open_prefixes):
+            return False
+        came_from = _chain(request)
+        try:
+            return len(came_from) == 1 and ip_address(came_from[0]).is_loopback
+        except ValueError:
+            return False
 
 
 def admit(
@@ -65,7 +78,11 @@ def admit(
     request.actor, request.scope = Actor("anonymous", source, request.id), None
     if not is_probe:
         _check_names(request, options.judge)
+        request.is_page = "Origin" in request.headers
     given = _token(request, options)
+    if needed and not given and options.is_open(request):
+        request.scope = needed
+        return
     try:
         if given or needed:
             caller = tokens.verify(given, source, request.id)
@@ -88,8 +105,12 @@ def _token(request: ApiRequest, options: AccessOptions) -> str:
 
 def _source(request: ApiRequest) -> str:
     """Return the client's address: what the data plane saw, or what a proxy said that it trusts (then that one is last)."""
-    chain = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
+    chain = _chain(request)
     return chain[-2] if len(chain) > 1 else chain[0] if chain else "unknown"
+
+
+def _chain(request: ApiRequest) -> list[str]:
+    return [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
 
 
 def _check_names(request: ApiRequest, judge: Judge) -> None:

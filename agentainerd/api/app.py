@@ -18,7 +18,9 @@ from agentainerd.api import (
     agents,
     audit,
     backups,
+    cors,
     deployments,
+    documentation,
     events,
     health,
     images,
@@ -31,7 +33,7 @@ from agentainerd.api import (
 )
 from agentainerd.api.access import AccessOptions, Door, admit
 from agentainerd.api.errors import encode_error, status_of
-from agentainerd.api.exchange import ApiRequest, internal_error, log_bug
+from agentainerd.api.exchange import ApiLimits, ApiRequest, internal_error, log_bug
 from agentainerd.api.scopes import LOCAL, PROBES, PUBLIC, needed
 from agentainerd.errors import AgentainerError, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.services.services import Services
@@ -50,17 +52,31 @@ ROUTES: tuple[Rule, ...] = (
     *system.ROUTES,
     *system_logs.ROUTES,
     *tokens.ROUTES,
+    *documentation.ROUTES,
 )
 _IMAGES = "/images/"
+_HIDE_METHODS = ("/api/v1/agents", "/api/v1/sessions", "/api/agents/")
+"""Paths of documents in which a wrong method is an unknown route."""
 
 
 class App:
-    """One door of the API. Safe to call from any greenlet."""
+    """One door of the API. Safe to call from any greenlet.
 
-    def __init__(self, services: Services, *, door: Door, options: AccessOptions | None = None) -> None:
+    `options`, `limits`: from the configuration; others may be put in their place at any time.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        door: Door,
+        options: AccessOptions | None = None,
+        limits: ApiLimits | None = None,
+    ) -> None:
         self._services = services
         self._door = door
-        self._options = options or AccessOptions()
+        self.options = options or AccessOptions()
+        self.limits = limits or ApiLimits()
         self._map = Map(
             [rule.empty() for rule in ROUTES], strict_slashes=False, merge_slashes=False, redirect_defaults=False
         )
@@ -68,6 +84,7 @@ class App:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         request = ApiRequest(environ)
+        request.limits = self.limits
         log_context.begin(request_id=request.id)
         try:
             response = self._serve(request)
@@ -77,12 +94,16 @@ class App:
             response = _refuse(_http_error(error))
         except Exception as exc:
             response = _refuse(internal_error(log_bug(exc, f"{request.method} {request.path}")))
+        cors.allow(request, response)
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Agentainer-Request-ID"] = request.id
         return response(environ, start_response)
 
     def _serve(self, request: ApiRequest) -> Response:
+        if cors.is_preflight(request):
+            self._admit(request, None)
+            return cors.preflight()
         handler, values = self._find(request)
         self._admit(request, handler)
         if handler in LOCAL and not request.is_local:
@@ -95,16 +116,21 @@ class App:
             check_path(request.environ.get("RAW_URI", request.path).partition("?")[0])
             return self._map.bind("localhost").match(request.path, request.method)
         except (NoRoute, RequestRedirect):
-            raise NotFound("route", f"{request.method} {request.path[:256]}") from None
+            raise _no_route(request) from None
+        except MethodNotAllowed:
+            if request.path.startswith(_HIDE_METHODS):
+                raise _no_route(request) from None
+            raise
 
-    def _admit(self, request: ApiRequest, handler: Callable[..., Response]) -> None:
+    def _admit(self, request: ApiRequest, handler: Callable[..., Response] | None) -> None:
+        """Let the caller in, to a handler or to none (what may be asked, which everybody may know)."""
         try:
             admit(
                 request,
                 self._door,
                 self._services.tokens,
-                self._options,
-                needed=None if handler in PUBLIC else needed(handler),
+                self.options,
+                needed=None if handler is None or handler in PUBLIC else needed(handler),
                 is_probe=handler in PROBES,
             )
         finally:
@@ -128,6 +154,10 @@ def check_path(raw: str) -> None:
         dots = any(part in (".", "..") for part in segment.split("/"))
         if dots or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment):
             raise NoRoute
+
+
+def _no_route(request: ApiRequest) -> NotFound:
+    return NotFound("route", f"{request.method} {request.path[:256]}")
 
 
 def _refuse(error: AgentainerError) -> Response:

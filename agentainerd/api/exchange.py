@@ -7,6 +7,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -33,16 +34,30 @@ _FALSE = ("0", "false", "no", "off")
 _PIECE_BYTES = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """`timeout_s`: how long an answer may wait for what it was asked for, unless it says so itself; of streams nothing is cut.
+
+    `max_body_bytes`: of a body of JSON.
+    """
+
+    timeout_s: float = defaults.API_REQUEST_TIMEOUT_S
+    max_body_bytes: int = defaults.MAX_API_BODY_BYTES
+
+
 class ApiRequest(Request):
     """A request behind one of the two doors; access.py fills in who asks.
 
     `actor`: who asks. `scope`: what the door or the token lets the caller do; None for nothing but what is public.
-    `is_local`: it came through the control socket.
+    `is_local`: it came through the control socket. `is_page`: a page of a browser sent it, and may. `limits`: from the
+    configuration.
     """
 
     actor: Actor
     scope: Scope | None
     is_local: bool
+    is_page: bool = False
+    limits: ApiLimits = ApiLimits()
 
     @cached_property
     def id(self) -> str:
@@ -59,9 +74,9 @@ class ApiRequest(Request):
 
         Raises:
             InvalidParameter: not JSON (with the position), not of this shape (with the field), or of another media type.
-            TooLarge: over MAX_API_BODY_BYTES.
+            TooLarge: over `limits.max_body_bytes`.
         """
-        body = self._read_body()
+        body = self.read_body()
         if body and self.mimetype and self.mimetype != "application/json" and not self.mimetype.endswith("+json"):
             raise InvalidParameter(
                 "Content-Type", f"{self.mimetype!r} is not application/json", code="UNSUPPORTED_MEDIA_TYPE"
@@ -73,8 +88,9 @@ class ApiRequest(Request):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidParameter("body", _syntax_error(exc, len(body)), code="MALFORMED_JSON") from exc
 
-    def _read_body(self) -> bytes:
-        limit = defaults.MAX_API_BODY_BYTES
+    def read_body(self) -> bytes:
+        """Return the body. Raises TooLarge: over `limits.max_body_bytes`; InvalidParameter: it broke off."""
+        limit = self.limits.max_body_bytes
         pieces: list[bytes] = []
         size = self.content_length or 0
         if size <= limit:
@@ -83,7 +99,11 @@ class ApiRequest(Request):
                 pieces.append(piece)
                 size += len(piece)
         if size > limit:
-            raise TooLarge(f"the body is larger than {limit // 2**20} MiB", code="BODY_TOO_LARGE")
+            raise TooLarge(
+                f"the body is larger than {limit / 2**20:.6g} MiB",
+                code="BODY_TOO_LARGE",
+                hint="the bound is api.max_body_bytes",
+            )
         return b"".join(pieces)
 
     def _read_piece(self) -> bytes:
@@ -185,6 +205,11 @@ def answer(message: str, data: object = None, *, status: int = 200, **more: obje
     envelope = {"success": True, "message": message}
     envelope.update({key: value for key, value in {"data": data, **more}.items() if value is not None})
     return Response(msgspec.json.encode(envelope) + b"\n", status, mimetype="application/json")
+
+
+def answer_flat(body: object, *, status: int = 200) -> Response:
+    """Return a body without the envelope, for routes of documents that have none."""
+    return Response(msgspec.json.encode(body) + b"\n", status, mimetype="application/json")
 
 
 def stream_lines(source: Closable, lines: Iterable[Mapping[str, object]]) -> Response:

@@ -11,6 +11,7 @@ from agentainerd.api import (
     audit,
     backups,
     deployments,
+    documentation,
     events,
     health,
     images,
@@ -27,7 +28,9 @@ Handler = Callable[..., Response]
 
 PROBES: frozenset[Handler] = frozenset((system.health, system.livez, system.readyz))
 """Of nobody, and asked under any name."""
-PUBLIC: frozenset[Handler] = PROBES | {requests.state, requests.response, requests.cancel_own}
+PUBLIC: frozenset[Handler] = PROBES | {
+    requests.state, requests.response, requests.cancel_own, documentation.specification, documentation.page,
+}  # fmt: skip
 """Of nobody: a ticket is asked for instead, or nothing."""
 LOCAL: frozenset[Handler] = frozenset((tokens.show, tokens.rotate))
 """Reached through the control socket only."""

@@ -3,14 +3,15 @@
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from agentainerd.api.exchange import ApiRequest, Query, answer
+from agentainerd.api.exchange import ApiRequest, Query, answer, answer_flat
 from agentainerd.errors import Unavailable
 from agentainerd.services.services import Services
 
 
 def health(request: ApiRequest, services: Services) -> Response:
-    """GET /health."""
-    return answer("Service is healthy", services.system.health())
+    """GET /health: the original's envelope, and beside it what the AgentOS document has, which is flat."""
+    envelope = {"success": True, "message": "Service is healthy", "data": services.system.health()}
+    return answer_flat({**envelope, **services.system.agentos_health()})
 
 
 def livez(request: ApiRequest, services: Services) -> Response:

@@ -76,6 +76,17 @@ class SystemService:
         """Return that the process lives, and what a 202 of it is worth (store.connection.Durability; off: no persistence)."""
         return {"status": "ok", "durability": self._from.facts().get("durability", "always")}
 
+    def agentos_health(self) -> Json:
+        """Return what the health check of the AgentOS document answers."""
+        now = time.time()
+        return {
+            "status": "healthy",
+            "service": "agentos",
+            "time": int(now),
+            "instantiated_at": rfc3339(self._started_at),
+            "uptime_seconds": round(max(0.0, now - self._started_at), 3),
+        }
+
     def readiness(self) -> dict[str, str]:
         """Return for each part that a request needs "ok", or why it is not; at most READINESS_TTL_S old."""
         with self._lock:

@@ -48,7 +48,7 @@ def test_every_key_has_a_variable_of_its_own(key):
         "redis.url": "redis://other", "docker.host": "unix:///other.sock", "requests.on_journal_down": "reject",
         "log.level": "debug", "log.format": "json", "redis.host": "other", "server.trusted_proxies": "10.0.0.1",
         "server.allowed_hosts": "*.example.com", "server.allowed_origins": "https://app.example.com",
-        "security.host_ports": "5432",
+        "security.host_ports": "5432", "security.open_prefixes": "/api/v1",
     }  # fmt: skip
     text = samples.get(key.name)
     if text is None:
@@ -160,6 +160,20 @@ def test_the_token_that_everybody_knows_stays_on_loopback(host):
     assert load(None, environment, {}).config.security.default_token == defaults.SEED_TOKEN
     with pytest.raises(ConfigError, match="refusing to listen on .* with the default token"):
         load(None, environment | {"AGENTAINER_SERVER_HOST": host}, {})
+
+
+def test_paths_without_a_token_stay_on_loopback():
+    environment = {"AGENTAINER_SECURITY_OPEN_PREFIXES": "/api/v1/, /api/agents"}
+
+    assert load(None, environment, {}).config.security.open_prefixes == ("/api/v1", "/api/agents")
+    with pytest.raises(ConfigError, match="refusing to listen on 0.0.0.0 with paths that ask for no token"):
+        load(None, environment | {"AGENTAINER_SERVER_HOST": "0.0.0.0"}, {})
+
+
+@pytest.mark.parametrize("prefix", ["/", "", "/agents", "api", "/apix", "/api/../agents", "/api/%2e", "/api/a b"])
+def test_only_paths_of_the_api_can_be_open(prefix):
+    with pytest.raises(ConfigError, match="is not /api or a path under it"):
+        load(None, {}, {"security.open_prefixes": Given([prefix], "--flag")})
 
 
 @pytest.mark.parametrize(

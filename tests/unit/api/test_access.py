@@ -159,3 +159,48 @@ def test_a_named_token_on_a_public_route_says_who_asks(world):
     request = enter(asked(Authorization=f"Bearer {token}"), world, is_public=True)
 
     assert (request.actor.name, request.may(Scope.READ), request.may(Scope.OPERATE)) == ("token:ci", True, False)
+
+
+OPEN = AccessOptions(Origins().judge, open_prefixes=("/api/v1", "/api/agents"))
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/agents", "/api/agents/web/start"])
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.8.8.8", "::1"])
+def test_open_paths_need_no_token_on_this_machine(world, path, source):
+    request = enter(asked(path, X_Forwarded_For=source), world, options=OPEN, needed=Scope.OPERATE)
+
+    assert (request.scope, request.actor.name, request.actor.source) == (Scope.OPERATE, "anonymous", source)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/agents", {"X_Forwarded_For": "127.0.0.1"}),
+        ("/api/v1x", {"X_Forwarded_For": "127.0.0.1"}),
+        ("/api/v2/agents", {"X_Forwarded_For": "127.0.0.1"}),
+        ("/api/v1/agents", {"X_Forwarded_For": "172.18.0.5"}),
+        ("/api/v1/agents", {"X_Forwarded_For": "203.0.113.5, 127.0.0.1"}),
+        ("/api/v1/agents", {"X_Forwarded_For": "127.0.0.1, 127.0.0.1"}),
+        ("/api/v1/agents", {"X_Forwarded_For": "unknown"}),
+        ("/api/v1/agents", {"X_Forwarded_For": ""}),
+    ],
+)
+def test_other_paths_and_other_machines_do(world, path, fields):
+    with pytest.raises(Unauthorized):
+        enter(asked(path, **fields), world, options=OPEN)
+
+
+def test_a_wrong_token_is_wrong_on_an_open_path_too(world):
+    with pytest.raises(Unauthorized):
+        enter(asked("/api/v1/agents", X_Forwarded_For="127.0.0.1", Authorization="Bearer nope"), world, options=OPEN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [({"Origin": "https://evil.example"}, "ORIGIN_NOT_ALLOWED"), ({"Host": "evil.example"}, "HOST_NOT_ALLOWED")],
+)
+def test_pages_of_other_sites_do_not_come_in_by_open_paths(world, fields, code):
+    with pytest.raises(Forbidden) as caught:
+        enter(asked("/api/v1/agents", X_Forwarded_For="127.0.0.1", **fields), world, options=OPEN)
+
+    assert caught.value.code == code

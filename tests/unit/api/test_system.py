@@ -1,5 +1,8 @@
 """Health, version and `/system` as their handlers are."""
 
+import time
+from datetime import datetime
+
 import pytest
 
 from agentainerd.api.access import Door
@@ -25,6 +28,18 @@ def test_health_says_what_a_202_is_worth(client, world, word):
     world.facts["durability"] = word
 
     assert client.call("GET", "/health")[1]["data"] == {"status": "ok", "durability": word}
+
+
+def test_health_is_what_both_documents_have(client):
+    said = client.call("GET", "/health")[1]
+
+    assert said["success"] is True
+    assert said["message"] == "Service is healthy"
+    assert (said["status"], said["service"]) == ("healthy", "agentos")
+    assert isinstance(said["time"], int)
+    assert abs(said["time"] - time.time()) < 60
+    assert said["uptime_seconds"] >= 0
+    assert datetime.fromisoformat(said["instantiated_at"]).timestamp() <= time.time()
 
 
 def test_it_is_ready_or_says_what_is_missing(client, world):

@@ -12,26 +12,27 @@ from datetime import UTC, datetime
 import msgspec
 
 from agentainerd.model.media import Media
-from agentainerd.model.transcript import (
+from agentainerd.model.occurrences import (
     Ended,
     FileChange,
+    Narrator,
     Occurrence,
     Started,
     Step,
     Text,
     Thought,
-    Tokens,
     ToolCall,
     ToolResult,
-    Transcript,
 )
+from agentainerd.model.runs import RunCode, Usage
+from agentainerd.model.transcripts import Transcript
 
 TYPES = ("run_start", "reasoning", "tool_call", "token", "step_start", "step_end", "error", "complete")
 CANCELLED = "RUN_CANCELLED"
-ERROR_CODES = {
-    "cancelled": CANCELLED,
-    "timeout": "CONTEXT_CANCELED",
-    "model_error": "API_ERROR",
+ERROR_CODES: dict[str, str] = {
+    RunCode.CANCELLED: CANCELLED,
+    RunCode.TIMEOUT: "CONTEXT_CANCELED",
+    RunCode.MODEL_ERROR: "API_ERROR",
 }
 """Codes of a run as this dialect has them; what is in neither table is an AGENT_ERROR, with the run's own in `details`."""
 KNOWN_CODES = frozenset((
@@ -74,6 +75,7 @@ class AgnoProjection:
 
     def __init__(self, story: RunStory) -> None:
         self._story = story
+        self._narrator = Narrator()
         self._transcript = Transcript()
         self._has_begun = False
         self._started_at = 0.0
@@ -93,7 +95,8 @@ class AgnoProjection:
     def feed(self, event: Mapping[str, object], at: float) -> list[AgnoEvent]:
         """Return what one AG-UI event of the run is in this dialect; `at`: when it came, epoch seconds."""
         told = self.begin(at)
-        for occurrence in self._transcript.read(event):
+        self._transcript.take(event)
+        for occurrence in self._narrator.read(event):
             told.extend(self._event(kind, at, data) for kind, data in self._say(occurrence, at))
         return told
 
@@ -127,14 +130,14 @@ class AgnoProjection:
         if ended.code and code != CANCELLED:
             return
         data: dict[str, object] = {
-            "output": self._transcript.answer,
+            "output": self._transcript.output,
             "duration": max(0.0, round(at - self._started_at, 6)),
             "status": "cancelled" if ended.code else "completed",
             "run_id": self._story.run_id,
             "cancellation_reason": ended.message,
             "reasoning": _filled({"content": self._last_thought}),
         }
-        yield "complete", _filled(data | usage_fields(ended.tokens), keep=("output", "duration"))
+        yield "complete", _filled(data | usage_fields(self._transcript.usage), keep=("output", "duration"))
 
     def _event(self, kind: str, at: float, data: dict[str, object]) -> AgnoEvent:
         story = self._story
@@ -153,13 +156,17 @@ def error_code(code: str) -> str:
     return ERROR_CODES.get(code, "AGENT_ERROR")
 
 
-def usage_fields(tokens: Tokens | None) -> dict[str, object]:
+def usage_fields(usage: Usage) -> dict[str, object]:
     """Return `token_count` and `usage` of what was counted; nothing where nothing was."""
-    if tokens is None or not (tokens.input or tokens.output):
+    total = usage.input_tokens + usage.output_tokens
+    if not total:
         return {}
-    total = tokens.input + tokens.output
-    usage = {"prompt_tokens": tokens.input, "completion_tokens": tokens.output, "total_tokens": total}
-    return {"token_count": total, "usage": usage | _filled({"reasoning_tokens": tokens.reasoning})}
+    tokens = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+    }
+    return {"token_count": total, "usage": tokens | _filled({"reasoning_tokens": usage.reasoning_tokens})}
 
 
 def _filled(fields: Mapping[str, object], keep: Iterable[str] = ()) -> dict[str, object]:

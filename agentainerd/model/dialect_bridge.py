@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agentainerd.model.transcript import Ended, FileChange, Occurrence, Text, ToolCall, ToolResult, Transcript
+from agentainerd.model.occurrences import Ended, FileChange, Narrator, Occurrence, Text, ToolCall, ToolResult
+from agentainerd.model.transcripts import Transcript
 
 
 class BridgeProjection:
@@ -19,6 +20,7 @@ class BridgeProjection:
     """
 
     def __init__(self, asked: str, history: Sequence[Mapping[str, str]] = ()) -> None:
+        self._narrator = Narrator()
         self._transcript = Transcript()
         self._history = [*history, {"role": "user", "content": asked}]
         self._calls: list[dict[str, object]] = []
@@ -27,9 +29,10 @@ class BridgeProjection:
     def feed(self, event: Mapping[str, object], at: float) -> list[bytes]:
         """Return what one AG-UI event of the run is in this dialect, as frames; `at`: when it came, epoch seconds."""
         moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        self._transcript.take(event)
         return [
             b"data: " + msgspec.json.encode(data) + b"\n\n"
-            for occurrence in self._transcript.read(event)
+            for occurrence in self._narrator.read(event)
             for data in self._say(occurrence, moment)
         ]
 
@@ -55,7 +58,7 @@ class BridgeProjection:
         """What `GET /agent/status` of that document answers when a run is over."""
         return {
             "initialized": True,
-            "conversationHistory": [*self._history, {"role": "assistant", "content": self._transcript.answer}],
+            "conversationHistory": [*self._history, {"role": "assistant", "content": self._transcript.output}],
             "toolCallsCount": len(self._calls),
             "isExecuting": False,
             "toolCalls": self._calls,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentainerd.model.dialect_agno import TYPES, AgnoProjection, RunStory, error_code, parse_types
 from agentainerd.model.media import Media
-from tests.unit.model.test_transcript import call, event, events, say
+from tests.unit.model.test_occurrences import call, event, events, say
 
 STORY = RunStory("run-1", "agent-1", "session-1", "hello", (Media(type="image", url="https://example.com/a.png"),))
 AT = 1_700_000_000.0
@@ -152,4 +152,4 @@ def test_tokens_put_together_are_the_output(deltas):
     tokens = "".join(one.data["token"] for one in told if one.type == "token")
 
     assert tokens == "".join(deltas)
-    assert told[-1].data["output"] == (tokens if tokens.strip() else "")
+    assert told[-1].data["output"] == tokens

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentainerd.model.dialect_bridge import BridgeProjection
-from tests.unit.model.test_transcript import call, event, events, say
+from tests.unit.model.test_occurrences import call, event, events, say
 
 AT = 1_700_000_000.0
 

@@ -1,4 +1,4 @@
-"""What happened in a run, read from its AG-UI events one after the other: what every other dialect is written from.
+"""What happens in a run, read from its AG-UI events one after the other: what every other dialect is written from.
 
 AG-UI tells of one thing in several events (a message and a tool call begin, go on in pieces, and end), in two forms
 (START/CONTENT/END, and CHUNK), and under two names where it changed one (thinking became reasoning in 1.0). Here each is
@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+
+from agentainerd.model.agui import FILE_CHANGED
+from agentainerd.model.runs import RunCode
 
 SPOKEN_ROLES = ("assistant", "")
 
@@ -70,21 +73,11 @@ class FileChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """What the models were given and gave, as the agent counted it; 0: nothing was said."""
-
-    input: int = 0
-    output: int = 0
-    reasoning: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """The run is over. `code`: "" where it went well, else why not ("cancelled", "timeout", ...), and `message` says more."""
 
     code: str = ""
     message: str = ""
-    tokens: Tokens | None = None
 
 
 Occurrence = Started | Text | Thought | ToolCall | ToolResult | Step | FileChange | Ended
@@ -96,14 +89,12 @@ class _OpenCall:
     arguments: list[str] = field(default_factory=list)
 
 
-class Transcript:
-    """One run, from its first event. `answer`: the text of the last message with any; made of the deltas that were told."""
+class Narrator:
+    """Reads the events of one run, from its first."""
 
     def __init__(self) -> None:
         self._message = ""
         self._roles: dict[str, str] = {}
-        self._pieces: list[str] = []
-        self._answer = ""
         self._thought: list[str] = []
         self._redacted = ""
         self._calls: dict[str, _OpenCall] = {}
@@ -112,12 +103,6 @@ class Transcript:
         self._steps: dict[str, list[int]] = {}
         self._step_count = 0
         self.is_ended = False
-
-    @property
-    def answer(self) -> str:
-        """What it said last."""
-        text = "".join(self._pieces)
-        return text if text.strip() else self._answer
 
     def read(self, event: Mapping[str, object]) -> list[Occurrence]:
         """Return what one event tells, in order. After the end nothing is told any more."""
@@ -133,11 +118,10 @@ class Transcript:
         yield Started()
 
     def _on_run_finished(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
-        yield from self._end(Ended(tokens=_tokens(event.get("result")) or _tokens(event)))
+        yield from self._end(Ended())
 
     def _on_run_error(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
-        tokens = _tokens(event.get("rawEvent")) or _tokens(event)
-        yield from self._end(Ended(_text(event, "code") or "error", _text(event, "message"), tokens))
+        yield from self._end(Ended(_text(event, "code") or RunCode.ERROR, _text(event, "message")))
 
     def _end(self, ended: Ended) -> Iterator[Occurrence]:
         """Close what is open: what was thought and called is told, though nothing came of it."""
@@ -160,7 +144,6 @@ class Transcript:
         if message != self._message:
             self._begin_message(message, self._roles.get(message, ""))
         if delta and self._roles.get(message, "") in SPOKEN_ROLES:
-            self._pieces.append(delta)
             yield Text(delta)
 
     def _on_text_message_chunk(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
@@ -170,7 +153,6 @@ class Transcript:
         yield from self._on_text_message_content({**event, "messageId": message})
 
     def _begin_message(self, message: str, role: str) -> None:
-        self._answer, self._pieces = self.answer, []
         self._message = message
         self._roles[message] = role
 
@@ -253,34 +235,34 @@ class Transcript:
 
     def _on_custom(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
         value = event.get("value")
-        if event.get("name") == "file.changed" and isinstance(value, Mapping) and _text(value, "path"):
+        if event.get("name") == FILE_CHANGED and isinstance(value, Mapping) and _text(value, "path"):
             operation = _text(value, "operation") or "modified"
             yield FileChange(_text(value, "path"), operation, _text(value, "diff"))
 
 
-_HANDLERS: dict[str, Callable[[Transcript, Mapping[str, object]], Iterable[Occurrence]]] = {
-    "RUN_STARTED": Transcript._on_run_started,
-    "RUN_FINISHED": Transcript._on_run_finished,
-    "RUN_ERROR": Transcript._on_run_error,
-    "TEXT_MESSAGE_START": Transcript._on_text_message_start,
-    "TEXT_MESSAGE_CONTENT": Transcript._on_text_message_content,
-    "TEXT_MESSAGE_CHUNK": Transcript._on_text_message_chunk,
-    "REASONING_MESSAGE_CONTENT": Transcript._on_thought,
-    "REASONING_MESSAGE_CHUNK": Transcript._on_thought,
-    "REASONING_MESSAGE_END": Transcript._on_thought_end,
-    "REASONING_END": Transcript._on_thought_end,
-    "REASONING_ENCRYPTED_VALUE": Transcript._on_thought_encrypted,
-    "THINKING_TEXT_MESSAGE_CONTENT": Transcript._on_thought,
-    "THINKING_TEXT_MESSAGE_END": Transcript._on_thought_end,
-    "THINKING_END": Transcript._on_thought_end,
-    "TOOL_CALL_START": Transcript._on_tool_call_start,
-    "TOOL_CALL_ARGS": Transcript._on_tool_call_args,
-    "TOOL_CALL_END": Transcript._on_tool_call_end,
-    "TOOL_CALL_CHUNK": Transcript._on_tool_call_chunk,
-    "TOOL_CALL_RESULT": Transcript._on_tool_call_result,
-    "STEP_STARTED": Transcript._on_step_started,
-    "STEP_FINISHED": Transcript._on_step_finished,
-    "CUSTOM": Transcript._on_custom,
+_HANDLERS: dict[str, Callable[[Narrator, Mapping[str, object]], Iterable[Occurrence]]] = {
+    "RUN_STARTED": Narrator._on_run_started,
+    "RUN_FINISHED": Narrator._on_run_finished,
+    "RUN_ERROR": Narrator._on_run_error,
+    "TEXT_MESSAGE_START": Narrator._on_text_message_start,
+    "TEXT_MESSAGE_CONTENT": Narrator._on_text_message_content,
+    "TEXT_MESSAGE_CHUNK": Narrator._on_text_message_chunk,
+    "REASONING_MESSAGE_CONTENT": Narrator._on_thought,
+    "REASONING_MESSAGE_CHUNK": Narrator._on_thought,
+    "REASONING_MESSAGE_END": Narrator._on_thought_end,
+    "REASONING_END": Narrator._on_thought_end,
+    "REASONING_ENCRYPTED_VALUE": Narrator._on_thought_encrypted,
+    "THINKING_TEXT_MESSAGE_CONTENT": Narrator._on_thought,
+    "THINKING_TEXT_MESSAGE_END": Narrator._on_thought_end,
+    "THINKING_END": Narrator._on_thought_end,
+    "TOOL_CALL_START": Narrator._on_tool_call_start,
+    "TOOL_CALL_ARGS": Narrator._on_tool_call_args,
+    "TOOL_CALL_END": Narrator._on_tool_call_end,
+    "TOOL_CALL_CHUNK": Narrator._on_tool_call_chunk,
+    "TOOL_CALL_RESULT": Narrator._on_tool_call_result,
+    "STEP_STARTED": Narrator._on_step_started,
+    "STEP_FINISHED": Narrator._on_step_finished,
+    "CUSTOM": Narrator._on_custom,
 }
 
 
@@ -308,11 +290,3 @@ def _value(content: object) -> object:
         except (msgspec.DecodeError, RecursionError):
             return content
     return content
-
-
-def _tokens(value: object) -> Tokens | None:
-    usage = value.get("usage") if isinstance(value, Mapping) else None
-    if not isinstance(usage, Mapping):
-        return None
-    counts = [usage.get(name) for name in ("input_tokens", "output_tokens", "reasoning_tokens")]
-    return Tokens(*(one if isinstance(one, int) and one > 0 else 0 for one in counts))

@@ -4,17 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentainerd.model.transcript import (
+from agentainerd.model.occurrences import (
     Ended,
     FileChange,
+    Narrator,
     Started,
     Step,
     Text,
     Thought,
-    Tokens,
     ToolCall,
     ToolResult,
-    Transcript,
 )
 
 CALL = ToolCall("c1", "read_file", {"path": "a"})
@@ -53,8 +52,8 @@ def event(kind, **fields):
 
 
 def read(*given_events):
-    transcript = Transcript()
-    return [occurrence for one in given_events for occurrence in transcript.read(one)]
+    narrator = Narrator()
+    return [occurrence for one in given_events for occurrence in narrator.read(one)]
 
 
 def say(*deltas, message="m1", role="assistant"):
@@ -85,14 +84,6 @@ def test_text_in_chunks_is_the_same():
 @pytest.mark.parametrize("role", ["user", "system", "tool"])
 def test_what_others_say_is_not_told(role):
     assert read(*say("psst", role=role), event("TEXT_MESSAGE_CHUNK", messageId="m2", role=role, delta="x")) == []
-
-
-def test_the_answer_is_the_last_message_with_any_text():
-    transcript = Transcript()
-    for one in [*say("I look."), *call("{}"), *say("It ", "works.", message="m2"), *say(" \n", message="m3")]:
-        transcript.read(one)
-
-    assert transcript.answer == "It works."
 
 
 @pytest.mark.parametrize("name", ["REASONING_MESSAGE", "THINKING_TEXT_MESSAGE"])
@@ -180,42 +171,24 @@ def test_a_changed_file_is_told_and_other_custom_events_are_not():
 def test_the_end_closes_what_is_open():
     unfinished = [event("RUN_STARTED"), event("REASONING_MESSAGE_CONTENT", delta="hm"), *call("{}"), event("TOOL_CALL_START", toolCallId="c2", toolCallName="b")]  # fmt: skip
     first, second = ToolCall("c1", "read_file", {}), ToolCall("c2", "b", {})
-    end = event(
-        "RUN_ERROR", message="too long", code="timeout", rawEvent={"usage": {"input_tokens": 3, "output_tokens": None}}
-    )
+    end = event("RUN_ERROR", message="too long", code="timeout")
 
     assert read(*unfinished, end) == [
         Started(), Thought("hm"), first, second, ToolResult(first, None), ToolResult(second, None),
-        Ended("timeout", "too long", Tokens(3, 0, 0)),
+        Ended("timeout", "too long"),
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("fields", "tokens"),
-    [
-        ({}, None),
-        ({"result": "done"}, None),
-        ({"result": {"usage": {"input_tokens": 5, "output_tokens": 7, "reasoning_tokens": 2}}}, Tokens(5, 7, 2)),
-        ({"usage": {"input_tokens": 5, "output_tokens": 7}}, Tokens(5, 7)),
-    ],
-)
-def test_what_was_counted_is_told_at_the_end(fields, tokens):
-    assert read(event("RUN_FINISHED", **fields)) == [Ended(tokens=tokens)]
 
 
 @given(st.lists(events, max_size=30))
 def test_any_events_are_read_in_order_and_nothing_comes_after_the_end(given_events):
-    transcript = Transcript()
-    told = [occurrence for one in given_events for occurrence in transcript.read(one)]
+    narrator = Narrator()
+    told = [occurrence for one in given_events for occurrence in narrator.read(one)]
 
     ends = [index for index, one in enumerate(told) if isinstance(one, Ended)]
     assert ends in ([], [len(told) - 1])
-    assert (
-        bool(ends) == transcript.is_ended == any(one["type"] in ("RUN_FINISHED", "RUN_ERROR") for one in given_events)
-    )
+    assert bool(ends) == narrator.is_ended == any(one["type"] in ("RUN_FINISHED", "RUN_ERROR") for one in given_events)
     results = [one.call for one in told if isinstance(one, ToolResult)]
     assert all(one in told for one in results)
-    assert transcript.answer in "".join(one.delta for one in told if isinstance(one, Text)) or not transcript.answer
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"])), max_size=20))

@@ -15,8 +15,8 @@ from agentainerd.model.media import Media
 from agentainerd.model.occurrences import (
     Ended,
     FileChange,
-    Narrator,
     Occurrence,
+    OccurrenceReader,
     Started,
     Step,
     Text,
@@ -75,7 +75,7 @@ class AgnoProjection:
 
     def __init__(self, story: RunStory) -> None:
         self._story = story
-        self._narrator = Narrator()
+        self._reader = OccurrenceReader()
         self._transcript = Transcript()
         self._has_begun = False
         self._started_at = 0.0
@@ -96,7 +96,7 @@ class AgnoProjection:
         """Return what one AG-UI event of the run is in this dialect; `at`: when it came, epoch seconds."""
         told = self.begin(at)
         self._transcript.take(event)
-        for occurrence in self._narrator.read(event):
+        for occurrence in self._reader.read(event):
             told.extend(self._event(kind, at, data) for kind, data in self._say(occurrence, at))
         return told
 

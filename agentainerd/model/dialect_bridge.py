@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agentainerd.model.occurrences import Ended, FileChange, Narrator, Occurrence, Text, ToolCall, ToolResult
+from agentainerd.model.occurrences import Ended, FileChange, Occurrence, OccurrenceReader, Text, ToolCall, ToolResult
 from agentainerd.model.transcripts import Transcript
 
 
@@ -20,7 +20,7 @@ class BridgeProjection:
     """
 
     def __init__(self, asked: str, history: Sequence[Mapping[str, str]] = ()) -> None:
-        self._narrator = Narrator()
+        self._reader = OccurrenceReader()
         self._transcript = Transcript()
         self._history = [*history, {"role": "user", "content": asked}]
         self._calls: list[dict[str, object]] = []
@@ -32,7 +32,7 @@ class BridgeProjection:
         self._transcript.take(event)
         return [
             b"data: " + msgspec.json.encode(data) + b"\n\n"
-            for occurrence in self._narrator.read(event)
+            for occurrence in self._reader.read(event)
             for data in self._say(occurrence, moment)
         ]
 

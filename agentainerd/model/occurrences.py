@@ -89,7 +89,7 @@ class _OpenCall:
     arguments: list[str] = field(default_factory=list)
 
 
-class Narrator:
+class OccurrenceReader:
     """Reads the events of one run, from its first."""
 
     def __init__(self) -> None:
@@ -240,29 +240,29 @@ class Narrator:
             yield FileChange(_text(value, "path"), operation, _text(value, "diff"))
 
 
-_HANDLERS: dict[str, Callable[[Narrator, Mapping[str, object]], Iterable[Occurrence]]] = {
-    "RUN_STARTED": Narrator._on_run_started,
-    "RUN_FINISHED": Narrator._on_run_finished,
-    "RUN_ERROR": Narrator._on_run_error,
-    "TEXT_MESSAGE_START": Narrator._on_text_message_start,
-    "TEXT_MESSAGE_CONTENT": Narrator._on_text_message_content,
-    "TEXT_MESSAGE_CHUNK": Narrator._on_text_message_chunk,
-    "REASONING_MESSAGE_CONTENT": Narrator._on_thought,
-    "REASONING_MESSAGE_CHUNK": Narrator._on_thought,
-    "REASONING_MESSAGE_END": Narrator._on_thought_end,
-    "REASONING_END": Narrator._on_thought_end,
-    "REASONING_ENCRYPTED_VALUE": Narrator._on_thought_encrypted,
-    "THINKING_TEXT_MESSAGE_CONTENT": Narrator._on_thought,
-    "THINKING_TEXT_MESSAGE_END": Narrator._on_thought_end,
-    "THINKING_END": Narrator._on_thought_end,
-    "TOOL_CALL_START": Narrator._on_tool_call_start,
-    "TOOL_CALL_ARGS": Narrator._on_tool_call_args,
-    "TOOL_CALL_END": Narrator._on_tool_call_end,
-    "TOOL_CALL_CHUNK": Narrator._on_tool_call_chunk,
-    "TOOL_CALL_RESULT": Narrator._on_tool_call_result,
-    "STEP_STARTED": Narrator._on_step_started,
-    "STEP_FINISHED": Narrator._on_step_finished,
-    "CUSTOM": Narrator._on_custom,
+_HANDLERS: dict[str, Callable[[OccurrenceReader, Mapping[str, object]], Iterable[Occurrence]]] = {
+    "RUN_STARTED": OccurrenceReader._on_run_started,
+    "RUN_FINISHED": OccurrenceReader._on_run_finished,
+    "RUN_ERROR": OccurrenceReader._on_run_error,
+    "TEXT_MESSAGE_START": OccurrenceReader._on_text_message_start,
+    "TEXT_MESSAGE_CONTENT": OccurrenceReader._on_text_message_content,
+    "TEXT_MESSAGE_CHUNK": OccurrenceReader._on_text_message_chunk,
+    "REASONING_MESSAGE_CONTENT": OccurrenceReader._on_thought,
+    "REASONING_MESSAGE_CHUNK": OccurrenceReader._on_thought,
+    "REASONING_MESSAGE_END": OccurrenceReader._on_thought_end,
+    "REASONING_END": OccurrenceReader._on_thought_end,
+    "REASONING_ENCRYPTED_VALUE": OccurrenceReader._on_thought_encrypted,
+    "THINKING_TEXT_MESSAGE_CONTENT": OccurrenceReader._on_thought,
+    "THINKING_TEXT_MESSAGE_END": OccurrenceReader._on_thought_end,
+    "THINKING_END": OccurrenceReader._on_thought_end,
+    "TOOL_CALL_START": OccurrenceReader._on_tool_call_start,
+    "TOOL_CALL_ARGS": OccurrenceReader._on_tool_call_args,
+    "TOOL_CALL_END": OccurrenceReader._on_tool_call_end,
+    "TOOL_CALL_CHUNK": OccurrenceReader._on_tool_call_chunk,
+    "TOOL_CALL_RESULT": OccurrenceReader._on_tool_call_result,
+    "STEP_STARTED": OccurrenceReader._on_step_started,
+    "STEP_FINISHED": OccurrenceReader._on_step_finished,
+    "CUSTOM": OccurrenceReader._on_custom,
 }
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agentainerd.model.occurrences import (
     Ended,
     FileChange,
-    Narrator,
+    OccurrenceReader,
     Started,
     Step,
     Text,
@@ -52,8 +52,8 @@ def event(kind, **fields):
 
 
 def read(*given_events):
-    narrator = Narrator()
-    return [occurrence for one in given_events for occurrence in narrator.read(one)]
+    reader = OccurrenceReader()
+    return [occurrence for one in given_events for occurrence in reader.read(one)]
 
 
 def say(*deltas, message="m1", role="assistant"):
@@ -181,12 +181,12 @@ def test_the_end_closes_what_is_open():
 
 @given(st.lists(events, max_size=30))
 def test_any_events_are_read_in_order_and_nothing_comes_after_the_end(given_events):
-    narrator = Narrator()
-    told = [occurrence for one in given_events for occurrence in narrator.read(one)]
+    reader = OccurrenceReader()
+    told = [occurrence for one in given_events for occurrence in reader.read(one)]
 
     ends = [index for index, one in enumerate(told) if isinstance(one, Ended)]
     assert ends in ([], [len(told) - 1])
-    assert bool(ends) == narrator.is_ended == any(one["type"] in ("RUN_FINISHED", "RUN_ERROR") for one in given_events)
+    assert bool(ends) == reader.is_ended == any(one["type"] in ("RUN_FINISHED", "RUN_ERROR") for one in given_events)
     results = [one.call for one in told if isinstance(one, ToolResult)]
     assert all(one in told for one in results)
 

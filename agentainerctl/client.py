@@ -78,11 +78,12 @@ class Client:
         body: object = None,
         timeout_s: float | None = READ_TIMEOUT_S,
         tick: Callable[[], None] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Send one request and return the whole envelope of its answer.
 
         Blocks until the answer is there, at most `timeout_s` (None: for ever), and calls `tick` every TICK_INTERVAL_S
-        meanwhile. `body` is sent as JSON.
+        meanwhile. `body` is sent as JSON. `headers`: further ones.
 
         Raises:
             ApiError: the daemon says no.
@@ -90,11 +91,11 @@ class Client:
             DeadlineExceeded: no answer within `timeout_s`.
         """
         content = None if body is None else json.dumps(body).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        sent = {**(headers or {}), **({} if content is None else {"Content-Type": "application/json"})}
         connection = self._connect(timeout_s)
         try:
             with _Exchange(self.endpoint, timeout_s):
-                connection.request(method, _target(path, query), body=content, headers=self._headers(headers))
+                connection.request(method, _target(path, query), body=content, headers=self._headers(sent))
                 if tick:
                     _wait(connection, timeout_s, tick)
                 response = connection.getresponse()
@@ -166,7 +167,39 @@ class Client:
                     answer = response.read()
             if response.status >= 400:
                 self._envelope(response.status, answer)
-            yield from self._lines(response)
+            for line in filter(None, self._lines(response)):  # an empty line is a heartbeat
+                entry = self._decode(line)
+                if isinstance(entry.get("error"), dict):
+                    raise ApiError(0, entry["error"])
+                yield entry
+        finally:
+            connection.close()
+
+    def events(self, path: str, query: Query | None = None) -> Iterator[dict[str, Any]]:
+        """Give the data of the server-sent events of GET `path` as they come, without a time limit.
+
+        The daemon writes the data of an event on one line. Close the iterator to leave early.
+
+        Raises:
+            ApiError: the daemon says no.
+            StreamBroken: the answer stopped in the middle.
+        """
+        connection = self._connect(None)
+        try:
+            with _Exchange(self.endpoint, None):
+                headers = self._headers({"Accept": "text/event-stream"})
+                connection.request("GET", _target(path, query), headers=headers)
+                response = connection.getresponse()
+                answer = response.read() if response.status >= 400 else b""
+            if response.status >= 400:
+                self._envelope(response.status, answer)
+            data = b""
+            for line in self._lines(response):
+                if line.startswith(b"data:"):
+                    data = line[5:]
+                elif not line and data:  # an event that was not ended is none
+                    yield self._decode(data)
+                    data = b""
         finally:
             connection.close()
 
@@ -199,19 +232,15 @@ class Client:
             pass  # it has answered without reading all of it; the answer says why
         return connection.getresponse()
 
-    def _lines(self, response: HTTPResponse) -> Iterator[dict[str, Any]]:
+    def _lines(self, response: HTTPResponse) -> Iterator[bytes]:
         rest = b""
         while data := self._read_some(response):
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > MAX_LINE_BYTES:
                 raise failures.not_agentainerd(self.endpoint)
-            for line in filter(None, lines):  # an empty line is a heartbeat
-                entry = self._decode(line)
-                if isinstance(entry.get("error"), dict):
-                    raise ApiError(0, entry["error"])
-                yield entry
+            yield from lines
         if rest:
-            raise failures.not_agentainerd(self.endpoint)
+            yield rest
 
     def _read_some(self, response: HTTPResponse) -> bytes:
         """Return what has come, b"" at the end. `readline` would take a broken connection for the end (its `peek` does)."""

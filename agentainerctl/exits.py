@@ -22,19 +22,23 @@ UNREACHABLE = 5
 DENIED = 6
 TIMED_OUT = 7
 PARTLY_DONE = 8
+RUN_FAILED = 9
+RUN_CANCELLED = 10
 INTERRUPTED = 130
 
 MEANING = {
     OK: "done",
     FAILED: "it was tried and failed",
     USAGE: "wrong usage, or a value that can never be right",
-    NOT_FOUND: "there is no such agent, request, image or file",
+    NOT_FOUND: "there is no such agent, run, session, request, image or file",
     CONFLICT: "not in this state, or the name is taken",
     UNREACHABLE: "agentainerd is not there, or went away",
     DENIED: "no permission on the socket, or the token is wrong",
     TIMED_OUT: "not done in time; it may still be going on",
     PARTLY_DONE: "done for some of several, not for all",
-    INTERRUPTED: "interrupted with Ctrl-C",
+    RUN_FAILED: "the run failed, or reached one of its limits",
+    RUN_CANCELLED: "the run was cancelled",
+    INTERRUPTED: "interrupted with Ctrl-C; a run goes on",
 }
 
 BY_CODE = {
@@ -45,6 +49,8 @@ BY_CODE = {
     "NOT_AGENTAINERD": UNREACHABLE,
     "SOCKET_DENIED": DENIED,
     "TOO_MANY_FAILED_LOGINS": DENIED,
+    "RUN_FAILED": RUN_FAILED,
+    "RUN_CANCELLED": RUN_CANCELLED,
     "AGENT_RUNNING": CONFLICT,
     "AGENT_NOT_IN_BACKUP": NOT_FOUND,
     "VOLUME_OCCUPIED": CONFLICT,

@@ -18,7 +18,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Command(click.Command):
     """A command with examples in its help, and with the options of connection after its name too.
 
-    `examples`: whole command lines. `names`: what its arguments are, for completion ("agents", "requests" or "").
+    `examples`: whole command lines. `names`: what its arguments are, for completion ("agents", "requests", "runs",
+    "sessions" or "").
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), names: str = "", **settings: Any) -> None:  # noqa: ANN401

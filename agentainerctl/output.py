@@ -19,6 +19,11 @@ from agentainerd.units import format_duration
 FORMATS = ("table", "wide", "json", "yaml", "name")
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # what json leaves as it is and a terminal obeys
+# Controls but for newline and tab, what turns the direction of writing, what is there and not seen:
+_UNSAFE_TEXT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?:]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _GAP = "   "
 _MIN_CUT = 10  # a column is never cut below this
@@ -37,6 +42,14 @@ def plain(text: object) -> str:
     if value.isprintable():
         return value
     return "".join(char if char.isprintable() else _escaped(char) for char in value)
+
+
+def plain_text(text: str) -> str:
+    r"""Return `text` of any number of lines without control characters but newline and tab; the others become escapes.
+
+    Spaces of all kinds and joined emoji stay as they are; what turns or hides text does not.
+    """
+    return _UNSAFE_TEXT.sub(lambda match: _escaped(match.group()), text)
 
 
 def strip_ansi(text: str) -> str:
@@ -123,6 +136,11 @@ def machine(data: object, output: str) -> None:
     import yaml
 
     yaml.safe_dump(data, sys.stdout, sort_keys=False, allow_unicode=not _UNSAFE.search(text), default_flow_style=False)
+
+
+def json_line(data: object) -> None:
+    """Print `data` as one line of JSON, at once: it is one of a stream."""
+    print(json.dumps(data), flush=True)
 
 
 def age(moment: object, now: float | None = None) -> str:

@@ -3,13 +3,15 @@
 import click
 
 from agentainerctl import output
-from agentainerctl.client import path_of
+from agentainerctl.client import Client, path_of
 from agentainerctl.options import Command
 from agentainerctl.refs import list_agents
+from agentainerctl.runstream import run_path
 from agentainerctl.session import Session
+from agentainerctl.sessions import session_path
 from agentainerd.errors import AgentainerError
 
-_MAX_REQUESTS = 50
+_MAX_IDS = 50
 
 
 @click.command(
@@ -33,16 +35,26 @@ def completion(context: click.Context, shell: str) -> None:
 
 @click.command("__names", cls=Command, hidden=True)
 @click.argument("ref", required=False)
+@click.option("--of", "noun", type=click.Choice(["agents", "runs", "sessions"]), default="agents")
 @click.pass_obj
-def names(session: Session, ref: str | None) -> None:
-    """Print the names of all agents, or ids of an agent's requests; nothing where that fails."""
+def names(session: Session, ref: str | None, noun: str) -> None:
+    """Print the names of all agents, ids of an agent's requests, or of runs or sessions; nothing where that fails."""
     try:
-        if ref:
-            data = session.client.get(path_of("agents", ref, "requests"), {"limit": _MAX_REQUESTS})
-            found = [record.get("id", "") for record in data.get("requests") or []]
-        else:
-            found = [agent.get("name", "") for agent in list_agents(session.client)]
+        found = _names(session.client, ref, noun)
     except AgentainerError:
         return  # a person at TAB doesn't want to read an error
     for name in found:
         print(output.plain(name))
+
+
+def _names(client: Client, ref: str | None, noun: str) -> list[str]:
+    if ref:
+        records = client.get(path_of("agents", ref, "requests"), {"limit": _MAX_IDS}).get("requests") or []
+    elif noun == "runs":
+        records = client.get(run_path(), {"limit": _MAX_IDS}) or []
+    elif noun == "sessions":
+        answer = client.call("GET", session_path(), query={"limit": _MAX_IDS})
+        return [str(each.get("session_id", "")) for each in answer.get("sessions") or []]
+    else:
+        return [str(agent.get("name", "")) for agent in list_agents(client)]
+    return [str(record.get("id", "")) for record in records]

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,21 +91,31 @@ def run(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
 
 @pytest.fixture
 def run_on_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
-    """Like `run`, on a terminal: stdin, stdout and stderr are one. `typed` is what the person answers to `[y/N]`."""
+    """Like `run`, on a terminal: stdin, stdout and stderr are one. `typed` is what the person answers to `[y/N]`; `answers` are
+    pairs of what the person waits for and what they type then, in their order.
+    """
 
-    def whole(*arguments: str, typed: bytes = b"", columns: int = 80, env: dict[str, str] | None = None) -> Ran:
+    def whole(
+        *arguments: str,
+        typed: bytes = b"",
+        answers: Sequence[tuple[bytes, bytes]] = (),
+        columns: int = 80,
+        env: dict[str, str] | None = None,
+    ) -> Ran:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
         try:
             process = start(*arguments, env={"TERM": "xterm", **(env or {})}, preexec_fn=_take_terminal, **terminal)
             os.close(theirs)
-            seen = b""
+            seen, looked_at = b"", 0
+            waiting = [*([(b"[y/N]", typed)] if typed else []), *answers]
             while data := _read_terminal(ours):
                 seen += data
-                if typed and b"[y/N]" in seen:
-                    os.write(ours, typed)
-                    typed = b""
+                while waiting and waiting[0][0] in seen[looked_at:]:
+                    expected, keys = waiting.pop(0)
+                    looked_at = seen.index(expected, looked_at) + len(expected)
+                    os.write(ours, keys)
             process.wait(timeout=30)
         finally:
             os.close(ours)

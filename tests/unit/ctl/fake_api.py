@@ -152,6 +152,20 @@ class FakeApi:
 
         self.on_raw(method, path, answer)
 
+    def on_events(self, path: str, *events: Any) -> None:
+        """Answer GET `path` with server-sent events, as the daemon frames them; bytes are sent as they are, an exception breaks off."""
+
+        def answer(handler: BaseHTTPRequestHandler, _: Asked) -> None:
+            begin_stream(handler, "text/event-stream")
+            for event in events:
+                if isinstance(event, Exception):
+                    handler.close_connection = True
+                    return
+                send_line(handler, event if isinstance(event, bytes) else frame(event))
+            end_stream(handler)
+
+        self.on_raw("GET", path, answer)
+
     def on_raw(self, method: str, path: str, answer: Answer) -> None:
         self._routes.setdefault((method, path), []).append(answer)
 
@@ -186,9 +200,14 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, content_type
     handler.wfile.write(body)
 
 
-def begin_stream(handler: BaseHTTPRequestHandler) -> None:
+def frame(event: dict[str, Any]) -> bytes:
+    """Return an event of a run as the daemon sends it."""
+    return f"event: {event['event']['type']}\ndata: {json.dumps(event)}\nid: {event['seq']}\n\n".encode()
+
+
+def begin_stream(handler: BaseHTTPRequestHandler, content_type: str = "application/x-ndjson") -> None:
     handler.send_response(200)
-    handler.send_header("Content-Type", "application/x-ndjson")
+    handler.send_header("Content-Type", content_type)
     handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()
 

@@ -17,6 +17,8 @@ def complete(api, run, tmp_path):
     """`complete("agentainerctl sto")`: what bash offers for the last word."""
     api.on("GET", "/agents", [agent(name="web"), agent(name="worker")])
     api.on("GET", "/agents/web/requests", {"requests": [{"id": "id-1"}, {"id": "id-2"}]})
+    api.on("GET", "/api/v1/runs", [{"id": "run-1"}, {"id": "run-2"}])
+    api.on("GET", "/api/v1/sessions", sessions=[{"session_id": "talk-1"}])
     (tmp_path / "completion.bash").write_text(run("completion", "bash").out)
     program = tmp_path / "agentainerctl"
     program.write_text(f'#!/bin/sh\nPYTHONPATH={Path.cwd()} exec {sys.executable} -m agentainerctl "$@"\n')
@@ -46,6 +48,11 @@ def complete(api, run, tmp_path):
     [
         ("agentainerctl st", ["start", "stop"]),
         ("agentainerctl --host x re", ["restart", "resume", "remove", "requests"]),
+        ("agentainerctl run w", ["web", "worker"]),
+        ("agentainerctl run --on-busy r", ["reject"]),
+        ("agentainerctl runs attach run", ["run-1", "run-2"]),
+        ("agentainerctl runs list --status f", ["failed"]),
+        ("agentainerctl sessions history ta", ["talk-1"]),
         ("agentainerctl start w", ["web", "worker"]),
         ("agentainerctl start web wo", ["worker"]),
         ("agentainerctl start --ti", ["--timeout"]),

@@ -1,0 +1,216 @@
+"""`runs list show events attach cancel`."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from agentainerctl import batch, output
+from agentainerctl import runs as records
+from agentainerctl.client import Client
+from agentainerctl.options import Group, output_options
+from agentainerctl.runstream import Record, follow_run, run_path
+from agentainerctl.session import Session
+from agentainerctl.transcript import shorten
+from agentainerctl.watching import View, cancel, conclude, watch
+from agentainerd import defaults
+
+_MAX_EVENT = 120  # characters of an event on its line, where no terminal says how many fit
+
+
+@click.group(
+    "runs",
+    cls=Group,
+    examples=(
+        "agentainerctl runs list --agent web",
+        "agentainerctl runs attach 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs cancel 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+    ),
+)
+def runs() -> None:
+    """Show, join and cancel runs: what agents were given to do, and what became of it."""
+
+
+@runs.command(
+    "list",
+    examples=(
+        "agentainerctl runs list",
+        "agentainerctl runs list --agent web --status failed -o wide",
+        "for run in $(agentainerctl runs list --status running -q); do agentainerctl runs cancel $run; done",
+    ),
+)
+@click.option("--agent", metavar="AGENT", help="Only of this agent.")
+@click.option("--session", "session_id", metavar="SESSION", help="Only of this conversation.")
+@click.option("--status", type=click.Choice(records.STATES), help="Only in this state.")
+@click.option("-n", "--limit", type=click.IntRange(1, defaults.MAX_PAGE_LIMIT), metavar="N", help="At most so many.")
+@click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")
+@output_options()
+@click.pass_obj
+def list_(
+    session: Session,
+    agent: str | None,
+    session_id: str | None,
+    status: str | None,
+    limit: int | None,
+    cursor: str | None,
+) -> None:
+    """List runs, the newest first."""
+    query = {"agent_id": agent, "session_id": session_id, "status": status, "limit": limit, "cursor": cursor}
+    envelope = session.client.call("GET", run_path(), query=query)
+    found: list[Record] = envelope.get("data") or []
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif session.is_quiet or session.output == "name":
+        for each in found:
+            print(output.plain(each["id"]))
+    elif not found:
+        is_any = not (agent or session_id or status or cursor)
+        print('No runs yet. Begin one: agentainerctl run AGENT "PROMPT"' if is_any else "No such runs.")
+    else:
+        is_wide = session.output == "wide"
+        rows = [records.row(each, is_wide) for each in found]
+        output.table(records.WIDE_COLUMNS if is_wide else records.COLUMNS, rows, colours=records.COLOURS)
+    if envelope.get("next_cursor") and session.has_progress:
+        options = (("--agent", agent), ("--session", session_id), ("--status", status), ("--limit", limit))
+        more = " ".join(f"{name} {value}" for name, value in options if value)
+        output.note(
+            f"There are more: agentainerctl runs list {more} --cursor {envelope['next_cursor']}".replace("  ", " ")
+        )
+
+
+@runs.command(
+    "show",
+    names="runs",
+    examples=(
+        "agentainerctl runs show 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs show -o json 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f | jq -r .output",
+    ),
+)
+@click.argument("run_id", metavar="RUN")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def show(session: Session, run_id: str) -> None:
+    """Show one run whole: what was asked, what became of it, what it cost, the answer."""
+    run: Record = session.client.get(run_path(run_id))
+    if session.is_machine:
+        output.machine(run, session.output)
+    elif session.is_quiet:
+        print(output.plain(run["id"]))
+    else:
+        records.page(run)
+
+
+@runs.command(
+    "events",
+    names="runs",
+    examples=(
+        "agentainerctl runs events 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs events --type TOOL_CALL_START --type TOOL_CALL_RESULT 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs events --follow -o json 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f | jq .event.type",
+    ),
+)
+@click.argument("run_id", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Begin after event number N.")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Only of this type: CUSTOM, STEP_STARTED, ...; repeatable."
+)
+@output_options("table", "json")
+@click.pass_obj
+def events(session: Session, run_id: str, follow: bool, after: int, types: tuple[str, ...]) -> None:
+    """Show the events of a run, each on a line: its number, when it was, its type, what it says.
+
+    With -o json each line is the event as it was stored.
+    """
+    shown = 0
+    for event in _events(session.client, run_id, follow, after):
+        if not types or str(event["event"].get("type")) in types:
+            _show_event(session, event)
+            shown += 1
+    if not shown and session.has_progress:
+        output.note("No such events." if types or after else "No events yet.")
+
+
+@runs.command(
+    "attach",
+    names="runs",
+    examples=(
+        "agentainerctl runs attach 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs attach --full 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f 2>&1 | less",
+    ),
+)
+@click.argument("run_id", metavar="RUN")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Begin after event number N.  [default: all]"
+)
+@click.option(
+    "--full", "is_full", is_flag=True, help="Show thinking and steps too, and results of tools and edits whole."
+)
+@output_options("table", "json")
+@click.pass_obj
+def attach(session: Session, run_id: str, after: int, is_full: bool) -> None:
+    """Show a run from its beginning, as `run` does, and go on until it ends; of one that has ended, all that was.
+
+    Ctrl-C asks whether to cancel it or to leave it running.
+    """
+    run: Record = session.client.get(run_path(run_id))
+    view = View(session, is_full=is_full)
+    view.begin(run)
+    ended = watch(session, run, view, after=after)
+    view.end(ended)
+    conclude(session, ended)
+
+
+@runs.command(
+    "cancel",
+    names="runs",
+    examples=(
+        "agentainerctl runs cancel 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs cancel --kill 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+    ),
+)
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--kill", is_flag=True, help="Restart the agent's container where the run does not end at once.")
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def cancel_(session: Session, run_ids: tuple[str, ...], kill: bool) -> None:
+    """Cancel runs: the agent stops what it does for them, tools and all. Its conversation can go on."""
+
+    def act(run_id: str) -> dict[str, Any]:
+        answer = cancel(session, run_id, "kill" if kill else "interrupt")
+        return {**answer["data"], "name": answer["data"]["id"], "was_cancelled": answer.get("cancelled", True)}
+
+    def line(run_id: str, result: dict[str, Any]) -> str:
+        if not result["was_cancelled"]:
+            return f"Run {run_id} had ended before: {output.plain(result['status'])}"
+        return f"Run {run_id} {'cancelled' if result['status'] == 'cancelled' else 'is being cancelled'}"
+
+    batch.each(session, run_ids, act, line)
+
+
+def _events(client: Client, run_id: str, follow: bool, after: int) -> Iterator[Record]:
+    if follow:
+        yield from follow_run(client, run_id, after=after)
+        return
+    while page := client.get(run_path(run_id, "events"), {"after": after, "limit": defaults.MAX_PAGE_LIMIT}):
+        yield from page
+        after = page[-1]["seq"]
+
+
+def _show_event(session: Session, event: Record) -> None:
+    if session.is_machine:
+        output.json_line(event)
+        return
+    if session.is_quiet:
+        print(event["seq"], flush=True)
+        return
+    payload = {name: value for name, value in event["event"].items() if name not in ("type", "timestamp")}
+    words = " ".join(f"{output.plain(name)}={_shown(value)}" for name, value in payload.items())
+    mark = "  (by agentainerd)" if event.get("synthetic") else ""
+    kind = f"{output.plain(event['event'].get('type', '')):24}"
+    print(f"{event['seq']:>6}  {event['ts']}  {kind}  {words}{mark}".rstrip(), flush=True)
+
+
+def _shown(value: object) -> str:
+    return shorten(output.plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)), _MAX_EVENT)

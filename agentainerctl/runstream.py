@@ -1,0 +1,87 @@
+"""Following a run: each of its events once and in order, also when the connection or the daemon goes away meanwhile."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from agentainerctl.client import Client, path_of
+from agentainerctl.logstream import RECONNECT_LIMIT_S, wait_for_daemon
+from agentainerctl.transcript import TERMINAL
+from agentainerd.errors import AgentainerError
+
+Record = dict[str, Any]
+
+
+def run_path(*parts: str) -> str:
+    """Return the path of the API for runs, a run, or something of it."""
+    return path_of("api", "v1", "runs", *parts)
+
+
+def follow_run(
+    client: Client,
+    run_id: str,
+    *,
+    after: int = 0,
+    on_break: Callable[[], None] = lambda: None,
+    limit_s: float = RECONNECT_LIMIT_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Record]:
+    """Return the events of a run that come after number `after`, and end with its last one.
+
+    A stream that ends before (the daemon stops, the reader was too slow) is taken up again after the last number that was
+    seen; `on_break` is called then.
+
+    Raises:
+        AgentainerError: as `Client.events`; after a break, only when the daemon was away for `limit_s`.
+    """
+    deadline = 0.0  # until when the daemon may be away; 0.0 while it is there
+    while True:
+        try:
+            for event in client.events(run_path(run_id, "events"), {"after": after}):
+                deadline = 0.0
+                number = event.get("seq")
+                if not isinstance(number, int) or number <= after:
+                    continue
+                after = number
+                yield event
+                if is_last(event):
+                    return
+        except AgentainerError as error:
+            if not _is_away(error, has_seen_it=deadline > 0) or 0 < deadline < time.monotonic():
+                raise
+        if not deadline:
+            deadline = time.monotonic() + limit_s
+            on_break()
+        wait_for_daemon(client, limit_s, sleep)
+
+
+def is_last(event: Record) -> bool:
+    """Return whether a run ends with `event`."""
+    return isinstance(event.get("event"), dict) and event["event"].get("type") in TERMINAL
+
+
+def call_again(client: Client, method: str, path: str, *, body: object = None, key: str = "") -> Record:
+    """Return the envelope of an answer; a call whose connection breaks is made again when the daemon is back.
+
+    Only for what may be done twice: reading, cancelling, and what has an idempotency `key`.
+
+    Raises:
+        AgentainerError: as `Client.call`; of a broken connection, only when the daemon was away for RECONNECT_LIMIT_S.
+    """
+    headers = {"Idempotency-Key": key} if key else {}
+    deadline = 0.0
+    while True:
+        try:
+            return client.call(method, path, body=body, headers=headers)
+        except AgentainerError as error:
+            if not _is_away(error, has_seen_it=deadline > 0) or 0 < deadline < time.monotonic():
+                raise
+        deadline = deadline or time.monotonic() + RECONNECT_LIMIT_S
+        wait_for_daemon(client)
+
+
+def _is_away(error: AgentainerError, *, has_seen_it: bool) -> bool:
+    """Return whether `error` is of a daemon that stopped in the middle, or, `has_seen_it`, of one that is not there again yet."""
+    if error.code == "CONNECTION_LOST":
+        return True
+    return has_seen_it and (error.code == "DAEMON_UNREACHABLE" or getattr(error, "status", 0) == 503)

@@ -1,0 +1,122 @@
+"""Looking at a run until it ends: what is shown of it, and what Ctrl-C means meanwhile."""
+
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+from agentainerctl import output, runs
+from agentainerctl.console import Console
+from agentainerctl.runstream import Record, call_again, follow_run, run_path
+from agentainerctl.session import Session
+from agentainerctl.transcript import Piece, Transcript
+
+
+class View:
+    """How a run is shown. With -q its id; else in a `form`.
+
+    - "stream": what the agent says and does, as it comes, and how it went; to programs each event as a line of JSON
+    - "answer": only the answer, when it has ended
+    - "part": as "stream", of a conversation, where nothing is said of what went well
+    - "": "stream" for people, a document for programs
+    """
+
+    def __init__(self, session: Session, *, form: str = "", is_full: bool = False) -> None:
+        self._session = session
+        self._form = form
+        self._is_lines = session.is_machine and form == "stream"
+        self._is_text = not session.is_machine and not session.is_quiet
+        width = output.terminal_width(sys.stderr) - 1 if sys.stderr.isatty() else 0
+        self.console = Console()
+        self._transcript = Transcript(is_full=is_full, width=width)
+        self._answer: list[Piece] = []
+
+    def begin(self, run: Record) -> None:
+        """Show that there is a run."""
+        if self._session.is_quiet and not self._session.is_machine:
+            output.say(output.plain(run["id"]))
+            sys.stdout.flush()
+        elif self._is_text and self._form != "part":
+            self.console.note(f"--- run {output.plain(run['id'])} on {output.plain(run.get('agent', ''))} ---")
+
+    def show(self, event: Record) -> None:
+        """Show an event, the next one."""
+        if self._is_lines:
+            output.json_line(event)
+        elif self._is_text:
+            pieces = self._transcript.feed(event.get("event"))
+            if self._form == "answer":
+                self._answer += [piece for piece in pieces if piece.is_answer]
+            else:
+                self.console.write(pieces)
+
+    def note(self, text: str) -> None:
+        """Tell a person something that is not of the run."""
+        if self._session.has_progress:
+            self.console.note(f"--- {text} ---")
+
+    def end(self, run: Record) -> None:
+        """Show how the run ended."""
+        self.console.write(self._answer)
+        self.console.end_line()
+        if self._session.is_machine and not self._is_lines:
+            output.machine(run, self._session.output)
+        elif self._is_text and run.get("status") == "completed" and self._form != "part":
+            self.note(runs.summary(run))
+
+
+def watch(
+    session: Session, run: Record, view: View, *, after: int = 0, wants_cancel: Callable[[], bool] | None = None
+) -> Record:
+    """Show a run until it ends, and return it as it then is.
+
+    On the first Ctrl-C `wants_cancel` says whether to cancel it (a person is asked, where nothing else is given); else, and on
+    the second one, it is left running.
+
+    Raises:
+        KeyboardInterrupt: it was left running.
+        AgentainerError: as `follow_run`.
+    """
+    ask = wants_cancel or (_asks_to_cancel if session.is_interactive else None)
+    reached = after
+    while True:
+        try:
+            for event in _events(session, run, view, reached):
+                reached = event["seq"]
+                view.show(event)
+            return dict(call_again(session.client, "GET", run_path(run["id"]))["data"])
+        except KeyboardInterrupt:
+            view.console.end_line()
+            if not ask or not ask():
+                view.note(f"the run goes on: agentainerctl runs attach {run['id']}")
+                raise
+            ask = None
+        cancel(session, run["id"])
+
+
+def cancel(session: Session, run_id: str, mode: str = "interrupt") -> Record:
+    """Ask the daemon to end a run; return its answer: the run as `data`, and `cancelled`, False where it had ended before."""
+    return call_again(session.client, "POST", run_path(run_id, "cancel"), body={"mode": mode})
+
+
+def conclude(session: Session, run: Record) -> None:
+    """Say how a run ended, where it did not complete; the exit code tells of it too."""
+    error = runs.failure(run)
+    if error:
+        session.exit_code = session.report(error)
+
+
+def _events(session: Session, run: Record, view: View, after: int) -> Iterator[Record]:
+    def say_so() -> None:
+        view.note("the connection to agentainerd broke; reconnecting")
+
+    return follow_run(session.client, run["id"], after=after, on_break=say_so)
+
+
+def _asks_to_cancel() -> bool:
+    """Ask; no answer, and Ctrl-C again, are no."""
+    try:
+        return click.confirm("Cancel the run? Otherwise it goes on without you", err=True)
+    except click.Abort:
+        output.note("")
+        return False

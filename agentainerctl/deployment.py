@@ -33,6 +33,7 @@ FLAGS = {
     "services": "--service",
     "idle_timeout_s": "--idle-timeout",
     "update_strategy": "--update-strategy",
+    "bridge": "--bridge",
     "health_check.endpoint": "--health-endpoint",
     "health_check.command": "--health-command",
     "health_check.interval": "--health-interval",

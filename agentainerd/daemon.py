@@ -145,6 +145,7 @@ class Daemon:
         self._services.tokens.open()
         self._services.tokens.check(self._config.server.host)
         known = self._services.state_sync.load()
+        self._services.runs.load()
         self._controls = [self._door(Door.GATEWAY, gateway), self._door(Door.CONTROL, control)]
         for listener in tcp:
             self._plane.serve(listener)

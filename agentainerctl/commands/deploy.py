@@ -124,6 +124,12 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
     type=click.Choice(["rolling", "recreate"]),
     help="Whether a file that is applied replaces it beside itself, or after it has ended.  [default: rolling]",
 )
+@click.option(
+    "--bridge",
+    "bridge",
+    type=click.Choice(["native", "agui", "agentcore", "openai", "bridge"]),
+    help="How runs are given to it.  [default: as its image's label agentainer.bridge says, else it is asked]",
+)
 @click.option("--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection.")
 @click.option("--health-command", metavar="LINE", help="Or what it runs in the container.")
 @click.option("--health-interval", metavar="TIME", help="From one to the next.  [default: 30s]")
@@ -194,7 +200,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         field: given[field]
         for field in ("name", "image", "auto_restart", "token", "port", "memory_limit", "hold_timeout_s", "request_timeout_s",
                       "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes",
-                      "replicas", "idle_timeout_s", "update_strategy")
+                      "replicas", "idle_timeout_s", "update_strategy", "bridge")
         if given[field] is not None
     }  # fmt: skip
     file_lines = tuple(line for path in given["env_files"] for line in read_env_file(path))

@@ -11,6 +11,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
+from agentainerd.model.bridges import Bridge
 from agentainerd.model.health import HealthCheck, check_health
 from agentainerd.model.replicas import AgentState as AgentState
 from agentainerd.model.replicas import Exit as Exit
@@ -72,7 +73,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `idle_timeout_s`: without any request for so long it is stopped, until the next one comes; 0: never.
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
-    `services`: what it finds in its environment.
+    `services`: what it finds in its environment. `bridge`: how runs are given to it; "": as its image or its containers say.
     """
 
     name: str
@@ -104,6 +105,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     deployment: str = ""
     update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
     services: AgentServices = AgentServices()
+    bridge: Bridge | None = None
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""

@@ -14,13 +14,14 @@ from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
-from agentainerd.services.audit import Actor, AuditLimits, AuditService
+from agentainerd.services.audit import DAEMON, Actor, AuditLimits, AuditService
 from agentainerd.services.backup_exchange import ExchangeService
 from agentainerd.services.backup_plans import Planner
 from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.backups import BackupService
+from agentainerd.services.bridges import BridgeService
 from agentainerd.services.containers import Containers
 from agentainerd.services.deployments import DeploymentService
 from agentainerd.services.doctor import DoctorService
@@ -41,6 +42,9 @@ from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
 from agentainerd.services.rollouts import Rollout
+from agentainerd.services.run_executions import Means
+from agentainerd.services.runs import RunService
+from agentainerd.services.sessions import SessionService
 from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
@@ -60,6 +64,9 @@ from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
 from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.requests import RequestStore
+from agentainerd.store.run_writer import RunWriter
+from agentainerd.store.runs import RunStore
+from agentainerd.store.sessions import SessionStore
 from agentainerd.store.shared_redis import SharedRedisServer
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
@@ -87,6 +94,8 @@ class Services:
     backups: BackupService
     restores: RestoreService
     exchange: ExchangeService
+    runs: RunService
+    sessions: SessionService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -160,8 +169,7 @@ def build(
     fleet.on_wanted = idle.wake
     history = MetricsHistory(MetricsStore(stores.redis))
     measuring = MetricsService(fleet, engine, stores.requests, history)
-    routes.on_suspect = readiness.suspect
-    routes.on_dead_check = DeathCheck(engine)
+    routes.on_suspect, routes.on_dead_check = readiness.suspect, DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
         Actor("anonymous", client), "control_token_on_agent_path", agent
     )
@@ -209,6 +217,7 @@ def build(
         audit=audit,
         events=events,
     )
+    runs = _runs(stores, fleet, BridgeService(fleet, engine), supervisor=supervisor, audit=audit, agents=agents)
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
@@ -243,6 +252,8 @@ def build(
             updates=updates,
             audit=audit,
         ),
+        runs=runs,
+        sessions=runs.sessions,
         health=health,
         idle=idle,
         measuring=measuring,
@@ -267,6 +278,28 @@ def build(
         state_sync=state_sync,
         volumes=volumes,
     )
+
+
+def _runs(
+    stores: Stores,
+    fleet: Fleet,
+    bridges: BridgeService,
+    *,
+    supervisor: Supervisor,
+    audit: AuditService,
+    agents: AgentService,
+) -> RunService:
+    writer, store = RunWriter(stores.redis, supervisor.spawn), RunStore(stores.redis)
+    means = Means(
+        fleet,
+        bridges,
+        SessionService(SessionStore(stores.redis), store, writer, audit),
+        writer,
+        dead_check=fleet.routes.on_dead_check,
+        restart=lambda agent_id: agents.restart(agent_id, DAEMON),
+        spawn=supervisor.spawn,
+    )
+    return RunService(store, writer, means, audit=audit)
 
 
 def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:

@@ -70,6 +70,7 @@ def agent_json(
         "links": dict(agent.links),
         "deployment": spec.deployment,
         "update_strategy": spec.update_strategy.value,
+        "bridge": spec.bridge.value if spec.bridge else "",
         "idle_timeout_s": spec.idle_timeout_s,
         "hold_timeout_s": spec.hold_timeout_s,
         "request_timeout_s": spec.request_timeout_s,

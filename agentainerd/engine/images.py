@@ -109,15 +109,13 @@ class Images:
 
 def from_inspect(found: Mapping[str, Any]) -> Image:
     """Return our view of the engine's answer to an inspect of an image."""
-    config = found.get("Config") or {}
-    ports = config.get("ExposedPorts") or {}
+    ports = (found.get("Config") or {}).get("ExposedPorts") or {}
     return Image(
         id=found["Id"],
         tags=tuple(found.get("RepoTags") or ()),
         exposed=tuple(sorted(_tcp_ports(ports))),
         created_at=epoch_s(found.get("Created")),
         size=int(found.get("Size") or 0),
-        labels=dict(config.get("Labels") or {}),
     )
 
 

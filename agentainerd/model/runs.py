@@ -10,7 +10,12 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter
-from agentainerd.model.agui import TERMINAL
+
+RUN_STARTED = "RUN_STARTED"
+RUN_FINISHED = "RUN_FINISHED"
+RUN_ERROR = "RUN_ERROR"
+LAST = frozenset((RUN_FINISHED, RUN_ERROR))
+"""Types of the event that ends a run: each run has one of them, as its last."""
 
 
 class RunStatus(StrEnum):
@@ -183,7 +188,7 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_last(self) -> bool:
         """Whether the run ended with it."""
-        return self.type in TERMINAL
+        return self.type in LAST
 
 
 def new_run_id() -> str:

@@ -123,7 +123,7 @@ _FIELDS: dict[str, tuple[str, _Show]] = {
     "stopGrace": ("stop_grace_s", _seconds),
     "networkEgress": ("network_egress", _same),
     "updateStrategy": ("update_strategy", _same),
-    "model": ("model", _same),
+    "bridge": ("bridge", _same),
     "labels": ("labels", _escaped),
 }
 _RESOURCES: dict[str, tuple[str, _Show]] = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}

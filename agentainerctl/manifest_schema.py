@@ -138,7 +138,7 @@ FIELDS: Fields = {
     "stopGrace": ("stop_grace_s", _as_seconds),
     "networkEgress": ("network_egress", as_flag),
     "updateStrategy": ("update_strategy", as_text),
-    "model": ("model", as_text),
+    "bridge": ("bridge", as_text),
 }
 RESOURCES: Fields = {"memory": ("memory_limit", _as_size), "cpu": ("cpu_limit", _as_cpu)}
 PERSISTENCE: Fields = {

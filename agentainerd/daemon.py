@@ -145,6 +145,7 @@ class Daemon:
         self._services.tokens.open()
         self._services.tokens.check(self._config.server.host)
         known = self._services.state_sync.load()
+        self._services.runs.load()
         self._controls = [self._door(Door.GATEWAY, gateway), self._door(Door.CONTROL, control)]
         for listener in tcp:
             self._plane.serve(listener)
@@ -407,7 +408,6 @@ class Daemon:
         self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
-        self._services.models.use(config.models)
         self._services.audit.limits = service_layer.audit_limits(config)
 
     # ---- stop

@@ -19,6 +19,7 @@ from agentainerd.errors import (
 )
 
 BY_CODE = {
+    "IDEMPOTENCY_MISMATCH": 422,
     "METHOD_NOT_ALLOWED": 405,
     "RESPONSE_GONE": 410,
     "UNSUPPORTED_MEDIA_TYPE": 415,

@@ -18,6 +18,7 @@ from agentainerd.api import (
     metrics,
     replicas,
     requests,
+    runs,
     system,
     system_logs,
     tokens,
@@ -39,11 +40,13 @@ _READ: tuple[Handler, ...] = (
     agents.page, agents.get, agents.logs, health.get, health.page, metrics.get, metrics.history, metrics.page,
     metrics.daemon, metrics.prometheus, deployments.page,
     backups.list_, backups.get,
+    runs.page, runs.get, runs.events,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
     backups.create, backups.verify,
+    runs.create, runs.cancel,
     requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,
 )  # fmt: skip
 _ADMIN: tuple[Handler, ...] = (

@@ -109,13 +109,15 @@ class Images:
 
 def from_inspect(found: Mapping[str, Any]) -> Image:
     """Return our view of the engine's answer to an inspect of an image."""
-    ports = (found.get("Config") or {}).get("ExposedPorts") or {}
+    config = found.get("Config") or {}
+    ports = config.get("ExposedPorts") or {}
     return Image(
         id=found["Id"],
         tags=tuple(found.get("RepoTags") or ()),
         exposed=tuple(sorted(_tcp_ports(ports))),
         created_at=epoch_s(found.get("Created")),
         size=int(found.get("Size") or 0),
+        labels=dict(config.get("Labels") or {}),
     )
 
 

@@ -16,5 +16,6 @@ def run_once(services: Services, now: float) -> int:
         done += swept
         if not swept:
             break
+    done += services.runs.sweep(now)
     # What may fail comes last: the sweep is what makes room.
     return done + services.audit.expire(now) + services.named_tokens.flush(now)

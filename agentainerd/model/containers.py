@@ -70,6 +70,7 @@ class Image:
     exposed: tuple[int, ...]
     created_at: float
     size: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from agentainerd.model.occurrences import (
     ToolCall,
     ToolResult,
 )
+from agentainerd.model.run_results import RunResult
 from agentainerd.model.runs import RunCode, Usage
-from agentainerd.model.transcripts import Transcript
 
 TYPES = ("run_start", "reasoning", "tool_call", "token", "step_start", "step_end", "error", "complete")
 CANCELLED = "RUN_CANCELLED"
@@ -76,7 +76,7 @@ class AgnoProjection:
     def __init__(self, story: RunStory) -> None:
         self._story = story
         self._reader = OccurrenceReader()
-        self._transcript = Transcript()
+        self._result = RunResult()
         self._has_begun = False
         self._started_at = 0.0
         self._token_count = 0
@@ -95,7 +95,7 @@ class AgnoProjection:
     def feed(self, event: Mapping[str, object], at: float) -> list[AgnoEvent]:
         """Return what one AG-UI event of the run is in this dialect; `at`: when it came, epoch seconds."""
         told = self.begin(at)
-        self._transcript.take(event)
+        self._result.take(event)
         for occurrence in self._reader.read(event):
             told.extend(self._event(kind, at, data) for kind, data in self._say(occurrence, at))
         return told
@@ -130,14 +130,14 @@ class AgnoProjection:
         if ended.code and code != CANCELLED:
             return
         data: dict[str, object] = {
-            "output": self._transcript.output,
+            "output": self._result.output,
             "duration": max(0.0, round(at - self._started_at, 6)),
             "status": "cancelled" if ended.code else "completed",
             "run_id": self._story.run_id,
             "cancellation_reason": ended.message,
             "reasoning": _filled({"content": self._last_thought}),
         }
-        yield "complete", _filled(data | usage_fields(self._transcript.usage), keep=("output", "duration"))
+        yield "complete", _filled(data | usage_fields(self._result.usage), keep=("output", "duration"))
 
     def _event(self, kind: str, at: float, data: dict[str, object]) -> AgnoEvent:
         story = self._story

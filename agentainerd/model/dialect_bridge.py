@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from agentainerd.model.occurrences import Ended, FileChange, Occurrence, OccurrenceReader, Text, ToolCall, ToolResult
-from agentainerd.model.transcripts import Transcript
+from agentainerd.model.run_results import RunResult
 
 
 class BridgeProjection:
@@ -21,7 +21,7 @@ class BridgeProjection:
 
     def __init__(self, asked: str, history: Sequence[Mapping[str, str]] = ()) -> None:
         self._reader = OccurrenceReader()
-        self._transcript = Transcript()
+        self._result = RunResult()
         self._history = [*history, {"role": "user", "content": asked}]
         self._calls: list[dict[str, object]] = []
         self._edits: list[dict[str, object]] = []
@@ -29,7 +29,7 @@ class BridgeProjection:
     def feed(self, event: Mapping[str, object], at: float) -> list[bytes]:
         """Return what one AG-UI event of the run is in this dialect, as frames; `at`: when it came, epoch seconds."""
         moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-        self._transcript.take(event)
+        self._result.take(event)
         return [
             b"data: " + msgspec.json.encode(data) + b"\n\n"
             for occurrence in self._reader.read(event)
@@ -58,7 +58,7 @@ class BridgeProjection:
         """What `GET /agent/status` of that document answers when a run is over."""
         return {
             "initialized": True,
-            "conversationHistory": [*self._history, {"role": "assistant", "content": self._transcript.output}],
+            "conversationHistory": [*self._history, {"role": "assistant", "content": self._result.output}],
             "toolCallsCount": len(self._calls),
             "isExecuting": False,
             "toolCalls": self._calls,

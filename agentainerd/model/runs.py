@@ -10,12 +10,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter
-
-RUN_STARTED = "RUN_STARTED"
-RUN_FINISHED = "RUN_FINISHED"
-RUN_ERROR = "RUN_ERROR"
-LAST = frozenset((RUN_FINISHED, RUN_ERROR))
-"""Types of the event that ends a run: each run has one of them, as its last."""
+from agentainerd.model.agui import TERMINAL
 
 
 class RunStatus(StrEnum):
@@ -188,7 +183,7 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_last(self) -> bool:
         """Whether the run ended with it."""
-        return self.type in LAST
+        return self.type in TERMINAL
 
 
 def new_run_id() -> str:

@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from agentainerd import defaults
 from agentainerd.model.sse import Message, Parser, TooLong
@@ -94,10 +94,10 @@ class AgentCall:
                 raise CallBroken(f"the answer is longer than {limit} bytes", is_sent=True)
         return found
 
-    def messages(self, timeout_s: float) -> Iterator[Message]:
-        """Return the server-sent events of the body; each piece of it is waited for at most so long. Raises CallBroken."""
+    def messages(self, wait_s: Callable[[], float]) -> Iterator[Message]:
+        """Return the server-sent events of the body; `wait_s` says how long the next piece may take. Raises CallBroken."""
         parser = Parser(defaults.MAX_RUN_EVENT_BYTES)
-        while piece := self.piece(timeout_s):
+        while piece := self.piece(wait_s()):
             try:
                 yield from parser.feed(piece)
             except TooLong as error:

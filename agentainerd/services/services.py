@@ -14,13 +14,14 @@ from agentainerd.proxy.routing import Route, RouteTable
 from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
-from agentainerd.services.audit import Actor, AuditLimits, AuditService
+from agentainerd.services.audit import DAEMON, Actor, AuditLimits, AuditService
 from agentainerd.services.backup_exchange import ExchangeService
 from agentainerd.services.backup_plans import Planner
 from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.backups import BackupService
+from agentainerd.services.bridges import BridgeService
 from agentainerd.services.containers import Containers
 from agentainerd.services.deployments import DeploymentService
 from agentainerd.services.doctor import DoctorService
@@ -35,14 +36,15 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
-from agentainerd.services.model_usage import ModelUsageService
-from agentainerd.services.models import ModelService
 from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
 from agentainerd.services.rollouts import Rollout
+from agentainerd.services.run_executions import Means
+from agentainerd.services.runs import RunService
+from agentainerd.services.sessions import SessionService
 from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
 from agentainerd.services.starting import Starting
@@ -60,10 +62,11 @@ from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
-from agentainerd.store.model_usage import ModelUsageStore
 from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.requests import RequestStore
+from agentainerd.store.run_writer import RunWriter
 from agentainerd.store.runs import RunStore
+from agentainerd.store.sessions import SessionStore
 from agentainerd.store.shared_redis import SharedRedisServer
 from agentainerd.store.spool import Spool
 from agentainerd.store.system_logs import LOG_FOLDER, LogChannel, LogFiles
@@ -91,12 +94,13 @@ class Services:
     backups: BackupService
     restores: RestoreService
     exchange: ExchangeService
+    runs: RunService
+    sessions: SessionService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
     metrics: MetricsReports
     daemon_metrics: DaemonMetrics
-    models: ModelService
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -130,7 +134,8 @@ def build(
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
-    audit = _audit(config, supervisor)
+    file = AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes)
+    audit = AuditService(file, supervisor.spawn, audit_limits(config))
     named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
@@ -150,7 +155,6 @@ def build(
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     shared_redis = _shared_redis(config, stores, supervisor)
     containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis)
-    models = _models(config, stores, fleet, tokens, containers, supervisor, port=port)
     resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     rollout = Rollout(fleet, containers, supervisor.spawn)
@@ -165,8 +169,7 @@ def build(
     fleet.on_wanted = idle.wake
     history = MetricsHistory(MetricsStore(stores.redis))
     measuring = MetricsService(fleet, engine, stores.requests, history)
-    routes.on_suspect = readiness.suspect
-    routes.on_dead_check = DeathCheck(engine)
+    routes.on_suspect, routes.on_dead_check = readiness.suspect, DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
         Actor("anonymous", client), "control_token_on_agent_path", agent
     )
@@ -214,6 +217,7 @@ def build(
         audit=audit,
         events=events,
     )
+    runs = _runs(stores, fleet, BridgeService(fleet, engine), supervisor=supervisor, audit=audit, agents=agents)
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
@@ -248,12 +252,13 @@ def build(
             updates=updates,
             audit=audit,
         ),
+        runs=runs,
+        sessions=runs.sessions,
         health=health,
         idle=idle,
         measuring=measuring,
         metrics=MetricsReports(fleet, measuring),
         daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
-        models=models,
         replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
@@ -275,23 +280,26 @@ def build(
     )
 
 
-def _models(
-    config: Config,
+def _runs(
     stores: Stores,
     fleet: Fleet,
-    tokens: TokenService,
-    containers: Containers,
-    supervisor: Supervisor,
+    bridges: BridgeService,
     *,
-    port: int,
-) -> ModelService:
-    usage = ModelUsageService(ModelUsageStore(stores.redis), supervisor.spawn)
-    url = f"http://{defaults.DAEMON_NAME}:{port}"
-    models = ModelService(config.models, fleet, tokens, usage, url=url, find_run=RunStore(stores.redis).get)
-    containers.models = models.environment
-    gate = fleet.routes.models
-    gate.on_ask, gate.on_end = models.ask, models.end
-    return models
+    supervisor: Supervisor,
+    audit: AuditService,
+    agents: AgentService,
+) -> RunService:
+    writer, store = RunWriter(stores.redis, supervisor.spawn), RunStore(stores.redis)
+    means = Means(
+        fleet,
+        bridges,
+        SessionService(SessionStore(stores.redis), store, writer, audit),
+        writer,
+        dead_check=fleet.routes.on_dead_check,
+        restart=lambda agent_id: agents.restart(agent_id, DAEMON),
+        spawn=supervisor.spawn,
+    )
+    return RunService(store, writer, means, audit=audit)
 
 
 def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:
@@ -303,11 +311,6 @@ def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> Sha
         spawn=supervisor.spawn,
     )
     return SharedRedisService(server, stores.agents, host=defaults.DAEMON_NAME, port=config.shared_redis.port)
-
-
-def _audit(config: Config, supervisor: Supervisor) -> AuditService:
-    file = AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes)
-    return AuditService(file, supervisor.spawn, audit_limits(config))
 
 
 def audit_limits(config: Config) -> AuditLimits:

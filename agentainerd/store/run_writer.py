@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
+from agentainerd import defaults
 from agentainerd.errors import Unavailable
 from agentainerd.store import scripts
 from agentainerd.store.connection import Argument, RedisClient
@@ -31,11 +32,12 @@ Operations = Sequence[Argument]
 class Write:
     """One write under way: all of its operations, or none."""
 
-    __slots__ = ("_done", "_error", "insists", "operations", "size")
+    __slots__ = ("_done", "_error", "_on_written", "insists", "operations", "size")
 
-    def __init__(self, operations: Operations, *, insists: bool) -> None:
+    def __init__(self, operations: Operations, *, insists: bool, on_written: Callable[[], None]) -> None:
         self.operations = operations
         self.insists = insists
+        self._on_written = on_written
         self.size = sum(len(part) for part in operations if isinstance(part, (str, bytes)))
         self._done = Event()
         self._error: Unavailable | None = None
@@ -60,6 +62,8 @@ class Write:
     def end(self, error: Unavailable | None = None) -> None:
         """Say how it ended."""
         self._error = error
+        if error is None:
+            self._on_written()
         self._done.set()
 
 
@@ -72,14 +76,33 @@ class RunWriter:
         self._waiting: deque[Write] = deque()
         self._is_writing = False
 
-    def write(self, operations: Operations, *, insists: bool = False) -> Write:
-        """Begin to write; what was begun before is written before. `insists`: also where Redis is full."""
-        write = Write(operations, insists=insists)
+    def write(
+        self, operations: Operations, *, insists: bool = False, on_written: Callable[[], None] = lambda: None
+    ) -> Write:
+        """Begin to write; what was begun before is written before. `insists`: also where Redis is full.
+
+        `on_written` is called when it is on disk, and must not block.
+        """
+        write = Write(operations, insists=insists, on_written=on_written)
         self._waiting.append(write)
         if not self._is_writing:
             self._is_writing = True
             self._spawn("runs", self._run)
         return write
+
+    def commit(self, operations: Operations) -> None:
+        """Write, and block until it is on disk.
+
+        Raises:
+            Unavailable: it is not (REDIS_FULL, JOURNAL_FENCED), or not within JOURNAL_WAIT_S (REDIS_UNAVAILABLE), in which case
+                it may yet be written.
+        """
+        write = self.write(operations)
+        if not write.wait(defaults.JOURNAL_WAIT_S):
+            self.withdraw(write)
+            raise Unavailable(
+                "Redis does not answer", code="REDIS_UNAVAILABLE", hint="agentainerctl system doctor", retry_after_s=2
+            )
 
     def withdraw(self, write: Write) -> bool:
         """Take back what was not sent yet; return whether that was possible."""

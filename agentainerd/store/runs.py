@@ -64,14 +64,15 @@ class RunStore:
         while True:
             rows = self._rows(index, score, run_id)
             runs = {run.id: run for run in self.some(name for name, _ in rows)}
-            for run_id, score in rows:
-                run = runs.get(run_id)
+            for name, _ in rows:
+                run = runs.get(name)
                 if run and (status is None or run.status is status) and (not agent_id or run.agent_id == agent_id):
-                    found.append(run)
                     if len(found) == limit:
-                        return found, f"{score!r}_{run_id}"
+                        return found, f"{found[-1].created_at:.6f}_{found[-1].id}"
+                    found.append(run)
             if len(rows) < _SCAN:
                 return found, ""
+            run_id, score = rows[-1]
 
     def of_session(self, session_id: str) -> list[Run]:
         """Return all runs of a session that are kept, oldest first."""

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -10,6 +11,8 @@ from agentainerd.api.app import ROUTES
 from agentainerd.api.scopes import LOCAL, PUBLIC
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.audit import AuditFilter
+from agentainerd.model.runs import Limits, Run, RunError, RunEvent, RunRequest, RunStatus, Usage
+from agentainerd.services.run_views import run_event_json, run_json
 from agentainerd.services.views import agent_json, audit_json, chain_json, summary_json, token_json
 from agentainerd.store.requests import Counts
 from tests.fakes.world import ADMIN
@@ -100,6 +103,22 @@ def test_a_request_has_the_fields_that_are_described(document, world):
     shown = summary_json(found[0], 8)
 
     assert set(document["components"]["schemas"]["RequestSummary"]["properties"]) == set(shown)
+
+
+def test_a_run_and_its_events_have_the_fields_that_are_described(document):
+    schemas = document["components"]["schemas"]
+    event = RunEvent(seq=1, at=1.0, type="RUN_STARTED", payload=msgspec.Raw(b"{}"))
+    run = Run(
+        id="r", agent_id="a", agent="web", input="x", created_at=1.0, session_id="s", media=[{}], model="m", bridge="agui",
+        started_at=1.0, finished_at=1.0, error=RunError("error", "x"),
+    )  # fmt: skip
+
+    assert set(schemas["RunRequest"]["properties"]) == set(RunRequest.__struct_fields__)
+    assert set(schemas["RunLimits"]["properties"]) == set(Limits.__struct_fields__)
+    assert set(schemas["RunUsage"]["properties"]) == set(Usage.__struct_fields__)
+    assert set(schemas["Run"]["properties"]) == set(run_json(run))
+    assert set(schemas["RunEvent"]["properties"]) == set(run_event_json(run, event))
+    assert schemas["RunStatus"]["enum"] == list(RunStatus)
 
 
 def test_an_audit_entry_and_a_check_have_the_fields_that_are_described(document, world):

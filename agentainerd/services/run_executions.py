@@ -1,0 +1,399 @@
+"""One run from its turn to its end, in a greenlet that belongs to no client (decision 0014).
+
+Whatever happens, it ends with one last event, which is written together with the run's last state.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from gevent.event import Event
+
+from agentainerd import clock, defaults
+from agentainerd.errors import AgentainerError, NotFound, Unavailable
+from agentainerd.model.agui import TERMINAL, EventType
+from agentainerd.model.bridges import Bridge
+from agentainerd.model.narration import failed, started
+from agentainerd.model.run_results import RunResult
+from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus
+from agentainerd.model.sessions import Message, new_message_id
+from agentainerd.proxy.routing import Gate, Route
+from agentainerd.proxy.target import Target
+from agentainerd.services.agent_calls import CallBroken, CallTimedOut
+from agentainerd.services.bridges import BridgeService
+from agentainerd.services.fleet import Fleet
+from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel, link
+from agentainerd.services.run_logs import RunLog
+from agentainerd.services.sessions import SessionService
+from agentainerd.store.connection import Argument
+from agentainerd.store.run_writer import RunWriter
+from agentainerd.store.runs import RunStore
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_CHARS = 2000
+CANCEL_TIMEOUT_S = 2.0  # for a container to take a cancel
+_NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+_LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What executions work with. `dead_check` blocks and says whether a target's container died. `restart` (blocks) starts an
+    agent's containers anew.
+    """
+
+    fleet: Fleet
+    bridges: BridgeService
+    sessions: SessionService
+    writer: RunWriter
+    dead_check: Callable[[Route, Target], bool]
+    restart: Callable[[str], object]
+    spawn: Callable[..., object]
+
+
+class _Stopped(Exception):
+    """The run is to end for a reason of ours: it was cancelled, or reached a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    code: RunCode
+    message: str
+
+
+class Execution:
+    """One run under way. `go` is the greenlet; `begin` and `stop` are for others, and do not block.
+
+    Attributes:
+        run: as it is now. log: its events. ended: set when its end is on disk.
+    """
+
+    def __init__(self, run: Run, run_log: RunLog, means: Means) -> None:
+        self.run = run
+        self.log = run_log
+        self.ended = Event()
+        self._means = means
+        self._is_turn = False
+        self._wanted = Event()
+        self._stop: _Stop | None = None
+        self._link: Link | None = None
+        self._target: Target | None = None
+        self._bridge: Bridge | None = Bridge(run.bridge) if run.bridge else None
+        self._result = RunResult()
+        self._ends_at = time.monotonic() + defaults.MAX_RUN_WALL_S
+
+    def begin(self) -> None:
+        """It is this run's turn in its session."""
+        self._is_turn = True
+        self._wanted.set()
+
+    def stop(self, code: RunCode, message: str, mode: CancelMode = CancelMode.INTERRUPT) -> bool:
+        """Have it end for this reason; return False where it was told to end before."""
+        if self._stop is not None and mode is CancelMode.INTERRUPT:
+            return False
+        is_first, self._stop = self._stop is None, self._stop or _Stop(code, message)
+        self._wanted.set()
+        if is_first and not self.run.status.is_final:
+            self._set(status=RunStatus.CANCELLING)
+        self._means.spawn(f"stop run {self.run.id}", self._see_to_it, mode)
+        return is_first
+
+    def go(self) -> None:
+        """Run to the end. Raises nothing but what kills a greenlet."""
+        try:
+            self._finish(self._conclusion())
+        except Unavailable as error:
+            log.warning("a run could not be written down: %s", error, extra={"run_id": self.run.id})
+        finally:
+            self.ended.set()
+
+    # ---- from the beginning to the last event
+
+    def _conclusion(self) -> "_Last":
+        """Return the last event, the agent's or one of ours."""
+        try:
+            return self._work()
+        except _Stopped:
+            assert self._stop is not None
+            return _ours(self._stop.message, self._stop.code)
+        except RunRefused as error:
+            return _ours(error.reason, RunCode.ERROR)
+        except NotFound:
+            return _ours(f"agent '{self.run.agent}' was removed", RunCode.AGENT_REMOVED)
+        except AgentainerError as error:
+            if error.code == "JOURNAL_FENCED":
+                raise
+            return _ours(error.message, RunCode.AGENT_UNAVAILABLE)
+        except Exception as exc:
+            log.error("internal error in run %s", self.run.id, exc_info=exc)
+            return _ours("internal error: the daemon's log has more", RunCode.ERROR)
+
+    def _work(self) -> "_Last":
+        self._await_turn()
+        task = self._task()
+        broken: _Last | None = None
+        silent = 0
+        while silent <= defaults.RUN_REJOINS:
+            try:
+                route, target = self._ready()
+            except AgentainerError:
+                if broken is None:
+                    raise
+                return broken  # what happened to it says more than that it did not come back
+            before = self.log.source_seq
+            broken, goes_on = self._attempt(route, target, task)
+            if not goes_on:
+                return broken
+            self._check()
+            silent = 0 if self.log.source_seq > before else silent + 1
+        assert broken is not None
+        return broken
+
+    def _await_turn(self) -> None:
+        while not self._is_turn:
+            self._wanted.wait()
+            self._wanted.clear()
+            self._check()
+        if self.run.status is RunStatus.QUEUED:
+            self._set(status=RunStatus.STARTING)
+
+    def _attempt(self, route: Route, target: Target, task: Task) -> "tuple[_Last, bool]":
+        """Send the run, or join it again where it was; return the end that came of it, and whether it may yet go on."""
+        bridge = self._bridge = self._bridge or self._means.bridges.of(route.agent_id, target)
+        is_known = bool(self.run.started_at)
+        if not is_known:
+            self._started(bridge)
+        try:
+            if last := self._converse(link(bridge, target, task, after=self.log.source_seq if is_known else 0), target):
+                return last, False
+        except CallTimedOut as error:
+            return self._timed_out(error), False
+        except CallBroken as error:
+            self._check()
+            if not error.is_sent and not is_known:
+                self._set(started_at=0.0)
+            return self._broken(route, target, bridge, error)
+        except RunRefused as error:
+            if is_known and error.status == 404:
+                return _ours(*_LOST), False  # the container that is there now knows nothing of it
+            raise
+        self._check()
+        return _ours("the agent ended its answer without the last event", RunCode.ERROR), bridge.can_rejoin
+
+    def _ready(self) -> tuple[Route, Target]:
+        """Wait until the agent takes requests."""
+        end = time.monotonic() + defaults.RUN_READY_TIMEOUT_S
+        while True:
+            self._check()
+            route = self._means.fleet.route(self.run.agent_id)
+            if route is None:
+                raise NotFound("agent", self.run.agent)
+            left_s = min(end, self._ends_at) - time.monotonic()
+            if route.wait_open(min(1.0, max(0.0, left_s)), even_closed=True) is Gate.OPEN and (target := route.pick()):
+                return route, target
+            if left_s <= 0:
+                raise Unavailable(
+                    f"agent '{self.run.agent}' was not ready within {defaults.RUN_READY_TIMEOUT_S:g} s",
+                    code="AGENT_NOT_READY",
+                )
+
+    def _task(self) -> Task:
+        messages: list[Message] = []
+        state: dict[str, Any] = {}
+        if self.run.session_id:
+            try:
+                state = self._means.sessions.get(self.run.session_id).state
+                messages = self._means.sessions.conversation(self.run.session_id)
+            except NotFound:
+                self._set(session_id="")  # it was deleted meanwhile: the run stands alone
+        return Task(self.run, [*messages, self._question()], state)
+
+    def _question(self) -> Message:
+        return Message(
+            id=new_message_id(), role="user", content=self.run.input, run_id=self.run.id, at=self.run.created_at
+        )
+
+    def _started(self, bridge: Bridge) -> None:
+        """Write down that it is sent, before it is: whoever comes after us does not send it again."""
+        now = clock.now()
+        wall_s = self.run.limits.wall_s or defaults.RUN_WALL_S
+        self._ends_at = time.monotonic() + wall_s
+        self.run = msgspec.structs.replace(
+            self.run, status=RunStatus.RUNNING, started_at=now, attempt=self.run.attempt + 1, bridge=bridge.value
+        )
+        self._means.writer.write(RunStore.put(self.run), insists=True).wait()
+
+    def _converse(self, opened: Link, target: Target) -> "_Last | None":
+        """Take events until the last one, which is returned, or None: there was none."""
+        self._link, self._target = opened, target
+        try:
+            self._check()
+            for sent in opened.events(self._wait_s):
+                if sent.number and sent.number <= self.log.source_seq:
+                    continue
+                if self._take(sent):
+                    return _Last(_on_one_line(sent.payload), is_ours=False)
+                self._check_limits()
+        finally:
+            self._link = None
+            opened.close()
+        return None
+
+    def _take(self, sent: Sent) -> bool:
+        """Store one event; return whether it is the last, which is stored with the end."""
+        try:
+            event = msgspec.json.decode(sent.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            raise RunRefused(
+                f"the agent sent what is no event of AG-UI: {sent.payload[:200].decode('utf-8', 'replace')}"
+            )
+        kind = event["type"]
+        if not self.log.last_seq and kind != EventType.RUN_STARTED:
+            self._first()
+        self._result.take(event)
+        if kind in TERMINAL:
+            return True
+        self.log.append(kind, _on_one_line(sent.payload), source_seq=sent.number)
+        return False
+
+    def _first(self) -> None:
+        self.log.append(EventType.RUN_STARTED, started(self.run.id, self.run.session_id or self.run.id), synthetic=True)
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise _Stopped
+
+    def _check_limits(self) -> None:
+        steps = self.run.limits.steps
+        if steps is not None and self._result.steps > steps:
+            self.stop(RunCode.STEP_LIMIT, f"it took more than {steps} steps")
+        elif self.log.bytes > defaults.MAX_RUN_BYTES:
+            self.stop(RunCode.ERROR, f"its events take more than {defaults.MAX_RUN_BYTES // 2**20} MiB")
+
+    def _wait_s(self) -> float:
+        """How long the next piece of the answer may take."""
+        route = self._means.fleet.route(self.run.agent_id)
+        stall_s = route.request_timeout_s if route else defaults.REQUEST_TIMEOUT_S
+        return max(0.001, min(stall_s, self._ends_at - time.monotonic()))
+
+    def _timed_out(self, error: CallTimedOut) -> "_Last":
+        self._check()
+        if time.monotonic() >= self._ends_at - 0.01:
+            wall_s = self.run.limits.wall_s or defaults.RUN_WALL_S
+            message = f"it was not done within {wall_s:g} s"
+        else:
+            message = f"the agent said nothing more: {error.reason}"
+        if self._bridge is Bridge.NATIVE and self._target is not None:
+            ask_to_cancel(self._target, self.run.id, CANCEL_TIMEOUT_S)
+        return _ours(message, RunCode.TIMEOUT)
+
+    def _broken(self, route: Route, target: Target, bridge: Bridge, error: CallBroken) -> "tuple[_Last, bool]":
+        """Return how the run ends by this, and whether it may yet go on."""
+        if not error.is_sent:
+            self._means.fleet.routes.on_suspect(route, target)
+            return _ours(f"the agent can't be connected: {error.reason}", RunCode.AGENT_UNAVAILABLE), True
+        if not self._means.dead_check(route, target):
+            return _ours(f"the agent lives, and broke its answer off: {error.reason}", RunCode.ERROR), bridge.can_rejoin
+        if self._means.fleet.route(self.run.agent_id) is None:
+            raise NotFound("agent", self.run.agent)
+        agent = self._means.fleet.find(self.run.agent_id)
+        replica = next((one for one in agent.replicas if one.number == target.number), None)
+        goes_on = bridge.can_rejoin and any(one.is_expected for one in agent.replicas)
+        if replica is not None and replica.last_exit is not None and replica.last_exit.oom_killed:
+            return _ours("its container had more memory than its limit allows", RunCode.OOM), goes_on
+        return _ours(*_LOST), goes_on
+
+    # ---- stopping
+
+    def _see_to_it(self, mode: CancelMode) -> None:
+        """Have the agent end the run; where it does not, end it without the agent."""
+        target, bridge = self._target, self._bridge
+        is_asked = False
+        if self._link is not None and target is not None and bridge is Bridge.NATIVE:
+            is_asked = ask_to_cancel(target, self.run.id, CANCEL_TIMEOUT_S)
+        if is_asked and self.ended.wait(defaults.RUN_CANCEL_GRACE_S):
+            return
+        if opened := self._link:
+            opened.abort()
+        if target is None or not (is_asked or mode is CancelMode.KILL):
+            return
+        log.warning(
+            "the agent did not end a run that was cancelled: its container is started anew",
+            extra={"run_id": self.run.id, "agent_id": self.run.agent_id},
+        )
+        try:
+            self._means.restart(self.run.agent_id)
+        except AgentainerError as error:
+            log.warning("it could not be: %s", error, extra={"agent_id": self.run.agent_id})
+
+    # ---- the end
+
+    def _set(self, **changes: Any) -> None:
+        """Change the run; it is written soon."""
+        self.run = msgspec.structs.replace(self.run, **changes)
+        self._means.writer.write(RunStore.put(self.run), insists=True)
+
+    def _finish(self, last: "_Last") -> None:
+        """Write the last event, the run's last state, and the session's messages: all or nothing."""
+        event: dict[str, Any] = msgspec.json.decode(last.payload)
+        status, error = self._outcome(event)
+        if error is not None and not last.is_ours and event.get("code") != error.code:
+            last = _ours(error.message, RunCode(error.code))  # it says "cancelled", and the reason is a limit of ours
+            event = msgspec.json.decode(last.payload)
+        if last.is_ours:
+            self._result.take(event)
+        if not self.log.last_seq:
+            self._first()
+        final = (event["type"], last.payload, last.is_ours)
+
+        def ended() -> list[Argument]:
+            self.run = msgspec.structs.replace(
+                self.run, status=status, error=error, output=self._result.output, usage=self._result.usage,
+                steps=self._result.steps, finished_at=clock.now(), last_seq=self.log.last_seq, bytes=self.log.bytes,
+            )  # fmt: skip
+            return RunStore.end(self.run)
+
+        if not self.run.session_id:
+            self.log.end([final], ended)
+            return
+        messages = [self._question(), *self._result.messages(self.run.id, clock.now())]
+        try:
+            with self._means.sessions.locked(self.run.session_id) as session:
+                self.log.end(
+                    [final],
+                    lambda: [*ended(), *SessionService.after_run(session, self.run, messages, self._result.state)],
+                )
+        except NotFound:
+            self.log.end([final], ended)
+
+    def _outcome(self, event: dict[str, Any]) -> tuple[RunStatus, RunError | None]:
+        if event.get("type") == EventType.RUN_FINISHED:
+            return RunStatus.COMPLETED, None
+        code, message = str(event.get("code") or RunCode.ERROR), str(event.get("message") or "the agent failed")
+        if self._stop is not None:
+            code, message = self._stop.code, self._stop.message
+        status = RunStatus.CANCELLED if code == RunCode.CANCELLED else RunStatus.FAILED
+        return status, RunError(code, message[:MAX_MESSAGE_CHARS])
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The event that a run ends with; `is_ours`: the daemon says it, not the agent."""
+
+    payload: bytes
+    is_ours: bool
+
+
+def _on_one_line(payload: bytes) -> bytes:
+    """Return JSON without line ends, which are white space there: it goes into one line of a stream."""
+    return payload.translate(_NO_LINE_ENDS)
+
+
+def _ours(message: str, code: RunCode) -> _Last:
+    return _Last(failed(message, code), is_ours=True)

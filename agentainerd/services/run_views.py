@@ -1,0 +1,53 @@
+"""Runs and their events as the API tells them."""
+
+from typing import Any
+
+import msgspec
+
+from agentainerd.model.runs import Run, RunEvent
+from agentainerd.services.views import rfc3339
+
+Json = dict[str, Any]
+
+
+def run_json(run: Run) -> Json:
+    """Return a run; fields without a value are not in it, but for `limits` and `usage`, which are whole."""
+    optional = {
+        "session_id": run.session_id,
+        "media": run.media,
+        "model": run.model,
+        "bridge": run.bridge,
+        "error": run.error and msgspec.structs.asdict(run.error),
+        "started_at": run.started_at and rfc3339(run.started_at),
+        "finished_at": run.finished_at and rfc3339(run.finished_at),
+    }
+    return {
+        "id": run.id,
+        "agent_id": run.agent_id,
+        "agent": run.agent,
+        "kind": run.kind,
+        "status": run.status.value,
+        "input": run.input,
+        "output": run.output,
+        "attempt": run.attempt,
+        "steps": run.steps,
+        "limits": {name: getattr(run.limits, name) for name in ("steps", "wall_s", "cost_usd")},
+        "usage": msgspec.structs.asdict(run.usage),
+        "on_disconnect": run.on_disconnect.value,
+        "last_seq": run.last_seq,
+        "created_at": rfc3339(run.created_at),
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def run_event_json(run: Run, event: RunEvent) -> Json:
+    """Return an event in its envelope; `event` is what the agent sent."""
+    return {
+        "seq": event.seq,
+        "run_id": run.id,
+        "session_id": run.session_id,
+        "agent_id": run.agent_id,
+        "ts": rfc3339(event.at),
+        "synthetic": event.synthetic,
+        "event": event.payload,
+    }

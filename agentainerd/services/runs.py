@@ -1,0 +1,305 @@
+"""Runs: accepted, put in order, watched, cancelled, kept for a while; what a daemon before this one left is settled."""
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+from gevent.lock import RLock
+
+from agentainerd import clock, defaults
+from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
+from agentainerd.model.bridges import Bridge
+from agentainerd.model.runs import (
+    CancelMode,
+    OnBusy,
+    Run,
+    RunCode,
+    RunEvent,
+    RunRequest,
+    RunStatus,
+    is_run_id,
+    new_run_id,
+)
+from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.run_executions import Execution, Means
+from agentainerd.services.run_logs import RunLog, follow
+from agentainerd.store.run_writer import RunWriter, Write
+from agentainerd.store.runs import Kept, RunStore
+
+log = logging.getLogger(__name__)
+
+MAX_KEY_CHARS = 256
+SWEEP = 200  # runs that are forgotten in one go
+
+
+class RunService:
+    """Every method may be called from any greenlet. `load` comes before all others, once."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        writer: RunWriter,
+        means: Means,
+        *,
+        audit: AuditService,
+    ) -> None:
+        self.sessions = means.sessions
+        self._store = store
+        self._writer = writer
+        self._means = means
+        self._audit = audit
+        self._active: dict[str, Execution] = {}
+        self._turns: dict[str, deque[Execution]] = {}  # per session, in order; the first one is under way
+        self._kept: deque[Kept] = deque()
+        self._kept_bytes = 0
+        self._keyed = RLock()
+
+    # ---- for clients
+
+    def create(self, request: RunRequest, actor: Actor, *, key: str = "") -> Run:
+        """Accept a run; it is on disk when this returns, and goes on by itself. The same `key` with the same request returns
+        the run that it stands for.
+
+        Raises:
+            InvalidParameter. NotFound: the agent, or the session. Conflict: the session is busy (SESSION_BUSY), belongs to
+            another agent (SESSION_OF_OTHER_AGENT), or the key stands for another request (IDEMPOTENCY_MISMATCH).
+            TooManyRequests: MAX_ACTIVE_RUNS are under way. Unavailable: it was not accepted.
+        """
+        request.check()
+        agent = self._means.fleet.find(request.agent_id)
+        if request.session_id:
+            session = self._means.sessions.get(request.session_id)
+            if session.agent_id not in (agent.id, agent.name):
+                raise Conflict(
+                    f"session {session.id} belongs to agent '{session.agent_id}', not to '{agent.name}'",
+                    code="SESSION_OF_OTHER_AGENT",
+                    hint="begin a session with this agent, or bind that one to it",
+                )
+        if not key:
+            return self._accept(request, agent.id, agent.name, actor)
+        if len(key) > MAX_KEY_CHARS:
+            raise InvalidParameter("Idempotency-Key", f"is longer than {MAX_KEY_CHARS} characters")
+        scope = hashlib.sha256(f"{agent.id}\n{key}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+        with self._keyed:
+            run_id, known = self._store.of_key(scope)
+            if run_id and known != fingerprint:
+                raise Conflict(
+                    f"the key was used for another request, which is run {run_id}", code="IDEMPOTENCY_MISMATCH"
+                )
+            if run_id:
+                try:
+                    return self.get(run_id)
+                except NotFound:
+                    log.info("the run of an idempotency key is not kept any more", extra={"run_id": run_id})
+            return self._accept(request, agent.id, agent.name, actor, scope=scope, fingerprint=fingerprint)
+
+    def get(self, run_id: str) -> Run:
+        """Return a run as it is now. Raises NotFound, Unavailable."""
+        if execution := self._active.get(run_id):
+            return msgspec.structs.replace(execution.run, last_seq=execution.log.stored_seq)
+        if not is_run_id(run_id):
+            raise NotFound("run", run_id[:64], hint="agentainerctl runs list")
+        return self._store.get(run_id)
+
+    def page(
+        self, *, agent: str = "", session_id: str = "", status: RunStatus | None = None, limit: int, cursor: str = ""
+    ) -> tuple[list[Run], str]:
+        """Return one page, newest first, and the cursor of the next one ("" at the end); `agent` is an id or a name.
+
+        Raises:
+            NotFound: no such agent. InvalidParameter: not a cursor of ours. Unavailable.
+        """
+        agent_id = self._means.fleet.find(agent).id if agent else ""
+        found, following = self._store.page(
+            agent_id=agent_id, session_id=session_id, status=status, limit=limit, cursor=cursor
+        )
+        return [self._active[run.id].run if run.id in self._active else run for run in found], following
+
+    def events(self, run_id: str, after: int, limit: int) -> list[RunEvent]:
+        """Return up to `limit` events after number `after`. Raises NotFound, Unavailable."""
+        self.get(run_id)
+        return self._store.events(run_id, after, limit)
+
+    def follow(self, run_id: str, after: int = 0) -> Iterator[RunEvent | None]:
+        """Return the events after number `after`, and those that come, to the last; None is "still here".
+
+        Raises:
+            NotFound, Unavailable: before the first event; Unavailable also later.
+        """
+        self.get(run_id)
+        return follow(self._store, run_id, max(0, after), lambda: self._log_of(run_id))
+
+    def wait(self, run_id: str, timeout_s: float) -> Run:
+        """Block until a run is over, at most so long; return it as it is then. Raises NotFound, Unavailable."""
+        if execution := self._active.get(run_id):
+            execution.ended.wait(timeout_s)
+        return self.get(run_id)
+
+    def cancel(self, run_id: str, actor: Actor, mode: CancelMode = CancelMode.INTERRUPT) -> tuple[Run, bool]:
+        """Have a run end; return it, and whether this did it: one that is over stays as it is. Does not wait for the end.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        run = self.get(run_id)
+        execution = self._active.get(run_id)
+        if execution is None or run.status.is_final:
+            return run, False
+        with self._audit.mutation(actor, "cancel_run", run_id):
+            is_first = execution.stop(RunCode.CANCELLED, f"it was cancelled by {actor.name}", mode)
+        return self.get(run_id), is_first
+
+    def abandon(self, run_id: str) -> None:
+        """The client that started a run with `on_disconnect: cancel` went away."""
+        if execution := self._active.get(run_id):
+            execution.stop(RunCode.CANCELLED, "its client went away")
+
+    def active(self, agent_id: str) -> list[Run]:
+        """Return the runs of an agent that are not over."""
+        return [execution.run for execution in self._active.values() if execution.run.agent_id == agent_id]
+
+    # ---- for the daemon
+
+    def load(self) -> int:
+        """Take over what another daemon left: what was not sent goes on, what can be joined again too, the rest has failed.
+
+        Returns how many there were.
+
+        Raises:
+            Unavailable.
+        """
+        self._kept = deque(self._store.kept())
+        self._kept_bytes = sum(kept.bytes for kept in self._kept)
+        runs = self._store.active()
+        for run in runs:
+            last, source_seq = self._store.last_event(run.id)
+            run_log = RunLog(
+                run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq, size=run.bytes
+            )
+            execution = Execution(run, run_log, self._means)
+            self._enlist(execution)
+            if run.status is RunStatus.CANCELLING:
+                execution.stop(RunCode.CANCELLED, "it was cancelled")
+            elif run.started_at and not (run.bridge and Bridge(run.bridge).can_rejoin):
+                execution.stop(RunCode.INTERRUPTED, "the daemon was restarted while it was under way")
+            self._means.spawn(f"run {run.id}", self._go, execution)
+        if runs:
+            log.info("runs taken over", extra={"runs": len(runs)})
+        return len(runs)
+
+    def sweep(self, now: float) -> int:
+        """Forget ended runs that are too old, too many or too large in all; return how many. Raises Unavailable."""
+        swept: list[Kept] = []
+        while self._kept and len(swept) < SWEEP:
+            first = self._kept[0]
+            is_over = len(self._kept) > defaults.MAX_RUNS or self._kept_bytes > defaults.MAX_RUNS_BYTES
+            if not is_over and first.finished_at > now - defaults.RUNS_KEEP_S:
+                break
+            swept.append(self._kept.popleft())
+            self._kept_bytes -= first.bytes
+        for run in self._store.some(kept.id for kept in swept):
+            self._writer.write(RunStore.remove(run), insists=True)
+        return len(swept)
+
+    # ---- inside
+
+    def _accept(
+        self,
+        request: RunRequest,
+        agent_id: str,
+        agent: str,
+        actor: Actor,
+        *,
+        scope: str = "",
+        fingerprint: str = "",
+    ) -> Run:
+        if len(self._active) >= defaults.MAX_ACTIVE_RUNS:
+            raise TooManyRequests(
+                f"{defaults.MAX_ACTIVE_RUNS} runs are under way or wait",
+                code="TOO_MANY_RUNS",
+                hint="agentainerctl runs list",
+                retry_after_s=5,
+            )
+        busy = self._turns.get(request.session_id, ()) if request.session_id else ()
+        if busy and request.on_busy is OnBusy.REJECT:
+            raise Conflict(
+                f"run {busy[0].run.id} is under way in session {request.session_id}",
+                code="SESSION_BUSY",
+                hint='wait for it, or send "on_busy": "queue" or "interrupt"',
+            )
+        run = Run(
+            id=new_run_id(), agent_id=agent_id, agent=agent, input=request.input, created_at=clock.now(),
+            session_id=request.session_id, media=request.media, model=request.model, limits=request.limits,
+            on_disconnect=request.on_disconnect, key=scope,
+        )  # fmt: skip
+        execution = Execution(run, RunLog(run.id, self._writer), self._means)
+        before = tuple(busy)
+        self._enlist(execution)
+        try:
+            with self._audit.mutation(actor, "create_run", run.id):
+                self._begin(run, scope, fingerprint)
+        except BaseException:
+            self._delist(execution)
+            raise
+        if request.on_busy is OnBusy.INTERRUPT:
+            for other in before:
+                other.stop(RunCode.CANCELLED, f"run {run.id} took its place in the session")
+        self._means.spawn(f"run {run.id}", self._go, execution)
+        return run
+
+    def _begin(self, run: Run, scope: str, fingerprint: str) -> None:
+        """Write a new run; one that was refused is not there later either."""
+        write = self._writer.write(RunStore.begin(run, scope, fingerprint))
+        try:
+            if write.wait(defaults.JOURNAL_WAIT_S):
+                return
+        except BaseException:
+            self._take_back(write, run)
+            raise
+        self._take_back(write, run)
+        raise Unavailable(
+            "the run was not accepted: Redis does not answer",
+            code="REDIS_UNAVAILABLE",
+            hint="try it again: agentainerctl doctor says what is wrong",
+            retry_after_s=2,
+        )
+
+    def _take_back(self, write: Write, run: Run) -> None:
+        if not self._writer.withdraw(write):
+            self._writer.write(RunStore.remove(run), insists=True)
+
+    def _enlist(self, execution: Execution) -> None:
+        self._active[execution.run.id] = execution
+        session_id = execution.run.session_id
+        line = self._turns.setdefault(session_id, deque()) if session_id else deque()
+        line.append(execution)
+        if line[0] is execution:
+            execution.begin()
+
+    def _delist(self, execution: Execution) -> None:
+        self._active.pop(execution.run.id, None)
+        for session_id, line in list(self._turns.items()):
+            if execution in line:
+                is_first = line[0] is execution
+                line.remove(execution)
+                if not line:
+                    del self._turns[session_id]
+                elif is_first:
+                    line[0].begin()
+
+    def _go(self, execution: Execution) -> None:
+        try:
+            execution.go()
+        finally:
+            self._delist(execution)
+            run = execution.run
+            if run.status.is_final:
+                self._kept.append(Kept(run.id, run.finished_at, run.bytes))
+                self._kept_bytes += run.bytes
+
+    def _log_of(self, run_id: str) -> RunLog | None:
+        execution = self._active.get(run_id)
+        return execution.log if execution else None

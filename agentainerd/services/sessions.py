@@ -1,0 +1,175 @@
+"""Sessions: conversations, their messages, what is said of them. Bound to an agent by its id or name, as the client gave it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+from gevent.lock import RLock
+
+from agentainerd import clock, defaults
+from agentainerd.errors import InvalidParameter, TooManyRequests
+from agentainerd.model.runs import Run
+from agentainerd.model.sessions import Message, Session, Summary, new_session_id
+from agentainerd.services.audit import Actor, AuditService
+from agentainerd.store.connection import Argument
+from agentainerd.store.run_writer import RunWriter
+from agentainerd.store.runs import RunStore
+from agentainerd.store.sessions import SessionStore
+
+SUMMARY_RUNS = 3
+_LINKS = ("agent_id", "team_id", "workflow_id", "user_id")
+
+
+class SessionService:
+    """Every method blocks its greenlet only. All raise Unavailable where Redis does not answer; those with a session's id
+    raise NotFound where there is none.
+    """
+
+    def __init__(self, store: SessionStore, runs: RunStore, writer: RunWriter, audit: AuditService) -> None:
+        self._store = store
+        self._runs = runs
+        self._writer = writer
+        self._audit = audit
+        self._locks: WeakValueDictionary[str, RLock] = WeakValueDictionary()
+
+    # For clients
+
+    def create(self, actor: Actor, **fields: Any) -> Session:
+        """Make a session of these fields of `Session`; `agent_id` is required, and need not be an agent that is there.
+
+        Raises:
+            InvalidParameter. TooManyRequests: MAX_SESSIONS are kept.
+        """
+        now = clock.now()
+        session = Session(id=new_session_id(), created_at=now, updated_at=now, **fields)
+        session.check()
+        if self._store.count() >= defaults.MAX_SESSIONS:
+            raise TooManyRequests(
+                f"there are {defaults.MAX_SESSIONS} sessions already",
+                code="TOO_MANY_SESSIONS",
+                hint="delete those that nobody needs: agentainerctl sessions delete SESSION",
+            )
+        with self._audit.mutation(actor, "create_session", session.id):
+            self._writer.commit(SessionStore.begin(session))
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """Return a session."""
+        return self._store.get(session_id)
+
+    def page(self, wanted: Mapping[str, str], *, limit: int, offset: int) -> tuple[list[Session], int]:
+        """Return sessions, newest first, and how many match in all. `wanted`: some of _LINKS; "" is any."""
+        found = [
+            session
+            for session in self._store.all()
+            if all(getattr(session, field) == value for field, value in wanted.items() if value)
+        ]
+        return found[offset : offset + limit], len(found)
+
+    def update(
+        self,
+        session_id: str,
+        actor: Actor,
+        *,
+        name: str = "",
+        metadata: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> Session:
+        """Change what is given; `metadata` and `state` are replaced whole. Raises InvalidParameter too."""
+        changes = {"name": name or None, "metadata": metadata, "state": state}
+        return self._change(
+            session_id, actor, "update_session", {key: value for key, value in changes.items() if value is not None}
+        )
+
+    def reuse(self, session_id: str, actor: Actor, targets: Mapping[str, str]) -> Session:
+        """Bind a session to another agent, team, workflow or user. Raises InvalidParameter where none is named."""
+        changes = {field: targets.get(field, "") for field in _LINKS if targets.get(field)}
+        if not changes:
+            raise InvalidParameter("agent_id", "at least one target identifier is required")
+        return self._change(session_id, actor, "reuse_session", changes)
+
+    def delete(self, session_id: str, actor: Actor) -> None:
+        """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run."""
+        with self.locked(session_id) as session, self._audit.mutation(actor, "delete_session", session.id):
+            self._writer.commit(SessionStore.remove(session.id))
+
+    def summarize(self, session_id: str) -> Session:
+        """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked."""
+        with self.locked(session_id) as session:
+            runs = self._runs.of_session(session_id)
+            said = [run.output.strip() for run in runs if run.output.strip()][-SUMMARY_RUNS:]
+            asked = [run.input.strip() for run in runs if run.input.strip()][-SUMMARY_RUNS:]
+            content = "\n".join(said or asked) or "nothing was said yet"
+            summary = Summary(
+                content=content, run_count=session.run_count, total_tokens=session.total_tokens, created_at=clock.now()
+            )
+            session = msgspec.structs.replace(session, summary=summary, updated_at=clock.now())
+            self._writer.commit(SessionStore.put(session))
+            return session
+
+    def messages(
+        self, session_id: str, *, after: int = 0, limit: int = defaults.PAGE_LIMIT
+    ) -> list[tuple[int, Message]]:
+        """Return messages with their numbers, oldest first, after number `after`."""
+        self._store.get(session_id)
+        return self._store.messages(session_id, after, limit)
+
+    def last_messages(self, session_id: str, limit: int) -> list[Message]:
+        """Return the last messages, oldest first."""
+        self._store.get(session_id)
+        return self._store.last_messages(session_id, limit)
+
+    def runs(self, session_id: str) -> list[Run]:
+        """Return the runs of a session that are kept, oldest first."""
+        self._store.get(session_id)
+        return self._runs.of_session(session_id)
+
+    # For runs
+
+    @contextmanager
+    def locked(self, session_id: str) -> Iterator[Session]:
+        """Hold a session's lock; the value is the session as it is stored then. Raises NotFound."""
+        lock = self._locks.get(session_id)
+        if lock is None:
+            lock = self._locks[session_id] = RLock()
+        with lock:
+            yield self._store.get(session_id)
+
+    def conversation(self, session_id: str) -> list[Message]:
+        """Return what an agent is told of a session: its last messages, of at most MAX_SESSION_SENT_BYTES, from a user's on."""
+        messages = self._store.last_messages(session_id, defaults.MAX_SESSION_MESSAGES)
+        size = start = 0
+        for place in range(len(messages) - 1, -1, -1):
+            size += len(msgspec.json.encode(messages[place]))
+            if size > defaults.MAX_SESSION_SENT_BYTES:
+                break
+            if messages[place].role == "user":
+                start = place
+        else:
+            return messages
+        return messages[start:] if start else []
+
+    @staticmethod
+    def after_run(
+        session: Session, run: Run, messages: Sequence[Message], state: dict[str, Any] | None
+    ) -> list[Argument]:
+        """Return what ends a run in its session, for whoever holds its lock and writes it."""
+        tokens = run.usage.input_tokens + run.usage.output_tokens
+        changed = msgspec.structs.replace(
+            session,
+            run_count=session.run_count + 1,
+            messages=session.messages + len(messages),
+            total_tokens=session.total_tokens + tokens,
+            state=session.state if state is None else state,
+            updated_at=clock.now(),
+        )
+        return SessionStore.put(changed, messages)
+
+    def _change(self, session_id: str, actor: Actor, action: str, changes: Mapping[str, Any]) -> Session:
+        with self.locked(session_id) as session, self._audit.mutation(actor, action, session_id):
+            session = msgspec.structs.replace(session, **changes, updated_at=clock.now())
+            session.check()
+            self._writer.commit(SessionStore.put(session))
+            return session

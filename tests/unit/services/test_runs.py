@@ -1,0 +1,795 @@
+"""Runs from their acceptance to their end, on a real Redis and containers that say, byte by byte, what a test wants."""
+
+import json
+import time
+from contextlib import suppress
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event
+
+from agentainerd import defaults
+from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
+from agentainerd.model.bridges import Bridge
+from agentainerd.model.runs import CancelMode, Limits, OnBusy, RunRequest, RunStatus
+from tests.fakes.programs import Program
+from tests.fakes.world import ADMIN
+
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+TEXT = [
+    {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"},
+    {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "hello "},
+    {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "world"},
+    {"type": "TEXT_MESSAGE_END", "messageId": "m"},
+]
+USAGE = {"usage": {"input_tokens": 7, "output_tokens": 2, "cost_usd": 0.5, "cost_source": "provider"}, "steps": 1}
+
+
+def frame(event: dict, number: int = 0) -> bytes:
+    return b"data: " + json.dumps(event).encode() + (b"\nid: %d" % number if number else b"") + b"\n\n"
+
+
+class Agent:
+    """A container that speaks AG-UI. `script(agent, connection, body)` says what it does with a run, after the head of its answer.
+
+    `inputs` has the RunAgentInput of each run it was given; `cancelled` the ids of those it was told to end; `events` what it has
+    sent of each run, for who joins it again.
+    """
+
+    def __init__(self, script=None, *, bridge: str = "agui") -> None:
+        self.script = script or (lambda agent, connection, body: agent.play(connection, body, TEXT))
+        self.bridge = bridge
+        self.inputs: list[dict] = []
+        self.cancelled: list[str] = []
+        self.events: dict[str, list[dict]] = {}
+        self.joined: list[str] = []
+        self.cancel_seen = Event()
+        self.ends_on_cancel = True
+
+    def handle(self, connection, run) -> None:
+        head = connection.recv_until(b"\r\n\r\n").decode()
+        if not head:
+            return  # whoever only asked whether it listens
+        method, path, _ = head.split(" ", 2)
+        length = next(
+            (int(line.split(":")[1]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0
+        )
+        body = connection.recv_exactly(length)
+        if path == "/ping":
+            self.answer(connection, {"status": "Healthy", **({"bridge": "native"} if self.bridge == "native" else {})})
+        elif path == "/invocations":
+            self.inputs.append(json.loads(body))
+            connection.sendall(SSE)
+            self.script(self, connection, self.inputs[-1])
+        elif path.endswith("/cancel"):
+            self.cancelled.append(path.split("/")[2])
+            self.answer(connection, {}, b"202 Accepted")
+            if self.ends_on_cancel:
+                self.cancel_seen.set()
+        elif "/events?after=" in path:
+            self.join(connection, path)
+        else:
+            self.answer(connection, {}, b"404 Not Found")
+        connection.close()
+
+    def answer(self, connection, body: dict, status: bytes = b"200 OK") -> None:
+        data = json.dumps(body).encode()
+        connection.sendall(
+            b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(data), data)
+        )
+
+    def join(self, connection, path: str) -> None:
+        self.joined.append(path)
+        run_id, after = path.split("/")[2], int(path.rpartition("=")[2])
+        if run_id not in self.events:
+            self.answer(connection, {}, b"404 Not Found")
+            return
+        connection.sendall(SSE)
+        for number, event in enumerate(self.events[run_id], 1):
+            if number > after:
+                connection.sendall(frame(event, number))
+
+    def send(self, connection, run_id: str, event: dict) -> None:
+        sent = self.events.setdefault(run_id, [])
+        sent.append(event)
+        connection.sendall(frame(event, len(sent) if self.bridge == "native" else 0))
+
+    def begin(self, connection, body: dict, events=()) -> None:
+        started = {"type": "RUN_STARTED", "threadId": body["threadId"], "runId": body["runId"]}
+        for event in (started, *events):
+            self.send(connection, body["runId"], event)
+
+    def play(self, connection, body: dict, events, **last) -> None:
+        self.begin(connection, body, events)
+        done = {"type": "RUN_FINISHED", "threadId": body["threadId"], "runId": body["runId"], "result": USAGE}
+        self.send(connection, body["runId"], last or done)
+
+
+@pytest.fixture
+def agent(world):
+    """Return a function that puts a container behind the agent `web` and waits until it is ready."""
+
+    def put(script=None, *, bridge: str = "agui", name: str = "web", **fields) -> Agent:
+        made = Agent(script, bridge=bridge)
+        world.engine.add_image(name, Program(made.handle))
+        world.up(name, image=name, **fields)
+        world.wait_ready(name)
+        return made
+
+    return put
+
+
+@pytest.fixture
+def runs(world):
+    return world.services.runs
+
+
+@pytest.fixture
+def sessions(world):
+    return world.services.sessions
+
+
+def ask(runs, text: str = "say hello", *, key: str = "", agent_id: str = "web", **fields):
+    return runs.create(RunRequest(agent_id=agent_id, input=text, **fields), ADMIN, key=key)
+
+
+def told(runs, run_id: str, after: int = 0) -> list[dict]:
+    return [msgspec.json.decode(event.payload) for event in runs.follow(run_id, after) if event is not None]
+
+
+def types(runs, run_id: str) -> list[str]:
+    return [event["type"] for event in told(runs, run_id)]
+
+
+def finish(runs, run_id: str):
+    run = runs.wait(run_id, 10)
+    assert run.status.is_final, run
+    return run
+
+
+def test_a_run_ends_with_what_the_agent_said(runs, agent):
+    made = agent()
+
+    accepted = ask(runs)
+    run = finish(runs, accepted.id)
+
+    assert accepted.status is RunStatus.QUEUED
+    assert (run.status, run.output, run.steps, run.error) == (RunStatus.COMPLETED, "hello world", 1, None)
+    assert (run.usage.input_tokens, run.usage.output_tokens, run.usage.cost_usd) == (7, 2, 0.5)
+    assert (run.bridge, run.attempt, run.last_seq) == (Bridge.AGUI, 1, 6)
+    assert run.created_at <= run.started_at <= run.finished_at
+    assert types(runs, run.id) == ["RUN_STARTED", *(event["type"] for event in TEXT), "RUN_FINISHED"]
+    given = made.inputs[0]
+    assert (given["runId"], given["threadId"], given["prompt"]) == (run.id, run.id, "say hello")
+    assert [(message["role"], message["content"]) for message in given["messages"]] == [("user", "say hello")]
+    assert given["forwardedProps"]["limits"] == {"steps": None, "wall_s": None, "cost_usd": None}
+
+
+def test_events_are_numbered_from_one_and_every_reader_gets_all_of_them(runs, agent):
+    go = Event()
+
+    def script(made, connection, body):
+        made.begin(connection, body, TEXT[:2])
+        go.wait(10)
+        for event in TEXT[2:]:
+            made.send(connection, body["runId"], event)
+        made.send(connection, body["runId"], {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"})
+
+    agent(script)
+    run = ask(runs)
+    early = gevent.spawn(lambda: [event.seq for event in runs.follow(run.id) if event])  # noqa: TID251
+    late = gevent.spawn(lambda: [event.seq for event in runs.follow(run.id, 2) if event])  # noqa: TID251
+    gevent.sleep(0.05)
+    go.set()
+
+    assert early.get(timeout=5) == [1, 2, 3, 4, 5, 6]
+    assert late.get(timeout=5) == [3, 4, 5, 6]
+    assert [event.seq for event in runs.follow(run.id, 4) if event] == [5, 6]  # it is over: from the store
+    assert [event.seq for event in runs.events(run.id, 1, 2)] == [2, 3]
+
+
+@pytest.mark.parametrize("after", [6, 7, 10**9])
+def test_who_has_seen_everything_gets_the_last_event_once_more(runs, agent, after):
+    agent()
+    run = finish(runs, ask(runs).id)
+
+    assert told(runs, run.id, after)[-1]["type"] == "RUN_FINISHED"
+
+
+def test_many_events_are_read_from_memory_and_store_without_a_gap_or_a_repeat(runs, agent):
+    count = 3 * defaults.RUN_TAIL_EVENTS
+    pieces = [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": f"{number} "} for number in range(count)]
+    agent(lambda made, connection, body: made.play(connection, body, pieces))
+    run = ask(runs)
+
+    seen = [event.seq for event in runs.follow(run.id) if event]
+
+    assert seen == list(range(1, count + 3))
+    assert finish(runs, run.id).output == "".join(f"{number} " for number in range(count))
+
+
+def test_an_event_without_a_beginning_gets_one_that_is_marked(runs, agent):
+    def script(made, connection, body):
+        connection.sendall(frame(TEXT[0]) + frame({"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}))
+
+    agent(script)
+    run = ask(runs)
+
+    events = [event for event in runs.follow(run.id) if event]
+
+    assert [(event.type, event.synthetic) for event in events] == [
+        ("RUN_STARTED", True), ("TEXT_MESSAGE_START", False), ("RUN_FINISHED", False),
+    ]  # fmt: skip
+
+
+def test_an_event_is_kept_on_one_line_whatever_lines_it_came_in(runs, agent):
+    def script(made, connection, body):
+        made.begin(connection, body)
+        connection.sendall(b'data: {"type": "CUSTOM",\ndata:  "name": "x", "value": 1}\n\n')
+        made.send(connection, body["runId"], {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"})
+
+    agent(script)
+    run = finish(runs, ask(runs).id)
+
+    custom = runs.events(run.id, 1, 1)[0]
+    assert b"\n" not in bytes(custom.payload)
+    assert msgspec.json.decode(custom.payload) == {"type": "CUSTOM", "name": "x", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "message"),
+    [
+        (frame({"type": "RUN_ERROR", "message": "no idea", "code": "stuck"}), "stuck", "no idea"),
+        (frame({"type": "RUN_ERROR", "message": "no idea"}), "error", "no idea"),
+        (b"", "error", "without the last event"),
+        (frame(TEXT[0]), "error", "without the last event"),
+        (frame(TEXT[0]) + b"data: nonsense\n\n", "error", "no event of AG-UI: nonsense"),
+        (frame(TEXT[0]) + b"data: [1]\n\n", "error", "no event of AG-UI"),
+        (frame({"type": "CUSTOM", "name": "x", "value": "y" * 2_000_000}), "error", "longer than"),
+    ],
+)
+def test_what_an_agent_gets_wrong_ends_the_run_with_the_reason(runs, agent, sent, code, message):
+    def script(made, connection, body):
+        with suppress(OSError):
+            connection.sendall(sent)
+
+    agent(script)
+    run = ask(runs)
+    events = told(runs, run.id)
+
+    assert events[-1]["type"] == "RUN_ERROR"
+    assert events[-1].get("code", "error") == code
+    run = finish(runs, run.id)
+    assert run.status is RunStatus.FAILED
+    assert run.error.code == code
+    assert message in run.error.message
+
+
+def test_an_agent_that_refuses_the_run_is_quoted(runs, world):
+    def refuse(connection, run):
+        path = connection.recv_until(b"\r\n\r\n").split(b" ")[1]
+        body = b'{"status": "Healthy"}' if path == b"/ping" else b'{"error": "no key"}'
+        status = b"200 OK" if path == b"/ping" else b"400 Bad Request"
+        connection.sendall(
+            b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body)
+        )
+        connection.close()
+
+    world.engine.add_image("web", Program(refuse))
+    world.up(image="web")
+    world.wait_ready()
+
+    run = finish(runs, ask(runs).id)
+
+    assert run.error.message == 'the agent answered 400: {"error": "no key"}'
+    assert types(runs, run.id) == ["RUN_STARTED", "RUN_ERROR"]
+
+
+def test_an_agent_that_speaks_nothing_of_the_kind(runs, world):
+    world.up()  # the echo server
+    world.wait_ready()
+
+    run = finish(runs, ask(runs).id)
+
+    assert run.status is RunStatus.FAILED
+    assert "speaks nothing that runs can be given by" in run.error.message
+
+
+# ---- limits and ends
+
+
+def waiting(made, connection, body):
+    """Work until told to end."""
+    made.begin(connection, body, TEXT[:2])
+    made.cancel_seen.wait(10)
+    with suppress(OSError):
+        made.send(connection, body["runId"], {"type": "RUN_ERROR", "message": "as you wish", "code": "cancelled"})
+
+
+def reached(runs, run_id: str, seq: int) -> None:
+    next(event for event in runs.follow(run_id) if event and event.seq >= seq)
+
+
+def test_a_native_agent_is_asked_to_end_a_run_that_is_cancelled(runs, agent):
+    made = agent(waiting, bridge="native")
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    cancelled, is_first = runs.cancel(run.id, ADMIN)
+
+    assert is_first
+    assert cancelled.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code, run.output) == (RunStatus.CANCELLED, "cancelled", "hello ")
+    assert made.cancelled == [run.id]
+    assert told(runs, run.id)[-1]["message"] == "as you wish"
+    assert runs.cancel(run.id, ADMIN) == (run, False)
+
+
+def test_of_another_agent_the_connection_is_broken_off(runs, agent):
+    made = agent(waiting)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    runs.cancel(run.id, ADMIN)
+
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code) == (RunStatus.CANCELLED, "cancelled")
+    assert not made.cancelled
+    made.cancel_seen.set()
+
+
+def test_an_agent_that_does_not_end_a_run_is_started_anew(runs, agent, world, monkeypatch):
+    monkeypatch.setattr(defaults, "RUN_CANCEL_GRACE_S", 0.1)
+    made = agent(waiting, bridge="native")
+    made.ends_on_cancel = False
+    run = ask(runs)
+    reached(runs, run.id, 3)
+    before = world.agent().replicas[0].started_at
+
+    runs.cancel(run.id, ADMIN)
+
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    deadline = time.monotonic() + 5
+    while world.agent().replicas[0].started_at == before:
+        assert time.monotonic() < deadline
+        gevent.sleep(0.01)
+    made.cancel_seen.set()
+
+
+def test_a_run_that_waits_can_be_cancelled(runs, sessions, agent):
+    made = agent(waiting, bridge="native")
+    session = sessions.create(ADMIN, agent_id="web")
+    first = ask(runs, session_id=session.id)
+    reached(runs, first.id, 3)
+    second = ask(runs, session_id=session.id)
+
+    runs.cancel(second.id, ADMIN)
+
+    run = finish(runs, second.id)
+    assert (run.status, run.started_at) == (RunStatus.CANCELLED, 0.0)
+    assert types(runs, second.id) == ["RUN_STARTED", "RUN_ERROR"]
+    made.cancel_seen.set()
+    finish(runs, first.id)
+
+
+def test_a_run_that_takes_too_long_ends(runs, agent):
+    made = agent(waiting, bridge="native")
+
+    run = finish(runs, ask(runs, limits=Limits(wall_s=0.2)).id)
+
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "timeout")
+    assert run.error.message == "it was not done within 0.2 s"
+    assert made.cancelled == [run.id]
+    made.cancel_seen.set()
+
+
+def test_a_run_that_takes_too_many_steps_ends(runs, agent):
+    def script(made, connection, body):
+        made.begin(connection, body)
+        while not made.cancel_seen.is_set():
+            made.send(connection, body["runId"], {"type": "STEP_STARTED", "stepName": "model"})
+            made.cancel_seen.wait(0.01)
+        made.send(connection, body["runId"], {"type": "RUN_ERROR", "message": "ended", "code": "cancelled"})
+
+    agent(script, bridge="native")
+
+    run = finish(runs, ask(runs, limits=Limits(steps=3)).id)
+
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "step_limit")
+    assert told(runs, run.id)[-1] == {"type": "RUN_ERROR", "message": "it took more than 3 steps", "code": "step_limit"}
+
+
+def test_an_agent_that_says_nothing_more(runs, agent):
+    made = agent(waiting, request_timeout_s=1)
+    run = ask(runs)
+
+    run = finish(runs, run.id)
+
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "timeout")
+    assert "said nothing more" in run.error.message
+    made.cancel_seen.set()
+
+
+def test_the_client_that_started_it_goes_away(runs, agent):
+    made = agent(waiting, bridge="native")
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    runs.abandon(run.id)
+
+    assert finish(runs, run.id).error.message == "its client went away"
+    assert made.cancelled == [run.id]
+
+
+def test_an_agent_that_never_gets_ready(runs, world, monkeypatch):
+    monkeypatch.setattr(defaults, "RUN_READY_TIMEOUT_S", 0.1)
+    world.deploy()
+
+    run = finish(runs, ask(runs).id)
+
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "agent_unavailable")
+    assert "was not ready within 0.1 s" in run.error.message
+
+
+def test_a_run_waits_for_its_agent(runs, agent, world):
+    agent()
+    world.services.agents.stop("web", ADMIN)
+    run = ask(runs)
+    assert not runs.wait(run.id, 0.1).status.is_final
+
+    world.services.agents.start("web", ADMIN)
+
+    assert finish(runs, run.id).status is RunStatus.COMPLETED
+
+
+def test_a_run_keeps_its_agent_awake(runs, agent, world):
+    made = agent(waiting, bridge="native", idle_timeout_s=1)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    assert world.route().in_flight == 1
+    assert world.route().idle_s() == 0.0
+
+    made.cancel_seen.set()
+    finish(runs, run.id)
+    assert world.route().in_flight == 0
+
+
+def test_the_agent_is_removed_while_it_works(runs, agent, world):
+    made = agent(waiting)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    world.services.agents.remove("web", ADMIN)
+
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "agent_removed")
+    made.cancel_seen.set()
+
+
+def test_its_container_dies_while_it_works(runs, agent, world):
+    made = agent(waiting)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    world.engine.kill(world.agent().id)
+
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "container_lost")
+    made.cancel_seen.set()
+
+
+def test_a_native_agent_whose_connection_broke_is_joined_again(runs, agent):
+    def script(made, connection, body):
+        made.begin(connection, body, TEXT[:2])
+        connection.reset()
+        made.events[body["runId"]] += [*TEXT[2:], {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}]
+
+    made = agent(script, bridge="native")
+
+    run = finish(runs, ask(runs).id)
+
+    assert (run.status, run.output, run.last_seq) == (RunStatus.COMPLETED, "hello world", 6)
+    assert made.joined == [f"/runs/{run.id}/events?after=3"]
+    assert len(made.inputs) == 1
+
+
+def test_a_native_container_that_came_back_without_the_run(runs, agent):
+    def script(made, connection, body):
+        made.begin(connection, body, TEXT[:2])
+        del made.events[body["runId"]]
+        connection.reset()
+
+    agent(script, bridge="native")
+
+    run = finish(runs, ask(runs).id)
+
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "container_lost")
+
+
+# ---- sessions
+
+
+def test_a_session_remembers_and_tells_the_agent(runs, sessions, agent):
+    made = agent()
+    session = sessions.create(ADMIN, agent_id="web", state={"mood": "good"})
+    finish(runs, ask(runs, "one", session_id=session.id).id)
+
+    finish(runs, ask(runs, "two", session_id=session.id).id)
+
+    said = [(message["role"], message["content"]) for message in made.inputs[1]["messages"]]
+    assert said == [("user", "one"), ("assistant", "hello world"), ("user", "two")]
+    assert made.inputs[1]["threadId"] == session.id
+    assert made.inputs[1]["state"] == {"mood": "good"}
+    found = sessions.get(session.id)
+    assert (found.run_count, found.messages, found.total_tokens) == (2, 4, 18)
+    assert [run.input for run in sessions.runs(session.id)] == ["one", "two"]
+
+
+def test_two_sessions_know_nothing_of_each_other(runs, sessions, agent):
+    made = agent()
+    one, two = (sessions.create(ADMIN, agent_id="web") for _ in range(2))
+    finish(runs, ask(runs, "a secret", session_id=one.id).id)
+    finish(runs, ask(runs, "hello", session_id=two.id).id)
+
+    assert len(made.inputs[1]["messages"]) == 1
+    assert "a secret" not in json.dumps(made.inputs[1])
+
+
+def test_tool_calls_stay_with_their_results(runs, sessions, agent):
+    calls = [
+        {"type": "TOOL_CALL_START", "toolCallId": "c1", "toolCallName": "read_file"},
+        {"type": "TOOL_CALL_ARGS", "toolCallId": "c1", "delta": '{"path": "a"}'},
+        {"type": "TOOL_CALL_END", "toolCallId": "c1"},
+        {"type": "TOOL_CALL_RESULT", "messageId": "x", "toolCallId": "c1", "content": "text of a"},
+        {"type": "TOOL_CALL_START", "toolCallId": "c2", "toolCallName": "read_file"},
+    ]
+    agent(
+        lambda made, connection, body: made.play(connection, body, [*TEXT, *calls], type="RUN_ERROR", message="ended")
+    )
+    session = sessions.create(ADMIN, agent_id="web")
+
+    finish(runs, ask(runs, "go", session_id=session.id).id)
+
+    messages = [message for _, message in sessions.messages(session.id)]
+    assert [message.role for message in messages] == ["user", "assistant", "assistant", "tool", "assistant", "tool"]
+    assert messages[2].tool_calls[0].function.arguments == '{"path":"a"}'
+    assert (messages[3].tool_call_id, messages[3].content) == ("c1", "text of a")
+    assert "before this tool had an answer" in messages[5].content
+
+
+def test_runs_of_a_session_are_one_after_the_other(runs, sessions, agent):
+    open_now, most = [], []
+
+    def script(made, connection, body):
+        open_now.append(body["runId"])
+        most.append(len(open_now))
+        gevent.sleep(0.02)
+        open_now.remove(body["runId"])
+        made.play(connection, body, TEXT)
+
+    made = agent(script)
+    session = sessions.create(ADMIN, agent_id="web")
+    asked = [ask(runs, f"number {number}", session_id=session.id) for number in range(5)]
+
+    for run in asked:
+        assert finish(runs, run.id).status is RunStatus.COMPLETED
+    assert max(most) == 1
+    assert [body["runId"] for body in made.inputs] == [run.id for run in asked]
+    assert len(made.inputs[4]["messages"]) == 9
+    assert sessions.get(session.id).run_count == 5
+
+
+def test_a_busy_session_rejects_or_is_interrupted(runs, sessions, agent):
+    made = agent(waiting, bridge="native")
+    session = sessions.create(ADMIN, agent_id="web")
+    first = ask(runs, session_id=session.id)
+    reached(runs, first.id, 3)
+
+    with pytest.raises(Conflict) as busy:
+        ask(runs, session_id=session.id, on_busy=OnBusy.REJECT)
+    second = ask(runs, session_id=session.id, on_busy=OnBusy.INTERRUPT)
+
+    assert busy.value.code == "SESSION_BUSY"
+    assert finish(runs, first.id).error.message == f"run {second.id} took its place in the session"
+    assert made.cancelled == [first.id]
+    finish(runs, second.id)
+    assert sessions.get(session.id).run_count == 2
+
+
+def test_a_session_that_is_deleted_meanwhile_stays_deleted(runs, sessions, agent):
+    made = agent(waiting, bridge="native")
+    session = sessions.create(ADMIN, agent_id="web")
+    run = ask(runs, session_id=session.id)
+    reached(runs, run.id, 3)
+
+    sessions.delete(session.id, ADMIN)
+    made.cancel_seen.set()
+
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    with pytest.raises(NotFound):
+        sessions.get(session.id)
+    with pytest.raises(NotFound):
+        ask(runs, session_id=session.id)
+
+
+def test_a_state_that_the_agent_tells_is_kept(runs, sessions, agent):
+    agent(
+        lambda made, connection, body: made.play(connection, body, [{"type": "STATE_SNAPSHOT", "snapshot": {"n": 1}}])
+    )
+    session = sessions.create(ADMIN, agent_id="web")
+
+    finish(runs, ask(runs, session_id=session.id).id)
+
+    assert sessions.get(session.id).state == {"n": 1}
+
+
+def test_a_summary_is_made_of_the_last_answers(runs, sessions, agent):
+    agent()
+    session = sessions.create(ADMIN, agent_id="web")
+    assert sessions.summarize(session.id).summary.content == "nothing was said yet"
+    finish(runs, ask(runs, session_id=session.id).id)
+
+    summary = sessions.summarize(session.id).summary
+
+    assert (summary.content, summary.run_count, summary.total_tokens) == ("hello world", 1, 9)
+
+
+# ---- what is accepted
+
+
+def test_what_is_refused(runs, sessions, agent):
+    agent()
+    agent(name="other")
+    session = sessions.create(ADMIN, agent_id="other")
+    cases = [
+        (InvalidParameter, "INVALID_PARAMETER", {"text": "  "}),
+        (InvalidParameter, "INVALID_PARAMETER", {"limits": Limits(steps=0)}),
+        (InvalidParameter, "INVALID_PARAMETER", {"limits": Limits(wall_s=-1)}),
+        (InvalidParameter, "INVALID_PARAMETER", {"limits": Limits(cost_usd=float("inf"))}),
+        (InvalidParameter, "INVALID_PARAMETER", {"text": "x" * (defaults.MAX_RUN_INPUT_CHARS + 1)}),
+        (InvalidParameter, "INVALID_PARAMETER", {"key": "x" * 257}),
+        (NotFound, "AGENT_NOT_FOUND", {"agent_id": "nobody"}),
+        (NotFound, "SESSION_NOT_FOUND", {"session_id": "none"}),
+        (Conflict, "SESSION_OF_OTHER_AGENT", {"session_id": session.id}),
+    ]
+    for kind, code, fields in cases:
+        with pytest.raises(kind) as refused:
+            ask(runs, **fields)
+        assert refused.value.code == code, fields
+    assert runs.page(limit=10) == ([], "")
+
+
+def test_too_many_runs(runs, agent, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_ACTIVE_RUNS", 1)
+    made = agent(waiting, bridge="native")
+    run = ask(runs)
+
+    with pytest.raises(TooManyRequests):
+        ask(runs)
+
+    made.cancel_seen.set()
+    finish(runs, run.id)
+    finish(runs, ask(runs).id)
+
+
+def test_a_key_stands_for_one_run(runs, agent):
+    made = agent()
+    run = ask(runs, key="k1")
+
+    again = ask(runs, key="k1")
+    other = ask(runs, key="k2")
+    with pytest.raises(Conflict) as refused:
+        ask(runs, "something else", key="k1")
+
+    assert (again.id, refused.value.code) == (run.id, "IDEMPOTENCY_MISMATCH")
+    assert {finish(runs, run.id).id, finish(runs, other.id).id} == {body["runId"] for body in made.inputs}
+
+
+def test_pages_go_back_in_time(runs, agent):
+    agent()
+    agent(name="other")
+    asked = [finish(runs, ask(runs, agent_id=name).id) for name in ("web", "other", "web", "web")]
+
+    first, cursor = runs.page(limit=2)
+    second, end = runs.page(limit=2, cursor=cursor)
+
+    assert [run.id for run in (*first, *second)] == [run.id for run in reversed(asked)]
+    assert (bool(cursor), end) == (True, "")
+    assert [run.id for run in runs.page(agent="other", limit=9)[0]] == [asked[1].id]
+    assert runs.page(status=RunStatus.FAILED, limit=9) == ([], "")
+    with pytest.raises(InvalidParameter):
+        runs.page(limit=1, cursor="nonsense")
+
+
+def test_what_is_kept_too_long_or_too_much_goes(runs, sessions, agent, world, monkeypatch):
+    agent()
+    session = sessions.create(ADMIN, agent_id="web")
+    asked = [finish(runs, ask(runs, session_id=session.id, key=f"k{number}").id) for number in range(4)]
+    assert runs.sweep(time.time()) == 0
+
+    monkeypatch.setattr(defaults, "MAX_RUNS", 3)
+    assert runs.sweep(time.time()) == 1
+    monkeypatch.setattr(defaults, "MAX_RUNS_BYTES", asked[3].bytes + 1)
+    assert runs.sweep(time.time()) == 2
+    assert runs.sweep(time.time() + defaults.RUNS_KEEP_S + 60) == 1
+
+    session = sessions.create(ADMIN, agent_id="web")  # all that was begun before is written
+    kept = [name.decode() for name in world.redis.call("KEYS", "*run*")]
+    assert [name for name in kept if "runs-sizes" not in name] == []
+    with pytest.raises(NotFound):
+        runs.get(asked[0].id)
+
+
+# ---- across daemons
+
+
+def test_a_daemon_that_comes_back_settles_what_was_under_way(make_world):
+    world = make_world()
+    plain, native = Agent(waiting), Agent(waiting, bridge="native")
+    for name, made in (("plain", plain), ("native", native)):
+        world.engine.add_image(name, Program(made.handle))
+        world.up(name, image=name)
+        world.wait_ready(name)
+    runs = world.services.runs
+    session = world.services.sessions.create(ADMIN, agent_id="native")
+    lost = ask(runs, agent_id="plain")
+    joined = ask(runs, agent_id="native", session_id=session.id)
+    for run in (lost, joined):
+        reached(runs, run.id, 3)
+    queued = ask(runs, "next", agent_id="native", session_id=session.id)
+    seen = [event.seq for event in runs.events(joined.id, 0, 10)]
+    world.supervisor.stop(2.0)
+    native.events[joined.id] += [TEXT[2], {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}]
+    native.script = lambda made, connection, body: made.play(connection, body, TEXT)
+
+    again = make_world()
+    again.services.runs.load()
+    runs = again.services.runs
+
+    lost = finish(runs, lost.id)
+    assert (lost.status, lost.error.code, lost.output) == (RunStatus.FAILED, "interrupted", "")
+    joined = finish(runs, joined.id)
+    assert joined.status is RunStatus.COMPLETED
+    assert seen == [1, 2, 3]
+    assert [event.seq for event in runs.follow(joined.id, 3) if event] == [4, 5]
+    assert finish(runs, queued.id).status is RunStatus.COMPLETED
+    assert len(native.inputs) == 2
+    plain.cancel_seen.set()
+    native.cancel_seen.set()
+
+
+def test_nothing_is_accepted_while_redis_is_away(runs, agent, world, monkeypatch):
+    monkeypatch.setattr(defaults, "JOURNAL_WAIT_S", 0.2)
+    agent()
+    monkeypatch.setattr(world.redis, "run", _away)
+
+    with pytest.raises(Unavailable):
+        ask(runs)
+
+    monkeypatch.undo()
+    run = ask(runs)
+    finish(runs, run.id)
+    assert [one.id for one in runs.page(limit=10)[0]] == [run.id]
+
+
+def test_a_cancel_kills_where_it_is_told_to(runs, agent, world):
+    made = agent(waiting)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+    before = world.agent().replicas[0].started_at
+
+    runs.cancel(run.id, ADMIN, CancelMode.KILL)
+
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    deadline = time.monotonic() + 5
+    while world.agent().replicas[0].started_at == before:
+        assert time.monotonic() < deadline
+        gevent.sleep(0.01)
+    made.cancel_seen.set()
+
+
+def _away(*_arguments):
+    raise Unavailable("Redis does not answer", code="REDIS_UNAVAILABLE")

@@ -49,6 +49,7 @@ RUNTIME = [
     "runtime/pyproject.toml",
     "runtime/agentainer_runtime/py.typed",
     "runtime/agentainer_runtime/**/*.py",
+    "runtime/agentainer_runtime/scripts/*.yaml",
 ]
 
 

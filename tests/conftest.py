@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.fakes.world",
     "tests.fakes.daemons",
     "tests.fakes.ledger",
+    "tests.fakes.runtime",
 ]
 
 # Whoever runs the tests in the background may have them ignore Ctrl-C, which programs under test would inherit.

@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fakes.daemons",
     "tests.fakes.ledger",
     "tests.fakes.runtime",
+    "tests.fakes.model_worlds",
 ]
 
 # Whoever runs the tests in the background may have them ignore Ctrl-C, which programs under test would inherit.

@@ -41,6 +41,7 @@ COMMANDS = {
     "runs": ("runs", "runs", "Show, join and cancel runs."),
     "sessions": ("sessions", "sessions", "Show and keep conversations with agents."),
     "chat": ("chat", "chat", "Talk to an agent."),
+    "bridge": ("bridges", "bridge", "Check what an agent's container speaks."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
     "backup": ("backups", "backup", "Back up agents with what is in their volumes, and restore them."),
     "build": ("images", "build", "Build an image from a Dockerfile."),

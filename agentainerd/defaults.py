@@ -109,16 +109,6 @@ MAX_INTERIM_RESPONSES = 10
 LISTEN_BACKLOG = 4096
 DRAIN_TIMEOUT_S = 30.0
 
-# Models
-MODEL_KEY_VARIABLES = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
-MAX_MODEL_BODY_BYTES = 32 * 1024 * 1024  # of a request: pictures are in it, as text
-PROVIDER_CONNECT_TIMEOUT_S = 10.0  # for the connection, and as long for TLS
-PROVIDER_TIMEOUT_S = 600.0  # to the first byte of an answer, and between two: a model may think in silence
-
-SPENT_DAYS_S = 400 * 24 * 3600  # what models were used for is kept so long, by day
-SPENT_RUN_S = 30 * 24 * 3600  # and of a run or session, after its last call
-MAX_SPENT_RUNS = 10_000  # runs whose cost is in memory
-
 # Runs and sessions
 MAX_ACTIVE_RUNS = 1000  # queued ones included
 MAX_RUN_INPUT_CHARS = 1024 * 1024
@@ -131,6 +121,8 @@ RUN_WALL_S = 3600.0  # where a run names no limit
 RUN_CANCEL_GRACE_S = 10.0  # for an agent to end a run that was cancelled
 RUN_READY_TIMEOUT_S = 120.0  # for an agent to become ready, once its run's turn has come
 RUN_REJOINS = 5  # in a row without an event, after a connection to an agent that can be joined again broke
+BRIDGE_CHECK_WALL_S = 120.0  # for each task of a check of a container's contract
+MAX_BRIDGE_CHECK_WALL_S = 3600.0
 RUN_TAIL_EVENTS = 256  # of a run under way that are kept in memory for its readers
 RUN_HEARTBEAT_S = 15.0  # a stream of a run without events says that it lives
 RUNS_KEEP_S = 7 * 24 * 3600.0

@@ -10,6 +10,7 @@ from agentainerd.api import (
     agents,
     audit,
     backups,
+    bridges,
     deployments,
     documentation,
     events,
@@ -46,7 +47,7 @@ _READ: tuple[Handler, ...] = (
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
     backups.create, backups.verify,
-    runs.create, runs.cancel,
+    runs.create, runs.cancel, bridges.check,
     requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,
 )  # fmt: skip
 _ADMIN: tuple[Handler, ...] = (

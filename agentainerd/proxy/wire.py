@@ -11,14 +11,11 @@ import errno
 import os
 import socket as stdlib_socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.timeout import Timeout
-
-if TYPE_CHECKING:
-    from agentainerd.proxy.tls import TlsSocket
 
 PIECE = 65536
 _READ, _WRITE = 1, 2
@@ -92,7 +89,7 @@ class Stream:
 
     __slots__ = ("_reader", "_rest", "_waiting", "_writer", "broken", "on_drained", "receive", "send", "sock")
 
-    def __init__(self, sock: "_socket.socket | TlsSocket", *, first: bool = False) -> None:
+    def __init__(self, sock: _socket.socket, *, first: bool = False) -> None:
         self.sock = sock
         self.receive = sock.recv
         self.send = sock.send
@@ -253,11 +250,6 @@ def connect(address: tuple[str, int] | str, timeout_s: float) -> Stream:
     Raises:
         OSError: refused, unreachable, or not within `timeout_s`.
     """
-    return Stream(connected(address, timeout_s), first=True)
-
-
-def connected(address: tuple[str, int] | str, timeout_s: float) -> _socket.socket:
-    """Return a socket that is connected, as `connect` says, and non-blocking."""
     if isinstance(address, str):
         family = stdlib_socket.AF_UNIX
     else:
@@ -272,10 +264,10 @@ def connected(address: tuple[str, int] | str, timeout_s: float) -> _socket.socke
             failed = _wait_connected(sock, timeout_s)
         if failed:
             raise OSError(failed, os.strerror(failed))
+        return Stream(sock, first=True)
     except BaseException:
         sock.close()
         raise
-    return sock
 
 
 def _wait_connected(sock: _socket.socket, timeout_s: float) -> int:

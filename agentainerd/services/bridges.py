@@ -37,6 +37,11 @@ class BridgeService:
             self._known[key] = self._labelled(agent) or self._probed(agent, target)
         return self._known[key]
 
+    def declared(self, agent_id: str) -> Bridge | None:
+        """Return the tier that an agent's spec or its image names, None where neither does. Raises NotFound, InvalidParameter."""
+        agent = self._fleet.find(agent_id)
+        return Bridge(agent.spec.bridge) if agent.spec.bridge else self._labelled(agent)
+
     def _labelled(self, agent: Agent) -> Bridge | None:
         try:
             name = self._engine.image(agent.image_id).labels.get(LABEL, "")

@@ -21,6 +21,7 @@ from agentainerd.services.backup_requests import RequestCopies
 from agentainerd.services.backup_restore import RestoreService
 from agentainerd.services.backup_volumes import VolumePlaces
 from agentainerd.services.backups import BackupService
+from agentainerd.services.bridge_check import BridgeCheckService
 from agentainerd.services.bridges import BridgeService
 from agentainerd.services.containers import Containers
 from agentainerd.services.deployments import DeploymentService
@@ -36,8 +37,6 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
-from agentainerd.services.model_usage import ModelUsageService
-from agentainerd.services.models import ModelService
 from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
@@ -64,7 +63,6 @@ from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
-from agentainerd.store.model_usage import ModelUsageStore
 from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.run_writer import RunWriter
@@ -98,13 +96,13 @@ class Services:
     restores: RestoreService
     exchange: ExchangeService
     runs: RunService
+    bridge_checks: BridgeCheckService
     sessions: SessionService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
     metrics: MetricsReports
     daemon_metrics: DaemonMetrics
-    models: ModelService
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -138,7 +136,11 @@ def build(
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
-    audit = _audit(config, supervisor)
+    audit = AuditService(
+        AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes),
+        supervisor.spawn,
+        audit_limits(config),
+    )
     named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
@@ -158,7 +160,6 @@ def build(
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     shared_redis = _shared_redis(config, stores, supervisor)
     containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis)
-    models = _models(config, stores, fleet, tokens, containers, supervisor, port=port)
     resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     rollout = Rollout(fleet, containers, supervisor.spawn)
@@ -221,7 +222,8 @@ def build(
         audit=audit,
         events=events,
     )
-    runs = _runs(stores, fleet, BridgeService(fleet, engine), supervisor=supervisor, audit=audit, agents=agents)
+    bridges = BridgeService(fleet, engine)
+    runs = _runs(stores, fleet, bridges, supervisor=supervisor, audit=audit, agents=agents)
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
@@ -258,12 +260,12 @@ def build(
         ),
         runs=runs,
         sessions=runs.sessions,
+        bridge_checks=BridgeCheckService(fleet, bridges, supervisor.spawn, audit),
         health=health,
         idle=idle,
         measuring=measuring,
         metrics=MetricsReports(fleet, measuring),
         daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
-        models=models,
         replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
@@ -307,25 +309,6 @@ def _runs(
     return RunService(store, writer, means, audit=audit)
 
 
-def _models(
-    config: Config,
-    stores: Stores,
-    fleet: Fleet,
-    tokens: TokenService,
-    containers: Containers,
-    supervisor: Supervisor,
-    *,
-    port: int,
-) -> ModelService:
-    usage = ModelUsageService(ModelUsageStore(stores.redis), supervisor.spawn)
-    url = f"http://{defaults.DAEMON_NAME}:{port}"
-    models = ModelService(config.models, fleet, tokens, usage, url=url, find_run=RunStore(stores.redis).get)
-    containers.models = models.environment
-    gate = fleet.routes.models
-    gate.on_ask, gate.on_end = models.ask, models.end
-    return models
-
-
 def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:
     server = SharedRedisServer(
         lambda: find_binary(config.redis.server_binary).path,
@@ -335,11 +318,6 @@ def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> Sha
         spawn=supervisor.spawn,
     )
     return SharedRedisService(server, stores.agents, host=defaults.DAEMON_NAME, port=config.shared_redis.port)
-
-
-def _audit(config: Config, supervisor: Supervisor) -> AuditService:
-    file = AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes)
-    return AuditService(file, supervisor.spawn, audit_limits(config))
 
 
 def audit_limits(config: Config) -> AuditLimits:

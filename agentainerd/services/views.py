@@ -65,7 +65,6 @@ def agent_json(
         "labels": dict(spec.labels),
         "network_egress": spec.network_egress,
         "services": msgspec.structs.asdict(spec.services),
-        "model": spec.model,
         "replicas": spec.replicas,
         "dependencies": list(spec.dependencies),
         "links": dict(agent.links),

@@ -1,0 +1,84 @@
+"""Each rule of the contract: an agent that keeps them all, and one that breaks it and is found out."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+from gevent.pool import Pool
+
+from agentainerd.model.bridge_rules import Outcome, rules_of
+from agentainerd.model.bridges import Bridge
+from agentainerd.proxy.target import Target
+from agentainerd.services.bridge_check import Examination
+from agentainerd.services.bridge_trials import Trial
+from agentainerd.supervisor import Supervisor
+from tests.fakes.contract_agent import Agent, serve
+
+# Rules of which a missing one is no failure, and what follows from another one.
+PING_S = 0.3
+RECOMMENDED = {"usage", "models", "progress"}
+FOLLOWS = {
+    "ping": {"ping_busy"},
+    "answer": {"task", "text"},
+    "last": {"task"},
+    "fields": {"pairs"},
+    "end": {"task", "history", "unknown_fields"},
+    "done": {"task"},
+    "frames": {"done"},
+}
+CASES = [(tier, rule) for tier in Bridge for rule in ("", *rules_of(tier)) if rule != "streamed"]
+
+
+@contextmanager
+def running(agent):
+    server = serve(agent)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield Target(("127.0.0.1", server.server_port))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def examine(agent, *, is_declared=True, bridge=None):
+    supervisor = Supervisor()
+    with running(agent) as target:
+        trial = Trial(target, supervisor.spawn, "count", wall_s=10.0, pause_s=0.01, ping_s=PING_S)
+        examination = Examination(trial, bridge or Bridge(agent.tier), is_declared=is_declared)
+        found = list(examination)
+    supervisor.stop(1)
+    assert sorted(finding.check for finding in found) == sorted(rules_of(examination.bridge)), "each rule once"
+    assert all(finding.seen and finding.contract for finding in found)
+    assert target.in_flight == 0
+    return examination.bridge, {finding.check: finding for finding in found}
+
+
+@pytest.fixture(scope="module")
+def examined():
+    """What is found of each tier's agent, and of each that breaks one of its rules: all at once, they mostly wait."""
+    pool = Pool(len(CASES))
+    waiting = {case: pool.spawn(examine, Agent(*case, pieces=25 if case[1] == "ping_busy" else 8)) for case in CASES}
+    return {case: greenlet.get(timeout=60)[1] for case, greenlet in waiting.items()}
+
+
+def failed(found):
+    return {name for name, finding in found.items() if finding.outcome is Outcome.FAIL}
+
+
+@pytest.mark.parametrize("tier", Bridge)
+def test_an_agent_that_keeps_the_contract_passes_every_rule(examined, tier):
+    found = examined[tier, ""]
+
+    assert {name: finding.seen for name, finding in found.items() if finding.outcome is not Outcome.PASS} == {}
+
+
+@pytest.mark.parametrize(("tier", "rule"), [case for case in CASES if case[1]])
+def test_an_agent_that_breaks_a_rule_is_found_out_by_that_rule(examined, tier, rule):
+    found = examined[tier, rule]
+
+    is_recommended = rule in RECOMMENDED and (tier, rule) != (Bridge.NATIVE, "progress")
+    print(found[rule])
+    assert found[rule].outcome is (Outcome.SKIP if is_recommended else Outcome.FAIL)
+    assert failed(found) - {rule} <= FOLLOWS.get(rule, set())

@@ -1,7 +1,8 @@
 """The HTTP server of the two Unix sockets: gevent's pywsgi, bounded, quiet, and aware of clients that leave.
 
 pywsgi is not fit for public ports, and does not get near one: what comes over TCP has been parsed, strictly, by the
-data plane before it arrives at the gateway socket. Adds to the WSGI environ `agentainer.peer`: (pid, uid, gid).
+data plane before it arrives at the gateway socket. Adds to the WSGI environ `agentainer.peer`: (pid, uid, gid), and
+`agentainer.left`: a function that returns whether the client closed its side.
 """
 
 import logging
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Application = Callable[[dict[str, Any], Callable[..., object]], Iterable[bytes]]
 PEER = "agentainer.peer"
+LEFT = "agentainer.left"
 
 
 class ControlServer:
@@ -133,6 +135,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ[PEER] = self._peer
+        environ[LEFT] = self._has_left
         environ["RAW_URI"] = self.path  # as it came: PATH_INFO has lost which slashes were encoded
         plain = self.wsgi_input
         self.wsgi_input = _Input(plain.rfile, plain.content_length, plain.socket, plain.chunked_input)
@@ -170,15 +173,24 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
 
     def _look(self) -> None:
         """In the hub: the client sent something, or left."""
-        try:
-            gone = not self.socket._sock.recv(1, stdlib_socket.MSG_PEEK | stdlib_socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        gone = self._peek()
+        if gone is None:
             return
-        except OSError:
-            gone = True
         self._watcher.stop()
         if gone:
             self._greenlet.kill(block=False)
+
+    def _has_left(self) -> bool:
+        return bool(self.wsgi_input.is_consumed and self._peek())
+
+    def _peek(self) -> bool | None:
+        """Return whether the client left; None: it neither left nor sent more."""
+        try:
+            return not self.socket._sock.recv(1, stdlib_socket.MSG_PEEK | stdlib_socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return True
 
     def log_request(self) -> None:
         if log.isEnabledFor(logging.DEBUG):

@@ -15,8 +15,10 @@ from werkzeug.wrappers import Response
 
 from agentainerd import log_context
 from agentainerd.api import (
+    agentos,
     agents,
     audit,
+    autonomous,
     backups,
     bridges,
     cors,
@@ -29,6 +31,7 @@ from agentainerd.api import (
     replicas,
     requests,
     runs,
+    sessions,
     system,
     system_logs,
     tokens,
@@ -48,6 +51,9 @@ ROUTES: tuple[Rule, ...] = (
     *metrics.ROUTES,
     *requests.ROUTES,
     *runs.ROUTES,
+    *sessions.ROUTES,
+    *agentos.ROUTES,
+    *autonomous.ROUTES,
     *images.ROUTES,
     *backups.ROUTES,
     *bridges.ROUTES,

@@ -22,6 +22,7 @@ BY_CODE = {
     "IDEMPOTENCY_MISMATCH": 422,
     "METHOD_NOT_ALLOWED": 405,
     "RESPONSE_GONE": 410,
+    "RUN_CANCELLED": 408,
     "UNSUPPORTED_MEDIA_TYPE": 415,
 }
 """Where one meaning has a status of its own."""

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 Body = TypeVar("Body", bound=msgspec.Struct)
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+LEFT = "agentainer.left"
+"""What control_server.py puts into the environment: returns whether the client closed its side."""
 _EPOCH = re.compile(r"[0-9]{9,12}(?:\.[0-9]{1,9})?")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _TRUE = ("", "1", "true", "yes", "on")
@@ -64,6 +66,15 @@ class ApiRequest(Request):
         """What the data plane numbered it, else a number of ours; the log, the audit log and the answer have it too."""
         given: str = self.headers.get("X-Agentainer-Request-ID", "")
         return given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+    def has_body(self) -> bool:
+        """Return whether the client sends a body with anything in it."""
+        return bool(self.content_length) or "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+
+    def has_left(self) -> bool:
+        """Return whether the client is gone, where that can be seen; its body must have been read."""
+        look: Callable[[], bool] | None = self.environ.get(LEFT)
+        return look is not None and look()
 
     def may(self, needed: Scope) -> bool:
         """Return whether the caller may do what needs this scope."""

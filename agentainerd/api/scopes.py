@@ -7,8 +7,10 @@ from collections.abc import Callable
 from werkzeug.wrappers import Response
 
 from agentainerd.api import (
+    agentos,
     agents,
     audit,
+    autonomous,
     backups,
     bridges,
     deployments,
@@ -20,6 +22,7 @@ from agentainerd.api import (
     replicas,
     requests,
     runs,
+    sessions,
     system,
     system_logs,
     tokens,
@@ -42,16 +45,19 @@ _READ: tuple[Handler, ...] = (
     metrics.daemon, metrics.prometheus, deployments.page,
     backups.list_, backups.get,
     runs.page, runs.get, runs.events,
+    agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
     backups.create, backups.verify,
     runs.create, runs.cancel, bridges.check,
+    agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,
+    autonomous.start, autonomous.resume, autonomous.chat,
     requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,
 )  # fmt: skip
 _ADMIN: tuple[Handler, ...] = (
-    agents.deploy, agents.remove, deployments.plan, deployments.apply, deployments.export,
+    agents.deploy, agents.remove, autonomous.remove, deployments.plan, deployments.apply, deployments.export,
     backups.restore, backups.export, backups.import_, backups.delete,
     images.build, images.pull, audit.entries, audit.verify,
     backups.create, backups.list_, backups.get, backups.delete, backups.verify, backups.restore,

@@ -88,6 +88,12 @@ def message_json(message: Message) -> Json:
     }
 
 
+def origin_json(message: Message) -> Json:
+    """Return what that document does not have of a message: the run that it came with, and when."""
+    made_at = datetime.fromtimestamp(message.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _filled({"run_id": message.run_id, "created_at": made_at if message.at else ""})
+
+
 def summary_json(summary: Summary) -> Json:
     """Return a summary."""
     made_at = datetime.fromtimestamp(int(summary.created_at), UTC).isoformat().replace("+00:00", "Z")

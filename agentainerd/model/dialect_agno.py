@@ -43,13 +43,17 @@ KNOWN_CODES = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class RunStory:
-    """What the events of a run do not tell: which run of whom they are of, and what was asked."""
+    """What the events of a run do not tell: which run of whom they are of, and what was asked.
+
+    `context_id`: what the client calls the run, "" where it does not.
+    """
 
     run_id: str
     agent_id: str
     session_id: str = ""
     input: str = ""
     media: Sequence[Media] = ()
+    context_id: str = ""
 
 
 class AgnoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,6 +104,10 @@ class AgnoProjection:
             told.extend(self._event(kind, at, data) for kind, data in self._say(occurrence, at))
         return told
 
+    def break_off(self, message: str, at: float) -> list[AgnoEvent]:
+        """Return the end of a stream whose run can't be read any further, though it may go on."""
+        return [self._event("error", at, {"error": message, "code": "UNKNOWN"})]
+
     def _say(self, occurrence: Occurrence, at: float) -> Iterable[tuple[str, dict[str, object]]]:
         match occurrence:
             case Started():
@@ -141,12 +149,17 @@ class AgnoProjection:
 
     def _event(self, kind: str, at: float, data: dict[str, object]) -> AgnoEvent:
         story = self._story
-        return AgnoEvent(kind, _rfc3339(at), data, story.session_id, story.agent_id, story.run_id)
+        return AgnoEvent(kind, _rfc3339(at), data, story.session_id, story.agent_id, story.context_id or story.run_id)
 
 
 def parse_types(text: str) -> frozenset[str]:
     """Return the names in a `types` parameter, "a, b"; none: every type is wanted. Unknown ones are wanted, and match nothing."""
     return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def encode(events: Iterable[AgnoEvent], wanted: frozenset[str]) -> bytes:
+    """Return those of the wanted types as frames; every type is wanted where none is named."""
+    return b"".join(event.encode() for event in events if not wanted or event.type in wanted)
 
 
 def error_code(code: str) -> str:

@@ -13,6 +13,11 @@ from agentainerd.model.occurrences import Ended, FileChange, Occurrence, Occurre
 from agentainerd.model.run_results import RunResult
 
 
+def error_frame(message: str) -> bytes:
+    """Return the frame that ends a stream which can't be gone on with."""
+    return b"data: " + msgspec.json.encode({"type": "error", "error": message}) + b"\n\n"
+
+
 class BridgeProjection:
     """The events of one run, from its first to its last, in this dialect.
 

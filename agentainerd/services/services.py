@@ -15,6 +15,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agents import AgentService
 from agentainerd.services.applications import deeds
 from agentainerd.services.audit import DAEMON, Actor, AuditLimits, AuditService
+from agentainerd.services.autonomous import AutonomousService
 from agentainerd.services.backup_exchange import ExchangeService
 from agentainerd.services.backup_plans import Planner
 from agentainerd.services.backup_requests import RequestCopies
@@ -98,6 +99,7 @@ class Services:
     runs: RunService
     bridge_checks: BridgeCheckService
     sessions: SessionService
+    autonomous: AutonomousService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -261,6 +263,7 @@ def build(
         runs=runs,
         sessions=runs.sessions,
         bridge_checks=BridgeCheckService(fleet, bridges, supervisor.spawn, audit),
+        autonomous=AutonomousService(agents, runs.sessions, runs),
         health=health,
         idle=idle,
         measuring=measuring,

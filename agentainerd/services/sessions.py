@@ -36,14 +36,15 @@ class SessionService:
 
     # For clients
 
-    def create(self, actor: Actor, **fields: Any) -> Session:
+    def create(self, actor: Actor, *, session_id: str = "", **fields: Any) -> Session:
         """Make a session of these fields of `Session`; `agent_id` is required, and need not be an agent that is there.
+        `session_id`: of one that has a name of its own, else a new one.
 
         Raises:
             InvalidParameter. TooManyRequests: MAX_SESSIONS are kept.
         """
         now = clock.now()
-        session = Session(id=new_session_id(), created_at=now, updated_at=now, **fields)
+        session = Session(id=session_id or new_session_id(), created_at=now, updated_at=now, **fields)
         session.check()
         if self._store.count() >= defaults.MAX_SESSIONS:
             raise TooManyRequests(

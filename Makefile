@@ -6,7 +6,7 @@ VENV := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv quickstart quickstart-clean setup verify install-user install uninstall build wheel deb image test test-all test-compiled test-packages test-unit \
-	test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
+	runtime-image test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -14,7 +14,9 @@ help: ## list the targets
 ##@ First steps
 quickstart: ## start the daemon, deploy an agent, kill it, and see that no request is lost
 	@scripts/quickstart
-quickstart-clean: ## remove all that quickstart made
+quickstart-runtime-image: ## build the image of the runtime that agents have inside, agentainer-runtime
+	@scripts/setup engine && scripts/runtime-image
+clean: ## remove all that quickstart made
 	@scripts/quickstart-clean
 run: venv ## run the daemon in the foreground, with a state folder of its own (.run)
 	@mkdir -p .run && exec $(VENV)/agentainerd --state-dir .run/state --runtime-dir .run/sockets
@@ -83,6 +85,8 @@ deb: ## build dist/agentainer_*.deb, for the Debian or Ubuntu that it is built o
 	@scripts/deb dist
 image: ## build the example agent's image, simple-agent
 	@scripts/setup engine && docker build -q -t simple-agent --build-arg BASE_IMAGE="$$(scripts/base-image)" examples/simple-agent
+runtime-image: ## build the image of the runtime that agents have inside, agentainer-runtime
+	@scripts/setup engine && scripts/runtime-image
 clean: ## remove what was built, and caches; .venv too
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .venv .run .compiled
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,8 +24,12 @@ HOT_PATH = [
     "agentainerd/proxy/heads.py",
     "agentainerd/proxy/http1.py",
     "agentainerd/proxy/keys.py",
+    "agentainerd/proxy/metering.py",
+    "agentainerd/proxy/model_exchange.py",
+    "agentainerd/proxy/model_gate.py",
     "agentainerd/proxy/origins.py",
     "agentainerd/proxy/passage.py",
+    "agentainerd/proxy/providers.py",
     "agentainerd/proxy/recording.py",
     "agentainerd/proxy/replay.py",
     "agentainerd/proxy/replies.py",
@@ -49,6 +53,7 @@ RUNTIME = [
     "runtime/pyproject.toml",
     "runtime/agentainer_runtime/py.typed",
     "runtime/agentainer_runtime/**/*.py",
+    "runtime/agentainer_runtime/scripts/*.yaml",
 ]
 
 

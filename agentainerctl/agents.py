@@ -122,6 +122,7 @@ def page(agent: Agent, session: Session) -> None:
             ("Replay", _replay(agent)),
             ("Network egress", _on(agent.get("network_egress"))),
             ("Services", ", ".join(name for name, wanted in (agent.get("services") or {}).items() if wanted)),
+            ("Model", agent.get("model")),
             ("Timeouts", _timeouts(agent)),
             ("Health", _health(agent)),
             ("Deployment", agent.get("deployment")),

@@ -31,6 +31,7 @@ FLAGS = {
     "max_pending_bytes": "--max-pending-size",
     "replicas": "--replicas",
     "services": "--service",
+    "model": "--model",
     "idle_timeout_s": "--idle-timeout",
     "update_strategy": "--update-strategy",
     "bridge": "--bridge",

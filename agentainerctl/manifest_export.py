@@ -124,6 +124,7 @@ _FIELDS: dict[str, tuple[str, _Show]] = {
     "networkEgress": ("network_egress", _same),
     "updateStrategy": ("update_strategy", _same),
     "bridge": ("bridge", _same),
+    "model": ("model", _same),
     "labels": ("labels", _escaped),
 }
 _RESOURCES: dict[str, tuple[str, _Show]] = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}

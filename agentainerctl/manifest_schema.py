@@ -139,6 +139,7 @@ FIELDS: Fields = {
     "networkEgress": ("network_egress", as_flag),
     "updateStrategy": ("update_strategy", as_text),
     "bridge": ("bridge", as_text),
+    "model": ("model", as_text),
 }
 RESOURCES: Fields = {"memory": ("memory_limit", _as_size), "cpu": ("cpu_limit", _as_cpu)}
 PERSISTENCE: Fields = {

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from agentainerd import config_models as models
 from agentainerd import config_values as values
 from agentainerd import defaults
 from agentainerd.config_sources import Given, Source, find_file, read_environment, read_file
 from agentainerd.errors import AgentainerError
+from agentainerd.model.providers import Provider
 
 T = TypeVar("T")
 
@@ -45,9 +47,12 @@ def _key(
     env: tuple[str, ...] = (),
     reload: bool = False,
     secret: bool = False,
+    nested: bool = False,
 ) -> T:
-    """Declare a key: its default, its kind, short names in the environment, and whether SIGHUP changes it."""
-    metadata = {"parse": parse, "env": env, "reload": reload, "secret": secret}
+    """Declare a key: its default, its kind, short names in the environment, whether SIGHUP changes it, and whether it has keys of
+    its own below it.
+    """
+    metadata = {"parse": parse, "env": env, "reload": reload, "secret": secret, "nested": nested}
     return field(default=default, metadata=metadata)
 
 
@@ -99,11 +104,11 @@ class PathsConfig:
 
     state_dir: str = field(
         default_factory=default_state_dir,
-        metadata={"parse": values.some_folder, "env": ("AGENTAINER_STATE_DIR",), "reload": False, "secret": False},
+        metadata={"parse": values.some_folder, "env": ("AGENTAINER_STATE_DIR",)},
     )
     runtime_dir: str = field(
         default_factory=default_runtime_dir,
-        metadata={"parse": values.some_folder, "env": ("AGENTAINER_RUNTIME_DIR",), "reload": False, "secret": False},
+        metadata={"parse": values.some_folder, "env": ("AGENTAINER_RUNTIME_DIR",)},
     )
 
     @property
@@ -229,6 +234,26 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelsConfig:
+    """The models that agents reach through the daemon, what they may cost, and how often they may be asked.
+
+    0 is no limit: `budget_run_usd` of one run, `budget_agent_usd` of one agent and `budget_day_usd` of all of them in a day
+    (UTC); `*_per_minute` of one agent. `record`, `replay`: folders for exchanges, "" for none.
+    """
+
+    providers: tuple[Provider, ...] = _key((), models.providers, reload=True, nested=True)
+    aliases: models.Aliases = _key((), models.aliases, reload=True, nested=True)
+    default: str = _key("", values.text, reload=True)
+    budget_run_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
+    budget_agent_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
+    budget_day_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
+    requests_per_minute: int = _key(0, values.integer(0, 10**9), reload=True)
+    tokens_per_minute: int = _key(0, values.integer(0, 10**9), reload=True)
+    record: str = _key("", values.folder)
+    replay: str = _key("", values.folder)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. `Config()` is what runs where nobody says anything."""
 
@@ -244,6 +269,7 @@ class Config:
     requests: RequestsConfig = field(default_factory=RequestsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +296,7 @@ class Key:
     variables: tuple[str, ...]
     reload: bool
     secret: bool
+    nested: bool
 
 
 def keys() -> Iterator[Key]:
@@ -281,7 +308,8 @@ def keys() -> Iterator[Key]:
             full = "AGENTAINER_" + name.replace(".", "_").upper()
             meta = entry.metadata
             variables = (full, *reversed(meta["env"]))
-            yield Key(name, getattr(start, entry.name), meta["parse"], variables, meta["reload"], meta["secret"])
+            flags = (meta.get(flag, False) for flag in ("reload", "secret", "nested"))
+            yield Key(name, getattr(start, entry.name), meta["parse"], variables, *flags)
 
 
 def load(file: str | None, environment: Mapping[str, str], flags: Mapping[str, Given]) -> Loaded:
@@ -297,7 +325,8 @@ def load(file: str | None, environment: Mapping[str, str], flags: Mapping[str, G
     """
     known = {key.name: key for key in keys()}
     path = file if file is not None else find_file(environment)
-    from_file = read_file(path, known) if path else Source()
+    nested = [key.name for key in known.values() if key.nested]
+    from_file = read_file(path, known, nested) if path else Source()
     from_environment = read_environment(
         environment,
         {name: key.name for key in known.values() for name in reversed(key.variables)},
@@ -312,7 +341,10 @@ def load(file: str | None, environment: Mapping[str, str], flags: Mapping[str, G
         raise ConfigError(problems)
     warnings = [*from_file.warnings, *from_environment.warnings, *_settle_aliases(parsed, layers)]
     config = _build(parsed)
-    if problems := _contradictions(config, given):
+    providers, problems, odd = models.with_keys(config.models.providers, environment)
+    config = dataclasses.replace(config, models=dataclasses.replace(config.models, providers=providers))
+    warnings += odd
+    if problems := [*problems, *_contradictions(config, given)]:
         raise ConfigError(problems)
     origins = {key: given[key].where for key in parsed if key in given}
     state_dir = origins.get("paths.state_dir") or origins.get("storage.data_dir")
@@ -427,6 +459,8 @@ def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
         problems.append(
             f"{at('shared_redis.port')}: is server.port too: on the agents' networks they must be two ports"
         )
+    if config.models.record and config.models.replay:
+        problems.append(f"{at('models.replay')}: is set together with models.record: play exchanges, or record them")
     if config.docker.network == config.docker.isolated_network:
         problems.append(f"{at('docker.isolated_network')}: is docker.network too: they must be two networks")
     return problems
@@ -437,6 +471,10 @@ def _written(key: Key, value: object) -> str:
         return '"***"' if key.name != "redis.url" else values.without_password(str(value))
     if isinstance(value, bool):
         return str(value).lower()
+    if key.name == "models.providers":
+        return models.written(value)  # type: ignore[arg-type]  # that is the type of this key
+    if key.name == "models.aliases":
+        return models.written_aliases(value)  # type: ignore[arg-type]
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{part}"' for part in value) + "]"
     if isinstance(value, float):

@@ -54,8 +54,11 @@ def find_file(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def read_file(path: str, keys: Iterable[str]) -> Source:
-    """Return what a configuration file says; an unreadable or broken one is a problem, not an exception."""
+def read_file(path: str, keys: Iterable[str], nested: Iterable[str] = ()) -> Source:
+    """Return what a configuration file says; an unreadable or broken one is a problem, not an exception.
+
+    What is below a key in `nested` is whatever it is: maps, lists and scalars, as dict, list and value.
+    """
     source = Source()
     try:
         with open(path, "rb") as stream:
@@ -73,7 +76,7 @@ def read_file(path: str, keys: Iterable[str]) -> Source:
     except yaml.YAMLError as exc:
         source.problems.append(_yaml_problem(path, exc))
     else:
-        _FileReader(path, sorted(keys), source).read(node)
+        _FileReader(path, sorted(keys), frozenset(nested), source).read(node)
     return source
 
 
@@ -119,11 +122,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class _FileReader:
-    """Walks the nodes of one file, two levels deep: sections, and in them keys with scalars or lists of scalars."""
+    """Walks the nodes of one file, two levels deep: sections, and in them keys with scalars or lists of scalars; below a few keys
+    deeper.
+    """
 
-    def __init__(self, path: str, keys: list[str], source: Source) -> None:
+    def __init__(self, path: str, keys: list[str], nested: frozenset[str], source: Source) -> None:
         self._path = path
         self._keys = keys
+        self._nested = nested
         self._sections = sorted({key.split(".")[0] for key in keys})
         self._source = source
 
@@ -156,8 +162,17 @@ class _FileReader:
             self._source.values[key] = Given(_scalar(node), where)
         elif isinstance(node, yaml.SequenceNode) and all(isinstance(part, yaml.ScalarNode) for part in node.value):
             self._source.values[key] = Given([_scalar(part) for part in node.value], where)
+        elif key in self._nested:
+            self._source.values[key] = Given(self._tree(node, f"{key}."), where)
         else:
             self._problem(node, f"{key}: is neither a value nor a list of values")
+
+    def _tree(self, node: yaml.Node, prefix: str) -> object:
+        if isinstance(node, yaml.MappingNode):
+            return {name: self._tree(value, f"{prefix}{name}.") for name, _, value in self._entries(node, prefix)}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._tree(part, prefix) for part in node.value]
+        return _scalar(node) if isinstance(node, yaml.ScalarNode) else None
 
     def _entries(self, node: yaml.MappingNode, prefix: str) -> Iterable[tuple[str, int, yaml.Node]]:
         seen: dict[str, int] = {}

@@ -66,6 +66,19 @@ def integer(lowest: int, highest: int) -> Callable[[object], int]:
     return parse
 
 
+def number(lowest: float, highest: float) -> Callable[[object], float]:
+    """A number within bounds."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", value):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+            raise ValueError(f"{shown(value)} is not a number from {lowest:g} to {highest:g}")
+        return float(value)
+
+    return parse
+
+
 def seconds(lowest: float, highest: float) -> Callable[[object], float]:
     """A time span: a number of seconds, or text such as 30s, 1m30s, 24h, 7d."""
 

@@ -408,6 +408,7 @@ class Daemon:
         self._origins.use(_names(config))
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
+        self._services.models.use(config.models)
         self._services.audit.limits = service_layer.audit_limits(config)
 
     # ---- stop

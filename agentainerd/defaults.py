@@ -109,6 +109,16 @@ MAX_INTERIM_RESPONSES = 10
 LISTEN_BACKLOG = 4096
 DRAIN_TIMEOUT_S = 30.0
 
+# Models
+MODEL_KEY_VARIABLES = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
+MAX_MODEL_BODY_BYTES = 32 * 1024 * 1024  # of a request: pictures are in it, as text
+PROVIDER_CONNECT_TIMEOUT_S = 10.0  # for the connection, and as long for TLS
+PROVIDER_TIMEOUT_S = 600.0  # to the first byte of an answer, and between two: a model may think in silence
+
+SPENT_DAYS_S = 400 * 24 * 3600  # what models were used for is kept so long, by day
+SPENT_RUN_S = 30 * 24 * 3600  # and of a run or session, after its last call
+MAX_SPENT_RUNS = 10_000  # runs whose cost is in memory
+
 # Runs and sessions
 MAX_ACTIVE_RUNS = 1000  # queued ones included
 MAX_RUN_INPUT_CHARS = 1024 * 1024

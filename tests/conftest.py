@@ -22,6 +22,8 @@ pytest_plugins = [
     "tests.fakes.world",
     "tests.fakes.daemons",
     "tests.fakes.ledger",
+    "tests.fakes.runtime",
+    "tests.fakes.model_worlds",
 ]
 
 # Whoever runs the tests in the background may have them ignore Ctrl-C, which programs under test would inherit.

@@ -32,6 +32,7 @@ ALLOWED = {
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model", "cryptography",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",
+        "agentainerd.proxy.model_gate", "agentainerd.proxy.providers",
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},

@@ -18,6 +18,7 @@ from agentainerctl.images import build_image, pull_image
 from agentainerctl.options import CPU, DURATION, ON_OFF, SIZE, Command, output_options
 from agentainerctl.progress import Waiting
 from agentainerctl.session import Session
+from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import AgentainerError, Conflict, InvalidParameter
 
 _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
@@ -110,6 +111,12 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
     type=click.Choice(["redis"]),
     help="What it finds beside itself: redis, the server that agents share (REDIS_URL); repeatable.",
 )
+@click.option(
+    "--model",
+    "model",
+    metavar="MODEL",
+    help="Which model it uses, through the daemon: provider/model, or an alias.",
+)
 @click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
 @click.option(
     "--idle-timeout",
@@ -165,6 +172,7 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
             raise click.UsageError(f"Missing option '-{option[0]}' / '--{option}', or '--config FILE'")
     body = _body(given)
     _warn_of_folders(session, body.get("volumes", []))
+    _warn_of_keys(session, body.get("env_vars", {}))
     dockerfile = find_dockerfile(given["image"])
     if dockerfile:
         body["image"] = _build(session, body["name"], dockerfile, given)
@@ -200,7 +208,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         field: given[field]
         for field in ("name", "image", "auto_restart", "token", "port", "memory_limit", "hold_timeout_s", "request_timeout_s",
                       "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes",
-                      "replicas", "idle_timeout_s", "update_strategy", "bridge")
+                      "replicas", "idle_timeout_s", "update_strategy", "bridge", "model")
         if given[field] is not None
     }  # fmt: skip
     file_lines = tuple(line for path in given["env_files"] for line in read_env_file(path))
@@ -238,6 +246,15 @@ def _warn_of_folders(session: Session, volumes: list[dict[str, Any]]) -> None:
         name = mount["host_path"]
         if not name.startswith("/") and os.path.isdir(name) and session.has_progress:
             output.note(f"warning: '{name}' is a named volume; for the folder write ./{name}:{mount['container_path']}")
+
+
+def _warn_of_keys(session: Session, variables: dict[str, str]) -> None:
+    found = [name for name in MODEL_KEY_VARIABLES if name in variables]
+    if found and session.has_progress:
+        output.note(
+            f"warning: the agent, and whoever may inspect its container, can read {', '.join(found)}; give the daemon the key"
+            " and the agent --model, and it stays there"
+        )
 
 
 def _command(words: tuple[str, ...], line: str | None) -> list[str]:

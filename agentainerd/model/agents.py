@@ -25,6 +25,7 @@ REPLICA = re.compile(r"(.+)-([1-9][0-9]{0,2})")
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|AUTH|COOKIE|CREDENTIAL", re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
+_MODEL = re.compile(r"[A-Za-z0-9._:/@+-]{0,128}")
 _LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9._/-]*[a-zA-Z0-9])?")
 _IMAGE = re.compile(
     r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -74,6 +75,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
     `services`: what it finds in its environment. `bridge`: how runs are given to it; "": as its image or its containers say.
+    `model`: which model it reaches through the daemon; "": none.
     """
 
     name: str
@@ -106,6 +108,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
     services: AgentServices = AgentServices()
     bridge: Bridge | None = None
+    model: str = ""
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -266,6 +269,8 @@ def validate(spec: AgentSpec) -> AgentSpec:
     if spec.health_check is not None:
         check_health(spec.health_check)
     _check_services(spec)
+    if not _MODEL.fullmatch(spec.model):
+        raise InvalidParameter("model", f"{spec.model!r} is not a model's name", hint="provider/model, or an alias")
     if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
         raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
     return spec

@@ -18,7 +18,9 @@ Value = str | int | float | bool | list[object] | dict[str, object] | None
 
 MAX_AGENTS = 1000  # in one call
 MAX_TEXT_CHARS = 1024
-CONTAINER_FIELDS = frozenset(("image", "env_vars", "volumes", "command", "labels", "network_egress", "services"))
+CONTAINER_FIELDS = frozenset(
+    ("image", "env_vars", "volumes", "command", "labels", "network_egress", "services", "model")
+)
 """What a container has from its making on. The port is one of them: the program that listens elsewhere is another one."""
 UPSTREAMS = "UPSTREAM_SERVICES"
 

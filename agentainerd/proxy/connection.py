@@ -17,6 +17,7 @@ from agentainerd.proxy import replies
 from agentainerd.proxy.delivery import Delivery, new_id
 from agentainerd.proxy.exchange import Exchange
 from agentainerd.proxy.http1 import RequestReader
+from agentainerd.proxy.model_exchange import ModelExchange
 from agentainerd.proxy.origins import Verdict
 from agentainerd.proxy.passage import Passage
 from agentainerd.proxy.request import Fault, Request
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _AGENT = b"/agent/"
+_MODELS = b"/llm/v1/"
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
 _HALF_CLOSED_S = 1.0
@@ -410,14 +412,11 @@ class Connection(Watched):
         target = _strip_authority(request)
         ref, path, prefix = self._locate(request, target)
         if ref is None:
-            passage = Passage(self._plane, self, request)
-            self._delivery = passage
-            self.run(passage.run)
+            self._dispatch_other(request, target)
             return
         route = self._plane.routes.find(ref)
         if verdict := self._plane.options.judge(request.host, request.origin):
-            strange_host = verdict is Verdict.STRANGE_HOST
-            self._say(replies.HOST_NOT_ALLOWED if strange_host else replies.ORIGIN_NOT_ALLOWED, request)
+            self._refuse_stranger(verdict, request)
         elif route is None:
             unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
             self._say(unknown, request)
@@ -431,6 +430,23 @@ class Connection(Watched):
         else:
             self._delivery = exchange = Exchange(self._plane, self, request, route, path=path, prefix=prefix)
             exchange.start()
+
+    def _dispatch_other(self, request: Request, target: bytes) -> None:
+        """Begin with a request that is not for an agent: for a model, or the control API."""
+        if not target.startswith(_MODELS):
+            passage = Passage(self._plane, self, request)
+            self._delivery = passage
+            self.run(passage.run)
+        elif verdict := self._plane.options.judge(request.host, request.origin):
+            self._refuse_stranger(verdict, request)
+        else:
+            exchange = ModelExchange(self._plane, self, request)
+            self._delivery = exchange
+            self.run(exchange.run)
+
+    def _refuse_stranger(self, verdict: Verdict, request: Request) -> None:
+        strange_host = verdict is Verdict.STRANGE_HOST
+        self._say(replies.HOST_NOT_ALLOWED if strange_host else replies.ORIGIN_NOT_ALLOWED, request)
 
     def _locate(self, request: Request, target: bytes) -> tuple[bytes | None, bytes, bytes]:
         """Return (agent, path at the agent, prefix), (None, ...) for the control API. Raw bytes; nothing is decoded."""

@@ -27,6 +27,8 @@ _KINDS = {
     b"x-forwarded-host": FORWARDED,
     b"x-forwarded-prefix": FORWARDED,
     b"forwarded": FORWARDED,
+    b"x-agentainer-run-id": FORWARDED,  # what an agent says of a call to a model
+    b"x-agentainer-session-id": FORWARDED,
     b"origin": ORIGIN,
     b"keep-alive": DROP,
     b"proxy-connection": DROP,

@@ -188,15 +188,20 @@ def message(
 ) -> bytes:
     """Return an answer with a JSON body."""
     body = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-    head = (
+    start = head(status, len(body), request_id, fields=fields, close=close)
+    return start if head_only else start + body
+
+
+def head(status: int, length: int, request_id: str, *, fields: bytes = b"", close: bool = False) -> bytes:
+    """Return the head of an answer whose body is JSON of `length` bytes."""
+    return (
         b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nX-Agentainer-Request-ID: %b\r\n%b%b\r\n"
         % (
             status,
             PHRASES.get(status, b"Unknown"),
-            len(body),
+            length,
             request_id.encode(),
             fields,
             b"Connection: close\r\n" if close else b"",
         )
     )
-    return head if head_only else head + body

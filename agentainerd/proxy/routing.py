@@ -12,6 +12,7 @@ from gevent.event import Event
 from agentainerd import defaults
 from agentainerd.model.requests import ReplayPolicy
 from agentainerd.model.tallies import Tally
+from agentainerd.proxy.model_gate import ModelGate
 from agentainerd.proxy.target import Target
 
 
@@ -197,11 +198,13 @@ class RouteTable:
     MAX_DEATH_CONFIRM_S and says whether the engine knows that the target's container died. `on_control_token` (must not block)
     gets the client's address and the agent's name when a control token was sent to an agent's path. `on_token_refused` (must not
     block) gets them when the token that an agent asks for was wrong (True) or missing, and returns 0, or for how many seconds
-    that address is to wait. `on_token_used` (must not block) gets the id of a named token that opened a path.
+    that address is to wait. `on_token_used` (must not block) gets the id of a named token that opened a path. `models`: what is
+    asked about calls to models.
     """
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
+        self.models = ModelGate()
         self.on_suspect: Callable[[Route, Target], None] = lambda route, target: None
         self.on_dead_check: Callable[[Route, Target], bool] = lambda route, target: target.is_retired
         self.on_control_token: Callable[[str, str], None] = lambda client, agent: None

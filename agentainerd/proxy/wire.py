@@ -11,11 +11,14 @@ import errno
 import os
 import socket as stdlib_socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.timeout import Timeout
+
+if TYPE_CHECKING:
+    from agentainerd.proxy.tls import TlsSocket
 
 PIECE = 65536
 _READ, _WRITE = 1, 2
@@ -89,7 +92,7 @@ class Stream:
 
     __slots__ = ("_reader", "_rest", "_waiting", "_writer", "broken", "on_drained", "receive", "send", "sock")
 
-    def __init__(self, sock: _socket.socket, *, first: bool = False) -> None:
+    def __init__(self, sock: "_socket.socket | TlsSocket", *, first: bool = False) -> None:
         self.sock = sock
         self.receive = sock.recv
         self.send = sock.send
@@ -250,6 +253,11 @@ def connect(address: tuple[str, int] | str, timeout_s: float) -> Stream:
     Raises:
         OSError: refused, unreachable, or not within `timeout_s`.
     """
+    return Stream(connected(address, timeout_s), first=True)
+
+
+def connected(address: tuple[str, int] | str, timeout_s: float) -> _socket.socket:
+    """Return a socket that is connected, as `connect` says, and non-blocking."""
     if isinstance(address, str):
         family = stdlib_socket.AF_UNIX
     else:
@@ -264,10 +272,10 @@ def connect(address: tuple[str, int] | str, timeout_s: float) -> Stream:
             failed = _wait_connected(sock, timeout_s)
         if failed:
             raise OSError(failed, os.strerror(failed))
-        return Stream(sock, first=True)
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
 def _wait_connected(sock: _socket.socket, timeout_s: float) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 
 from agentainerd import defaults
 from agentainerd.engine.engine import Engine
@@ -18,9 +19,14 @@ MAX_LOG_LINE_CHARS = 1000
 
 
 class Containers:
-    """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon."""
+    """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon.
+
+    Attributes:
+        models: returns what an agent that asks for a model finds in its environment.
+    """
 
     def __init__(self, engine: Engine, volumes: VolumePolicy, url: str, shared_redis: SharedRedisService) -> None:
+        self.models: Callable[[Agent], Mapping[str, str]] = lambda agent: {}
         self._shared_redis = shared_redis
         self._engine = engine
         self._volumes = volumes
@@ -146,7 +152,7 @@ class Containers:
                     image=self._image(agent),
                     aliases=(agent.id, agent.name),
                     labels={**spec.labels, **labels},
-                    env={**agent.links, **spec.env_vars, **env},
+                    env={**agent.links, **self.models(agent), **spec.env_vars, **env},
                     command=spec.command,
                     volumes=self._volumes.resolve(spec.volumes),
                     cpu_limit=spec.cpu_limit,

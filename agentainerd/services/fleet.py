@@ -221,6 +221,12 @@ class Fleet:
             return None
         return self._readiness.watch(route, target)
 
+    def is_container_of(self, agent_id: str, address: str) -> bool:
+        """Whether one of the agent's containers, be it ready or not, has this address."""
+        route = self.route(agent_id)
+        targets = [*(route.targets if route else ()), *self._staged.get(agent_id, ())]
+        return any(target.address[0] == address for target in targets if not target.is_retired)
+
     def reopen(self, agent_id: str) -> None:
         """Something that had closed the gate came to nothing: open it again for those that are ready."""
         route = self.route(agent_id)

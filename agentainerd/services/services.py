@@ -38,6 +38,8 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
+from agentainerd.services.model_usage import ModelUsageService
+from agentainerd.services.models import ModelService
 from agentainerd.services.named_tokens import NamedTokenService
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
@@ -64,6 +66,7 @@ from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
+from agentainerd.store.model_usage import ModelUsageStore
 from agentainerd.store.redis_binary import find_binary
 from agentainerd.store.requests import RequestStore
 from agentainerd.store.run_writer import RunWriter
@@ -105,6 +108,7 @@ class Services:
     measuring: MetricsService
     metrics: MetricsReports
     daemon_metrics: DaemonMetrics
+    models: ModelService
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -138,11 +142,7 @@ def build(
     `system info` tells beside what services know. The caller goes on with tokens.open, state_sync.load and .watch.
     """
     events = EventService(EventStore(stores.redis), supervisor.spawn)
-    audit = AuditService(
-        AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes),
-        supervisor.spawn,
-        audit_limits(config),
-    )
+    audit = _audit(config, supervisor)
     named_tokens = NamedTokenService(TokenStore(stores.redis), audit)
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
@@ -162,6 +162,7 @@ def build(
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     shared_redis = _shared_redis(config, stores, supervisor)
     containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis)
+    models = _models(config, stores, fleet, tokens, containers, supervisor, port=port)
     resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
     rollout = Rollout(fleet, containers, supervisor.spawn)
@@ -174,8 +175,7 @@ def build(
     starting = Starting(fleet, lifecycle, engine, state_sync.sync)
     idle = IdleService(fleet, lifecycle, starting, stores.requests, spawn=supervisor.spawn)
     fleet.on_wanted = idle.wake
-    history = MetricsHistory(MetricsStore(stores.redis))
-    measuring = MetricsService(fleet, engine, stores.requests, history)
+    measuring = MetricsService(fleet, engine, stores.requests, MetricsHistory(MetricsStore(stores.redis)))
     routes.on_suspect, routes.on_dead_check = readiness.suspect, DeathCheck(engine)
     routes.on_control_token = lambda client, agent: audit.refuse(
         Actor("anonymous", client), "control_token_on_agent_path", agent
@@ -269,6 +269,7 @@ def build(
         measuring=measuring,
         metrics=MetricsReports(fleet, measuring),
         daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
+        models=models,
         replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts
@@ -312,6 +313,25 @@ def _runs(
     return RunService(store, writer, means, audit=audit)
 
 
+def _models(
+    config: Config,
+    stores: Stores,
+    fleet: Fleet,
+    tokens: TokenService,
+    containers: Containers,
+    supervisor: Supervisor,
+    *,
+    port: int,
+) -> ModelService:
+    usage = ModelUsageService(ModelUsageStore(stores.redis), supervisor.spawn)
+    url = f"http://{defaults.DAEMON_NAME}:{port}"
+    models = ModelService(config.models, fleet, tokens, usage, url=url, find_run=RunStore(stores.redis).get)
+    containers.models = models.environment
+    gate = fleet.routes.models
+    gate.on_ask, gate.on_end = models.ask, models.end
+    return models
+
+
 def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:
     server = SharedRedisServer(
         lambda: find_binary(config.redis.server_binary).path,
@@ -321,6 +341,11 @@ def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> Sha
         spawn=supervisor.spawn,
     )
     return SharedRedisService(server, stores.agents, host=defaults.DAEMON_NAME, port=config.shared_redis.port)
+
+
+def _audit(config: Config, supervisor: Supervisor) -> AuditService:
+    file = AuditFile(config.paths.state_dir, max_file_bytes=config.audit.file_bytes)
+    return AuditService(file, supervisor.spawn, audit_limits(config))
 
 
 def audit_limits(config: Config) -> AuditLimits:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 TOKEN_FILE = "token"  # noqa: S105 - a file's name
 TICKET_KEY_FILE = "ticket.key"
 TICKET_CHARS = 22
+MODEL_TOKEN_PREFIX = "agentainer-"  # noqa: S105 - what such a token begins with
 MAX_FAILURES = 10
 FAILURE_WINDOW_S = 60.0
 MAX_SOURCES = 10_000
@@ -200,6 +201,25 @@ class TokenService:
         """Return the capability that lets its holder see what became of a request."""
         mac = hmac.new(self._key, request_id.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac).decode()[:TICKET_CHARS]
+
+    def model_token(self, agent_id: str) -> str:
+        """Return what an agent shows to be let to models; it is good for nothing else, and nobody keeps it."""
+        mac = hmac.new(self._key, b"model:" + agent_id.encode(), hashlib.sha256).digest()
+        return f"{MODEL_TOKEN_PREFIX}{agent_id.removeprefix('agent-')}-{base64.urlsafe_b64encode(mac).decode()[:32]}"
+
+    def agent_of_model_token(self, given: str) -> str:
+        """Return the id of the agent whose token this is; "" where it is none."""
+        agent_id = "agent-" + given.removeprefix(MODEL_TOKEN_PREFIX)[:16]
+        known = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.model_token(agent_id).encode())
+        return agent_id if known else ""
+
+    def refuse_model_token(self, source: str, agent: str) -> int:
+        """Note that a token for models was wrong, or came from elsewhere than its agent. Never blocks.
+
+        Returns 0, or after how many seconds a source that was wrong too often is heard again.
+        """
+        self._audit.refuse(Actor("anonymous", source), "use_model", agent)
+        return self._failures.add(source, time.monotonic())
 
     def is_ticket(self, given: str, request_id: str, source: str) -> bool:
         """Return whether `given` is the ticket of this request.

@@ -65,6 +65,7 @@ def agent_json(
         "labels": dict(spec.labels),
         "network_egress": spec.network_egress,
         "services": msgspec.structs.asdict(spec.services),
+        "model": spec.model,
         "replicas": spec.replicas,
         "dependencies": list(spec.dependencies),
         "links": dict(agent.links),

@@ -1,5 +1,5 @@
-"""Every key in Redis: what it holds, and who writes it. Nothing has a TTL but `idem:`: a record that expired by itself would
-leave its id behind in an index. The scripts of store/lua spell the same names.
+"""Every key in Redis: what it holds, and who writes it. Nothing has a TTL but `idem:`, which no index names, and `spent`: a
+record that expired by itself would leave its id behind in an index. The scripts of store/lua spell the same names.
 
 All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request's.
 
@@ -38,6 +38,9 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     sessions       zset    all sessions: id by time of creation                                        write_runs.lua
     session-messages:{id} stream the last MAX_SESSION_MESSAGES messages, ids <number>-0; field e: JSON  write_runs.lua
     session-runs:{id} zset the runs of a session: id by time of creation                               write_runs.lua
+    spent:{day}    hash    of a day (UTC): agent id|provider/model|counter -> number; EX SPENT_DAYS_S       add_usage.lua
+    spent-run:{id}, spent-session:{id}  hash  counter -> number; EX SPENT_RUN_S from the last call on      add_usage.lua
+    spent-batch    string  the last batch of these that was added: each is added once                  add_usage.lua
     idem:{scope}   string  "id fingerprint", and " done" once answered; PX RESPONSE_TTL_S after that   batch.lua
 
 Fields of `r:{id}`: agent, state, reason, seq, size (bytes that count in n:), expires, due, attempt, dup ("1": an earlier
@@ -108,6 +111,21 @@ def session_messages(session_id: str) -> str:
 def session_runs(session_id: str) -> str:
     """Key of the index of a session's runs."""
     return f"{PREFIX}session-runs:{session_id}"
+
+
+def spent(day: str) -> str:
+    """Key of what calls to models used on a day, such as 2026-11-21."""
+    return f"{PREFIX}spent:{day}"
+
+
+def spent_run(run_id: str) -> str:
+    """Key of what the calls of a run used."""
+    return f"{PREFIX}spent-run:{run_id}"
+
+
+def spent_session(session_id: str) -> str:
+    """Key of what the calls of a session used."""
+    return f"{PREFIX}spent-session:{session_id}"
 
 
 def metrics(agent_id: str) -> str:

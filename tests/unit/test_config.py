@@ -48,6 +48,7 @@ def test_every_key_has_a_variable_of_its_own(key):
         "redis.url": "redis://other", "docker.host": "unix:///other.sock", "requests.on_journal_down": "reject",
         "log.level": "debug", "log.format": "json", "redis.host": "other", "server.trusted_proxies": "10.0.0.1",
         "server.allowed_hosts": "*.example.com", "server.allowed_origins": "https://app.example.com",
+        "models.providers": '{"openai": {"api_key": "sk-1"}}', "models.aliases": '{"small": "openai/x"}',
         "security.host_ports": "5432", "security.open_prefixes": "/api/v1",
     }  # fmt: skip
     text = samples.get(key.name)

@@ -5,7 +5,6 @@ import json
 import gevent
 import pytest
 from gevent.event import Event
-from tests.fakes.runs import TEXT, AguiAgent
 
 from agentainerd import defaults
 from agentainerd.api.access import Door
@@ -13,6 +12,7 @@ from agentainerd.api.exchange import LEFT, ApiLimits
 from agentainerd.model.sse import Parser
 from tests.conftest import wait_until
 from tests.fakes.programs import Program
+from tests.fakes.runs import TEXT, AguiAgent
 
 RUN = "/api/v1/agents/web/run"
 STREAM = "/api/v1/agents/web/run/stream"

@@ -4,12 +4,12 @@ import json
 
 import pytest
 from gevent.event import Event
-from tests.fakes.runs import TEXT, AguiAgent
 
 from agentainerd.api.access import Door
 from agentainerd.model.runs import RunStatus
 from tests.conftest import wait_until
 from tests.fakes.programs import Program
+from tests.fakes.runs import TEXT, AguiAgent
 
 ROOT = "/api/agents/web"
 

@@ -74,14 +74,23 @@ def test_every_field_of_a_spec_is_of_one_kind():
         "labels": {"a": "b"}, "network_egress": False, "hold_timeout_s": 1, "request_timeout_s": 2, "stop_grace_s": 3,
         "persistence": False, "replay_policy": "safe", "replay_concurrency": 2, "ordered": True, "max_pending": 5,
         "max_pending_bytes": 4096, "replicas": 2, "health_check": {}, "idle_timeout_s": 5, "dependencies": ["a"],
-        "deployment": "shop", "services": {"redis": True}, "update_strategy": "recreate",
+        "deployment": "shop", "services": {"redis": True}, "update_strategy": "recreate", "model": "small", "bridge": "agui",
     }  # fmt: skip
     assert {*values, "name", "port"} == set(AgentSpec.__struct_fields__)
     for field, value in values.items():
         (need,) = set(needs({}, {field: value}).values())
         changed[need].add(field)
 
-    assert changed["container"] == {"image", "env_vars", "volumes", "command", "labels", "network_egress", "services"}
+    assert changed["container"] == {
+        "image",
+        "env_vars",
+        "volumes",
+        "command",
+        "labels",
+        "network_egress",
+        "services",
+        "model",
+    }
     assert (changed["limits"], changed["replicas"]) == ({"cpu_limit", "memory_limit"}, {"replicas"})
 
 

@@ -1,0 +1,109 @@
+"""The agent of this container: what a run is made of, put together from the settings, and how it ends."""
+
+import asyncio
+import logging
+
+from agentainer_runtime import script
+from agentainer_runtime.activity import Activity
+from agentainer_runtime.agui import Event
+from agentainer_runtime.conversations import Conversations, missing_results
+from agentainer_runtime.endpoints import SCRIPT_PREFIX
+from agentainer_runtime.loop import LimitReached, Loop, Terms
+from agentainer_runtime.prompts import system_prompt
+from agentainer_runtime.provider import ModelFailed, Provider
+from agentainer_runtime.runs import Run, Runs
+from agentainer_runtime.settings import Settings
+from agentainer_runtime.tool import STATE_FOLDER
+from agentainer_runtime.toolbox import Toolbox, find_tools
+from agentainer_runtime.transcript import Transcript
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """Everything that outlives a run.
+
+    Attributes:
+        settings, runs, conversations, toolbox, activity: its parts.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Make the folders of its state, and find its tools.
+
+        Raises:
+            OSError: the workspace can't be written.
+        """
+        state = settings.workspace / STATE_FOLDER
+        folders = [state / name for name in ("runs", "conversations", "outputs")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.settings = settings
+        self.activity = Activity()
+        self.conversations = Conversations(folders[1])
+        self.runs = Runs(folders[0], self.work, keep=settings.keep_runs)
+        self.toolbox = Toolbox(
+            find_tools(),
+            workspace=settings.workspace,
+            outputs=folders[2],
+            environment=settings.tool_environment(),
+            timeout_s=settings.tool_timeout_s,
+        )
+
+    async def work(self, run: Run) -> None:
+        """Do one run, and write its events from the first to the last."""
+        given = run.given
+        model = given.model or self.settings.model
+
+        def emit(event: Event) -> None:
+            run.log.append(event)
+            self.activity.note(event)
+            if run.log.is_failing and run.ending is None:
+                run.ending = ("error", "the run's log can't be written: no space left in the workspace")
+                raise OSError(run.ending[1])
+
+        transcript = Transcript(emit, given.thread_id, given.run_id, model)
+        transcript.started()
+        try:
+            async with run.turn:
+                await self._work(run, model, transcript)
+        except (LimitReached, ModelFailed) as error:
+            transcript.failed(str(error), error.code)
+        except TimeoutError:
+            transcript.failed(f"the run took longer than {given.wall_s:g} s", "timeout")
+        except OSError as error:
+            transcript.failed(str(error), "error")
+        except asyncio.CancelledError:
+            code, message = run.ending or ("interrupted", "the run was ended")
+            transcript.failed(message, code)
+            raise
+        else:
+            transcript.finished()
+
+    async def _work(self, run: Run, model: str, transcript: Transcript) -> None:
+        given = run.given
+        conversation = self.conversations.open(given.thread_id, is_fresh=given.is_fresh)
+        conversation.take(given.messages)
+        terms = Terms(
+            model=model,
+            system=system_prompt(self.settings),
+            steps=given.steps or self.settings.max_steps,
+            cost_usd=given.cost_usd,
+            fields={"X-Agentainer-Run-Id": given.run_id, "X-Agentainer-Session-Id": given.thread_id},
+        )
+        provider = self._provider(model, given.key)
+        loop = Loop(terms, conversation=conversation, transcript=transcript, provider=provider, toolbox=self.toolbox)
+        try:
+            async with asyncio.timeout(given.wall_s):
+                await loop.go()
+        finally:
+            loop.keep_partial()
+            for result in missing_results(conversation.messages):
+                conversation.add(result)
+            await provider.close()
+
+    def _provider(self, model: str, key: str) -> Provider:
+        if not model:
+            raise ModelFailed("no model is set: AGENT_MODEL, or `model` with the run")
+        if model.startswith(SCRIPT_PREFIX):
+            return script.load(model, self.settings.scripts)
+        raise ModelFailed(f"nobody to ask for {model}")

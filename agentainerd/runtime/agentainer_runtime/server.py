@@ -1,0 +1,67 @@
+"""Serving: from the settings to a listening socket, and from SIGTERM to the end of every run."""
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+
+import uvicorn
+
+from agentainer_runtime.agent import Agent
+from agentainer_runtime.app import make_app
+from agentainer_runtime.settings import Settings
+
+log = logging.getLogger(__name__)
+_LAST_ANSWERS_S = 1
+
+
+class Server(uvicorn.Server):
+    """Ends the runs before it ends the connections: their readers get the last event."""
+
+    def __init__(self, config: uvicorn.Config, agent: Agent) -> None:
+        super().__init__(config)
+        self._agent = agent
+        self._stopping: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal changes nothing. Called in the main thread, between two steps of the loop."""
+        if self._stopping is None:
+            log.info("stopping: %s", signal.Signals(sig).name)
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+
+    async def _stop(self) -> None:
+        await self._agent.runs.shutdown()
+        self.should_exit = True
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        OSError: the workspace can't be written, or the port is taken.
+    """
+    agent = Agent(settings)
+    ended = agent.runs.recover()
+    if ended:
+        log.warning("%d runs were interrupted by the end of the container before", ended)
+    config = uvicorn.Config(
+        make_app(agent),
+        host="0.0.0.0",
+        port=settings.port,
+        loop="asyncio",
+        http="h11",
+        ws="wsproto",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        timeout_keep_alive=75,
+    )
+    log.info(
+        "serving on port %d, model %s, tools: %s",
+        settings.port,
+        settings.model or "not set",
+        ", ".join(agent.toolbox.names) or "none",
+    )
+    await Server(config, agent).serve()

@@ -1,0 +1,322 @@
+"""The models that agents reach through the daemon: who may ask, which provider is asked and how, and what that cost.
+
+The data plane carries the bytes (proxy/model_exchange.py) and knows nothing of this. A provider's key is in no answer, message
+or log: it leaves here in the head of the request to the provider only.
+"""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import gevent
+import msgspec
+
+from agentainerd import offload
+from agentainerd.config import ModelsConfig
+from agentainerd.errors import NotFound, Unavailable
+from agentainerd.model.agents import Agent
+from agentainerd.model.model_usage import NANO, usage_of
+from agentainerd.model.providers import Catalogue, Model, Provider
+from agentainerd.model.runs import Run
+from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelWay, refusal
+from agentainerd.proxy.providers import ProviderTarget
+from agentainerd.services.fleet import Fleet
+from agentainerd.services.model_limits import RateLimits
+from agentainerd.services.model_usage import ModelUsageService, day_of
+from agentainerd.services.tokens import TokenService
+from agentainerd.store.model_usage import Spent
+from agentainerd.version import VERSION
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "default"
+"""The name of the model that the configuration says."""
+CHAT = "/chat/completions"
+PATHS = (CHAT, "/responses", "/embeddings")
+BASE_URL_VARIABLE = "OPENAI_BASE_URL"
+KEY_VARIABLE = "OPENAI_API_KEY"
+MODEL_VARIABLE = "AGENT_MODEL"
+OFFLOAD_BYTES = 256 * 1024
+NEW_CONTAINER_S = 1.0
+"""An agent may ask before the engine's answer is here that says where its container is."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Head(msgspec.Struct):
+    """What is read of a request."""
+
+    model: str = DEFAULT
+    stream: bool | None = None
+    stream_options: dict[str, object] | None = None
+
+
+_heads = msgspec.json.Decoder(_Head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What is known of a call that was let pass."""
+
+    agent_id: str
+    agent: str
+    asked_for: str
+    models: dict[str, Model]
+    run_id: str
+    session_id: str
+    request_bytes: int
+
+
+class ModelService:
+    """Every method may be called from any greenlet. `find_run` returns a run, or raises NotFound; it asks Redis."""
+
+    def __init__(
+        self,
+        config: ModelsConfig,
+        fleet: Fleet,
+        tokens: TokenService,
+        usage: ModelUsageService,
+        *,
+        url: str,
+        find_run: Callable[[str], Run],
+    ) -> None:
+        self.usage = usage
+        self._fleet = fleet
+        self._tokens = tokens
+        self._url = url
+        self._find_run = find_run
+        self._targets: dict[str, ProviderTarget] = {}
+        self.use(config)
+
+    def use(self, config: ModelsConfig) -> None:
+        """Go by this configuration from now on; calls under way end as they began."""
+        old = self._targets
+        self.config = config
+        aliases = dict(config.aliases)
+        if config.default:
+            aliases[DEFAULT] = (config.default,) if config.default != DEFAULT else aliases.get(DEFAULT, ())
+        self.catalogue = Catalogue(config.providers, aliases)
+        self._targets = {provider.name: _target(provider) for provider in config.providers}
+        self._limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
+        for target in old.values():
+            target.drop_idle()
+
+    def environment(self, agent: Agent) -> dict[str, str]:
+        """Return what an agent that asks for a model finds in its environment; nothing where it brings a key of its own."""
+        spec = agent.spec
+        if not spec.model or KEY_VARIABLE in spec.env_vars:
+            return {}
+        return {
+            BASE_URL_VARIABLE: f"{self._url}/llm/v1",
+            KEY_VARIABLE: self._tokens.model_token(agent.id),
+            MODEL_VARIABLE: spec.model,
+        }
+
+    def forget(self, agent_id: str) -> None:
+        """An agent is gone."""
+        self.usage.forget(agent_id)
+        self._limits.forget(agent_id)
+
+    # ---- for the data plane
+
+    def ask(self, ask: ModelAsk) -> ModelCall | ModelReply:
+        """Say what becomes of a call; see ModelGate.on_ask."""
+        agent_id = self._tokens.agent_of_model_token(ask.token)
+        route = self._fleet.route(agent_id) if agent_id else None
+        if route is None:
+            return self._refuse_token(ask, agent_id)
+        if not self._is_at_home(agent_id, ask.peer):
+            self._tokens.refuse_model_token(ask.peer, route.name)
+            return refusal(
+                401,
+                "this token is good from the container of its agent only",
+                "wrong_source",
+                kind="authentication_error",
+            )
+        try:
+            return self._answer(ask, agent_id, route.name)
+        except NotFound as error:
+            message = f"{error.message} ({error.hint})" if error.hint else error.message
+            return refusal(404, message, "model_not_found")
+        except Unavailable as error:
+            return refusal(
+                503, error.message, error.code.lower(), kind="server_error", retry_after_s=error.retry_after_s or 2
+            )
+
+    def end(self, call: ModelCall) -> None:
+        """Count what a call used; see ModelGate.on_end."""
+        ticket = call.ticket
+        assert isinstance(ticket, _Ticket)
+        name = call.way.name if call.way else ""
+        model = ticket.models.get(name)
+        is_answer = 200 <= call.status < 300
+        usage, source = usage_of(
+            call.usage if is_answer else b"",
+            model.price if model else None,
+            is_whole=call.is_whole and is_answer,
+            request_bytes=ticket.request_bytes,
+            events=call.events if is_answer else 0,
+        )
+        is_listed = model is not None and (model.name in model.provider.models or model.price is not None)
+        if not is_answer and not is_listed:  # what no provider knows must not fill the store with its name
+            name = f"{name.partition('/')[0] or 'none'}/?"
+        spent = Spent(day_of(time.time()), ticket.agent_id, name, usage, ticket.run_id, ticket.session_id)
+        self._limits.add_tokens(ticket.agent_id, usage.tokens)
+        self.usage.add(spent)
+        if not call.is_whole or not is_answer:
+            log.info(
+                "a call to a model failed",
+                extra={"agent": ticket.agent, "model": name, "status": call.status, "reason": call.reason},
+            )
+        log.debug(
+            "model called",
+            extra={"agent": ticket.agent, "model": name, "tokens": usage.tokens, "cost_source": source.value},
+        )
+
+    # ---- who
+
+    def _refuse_token(self, ask: ModelAsk, agent_id: str) -> ModelReply:
+        if agent_id and not self._fleet.routes.complete:
+            return refusal(503, "agentainerd is starting", "starting", kind="server_error", retry_after_s=1)
+        wait_s = self._tokens.refuse_model_token(ask.peer, agent_id) if ask.token else 0
+        if wait_s:
+            return refusal(
+                429, "too many wrong tokens came from this address", "too_many_failed_logins", retry_after_s=wait_s
+            )
+        message = "this is no token of an agent that runs here" if ask.token else "an agent's token is missing"
+        return refusal(401, message, "invalid_api_key", kind="authentication_error")
+
+    def _is_at_home(self, agent_id: str, peer: str) -> bool:
+        """Whether this address is one of the agent's containers."""
+        address = peer.removeprefix("::ffff:")
+        end = time.monotonic() + NEW_CONTAINER_S
+        while not self._fleet.is_container_of(agent_id, address):
+            if time.monotonic() > end:
+                return False
+            gevent.sleep(0.05)
+        return True
+
+    def _run_of(self, ask: ModelAsk, agent_id: str) -> Run | None:
+        """Return the run that a call is said to be for.
+
+        Raises:
+            NotFound: it is none of this agent's.
+        """
+        if not ask.run_id:
+            return None
+        run = self._find_run(ask.run_id)
+        if run.agent_id != agent_id or (ask.session_id and run.session_id != ask.session_id):
+            raise NotFound("run", ask.run_id)
+        return run
+
+    # ---- what
+
+    def _answer(self, ask: ModelAsk, agent_id: str, agent: str) -> ModelCall | ModelReply:
+        path = unquote(ask.path.partition("?")[0].rstrip("/"))
+        if ask.method == "GET" and (path == "/models" or path.startswith("/models/")):
+            return self._list(path.removeprefix("/models").removeprefix("/"))
+        if path not in PATHS or ask.method != "POST":
+            return refusal(404, f"Invalid URL ({ask.method} /v1{path})", "unknown_url")
+        try:
+            head, fields = _read(ask.body)
+        except msgspec.MsgspecError as error:
+            return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
+        models = self.catalogue.resolve(head.model or DEFAULT)
+        try:
+            run = self._run_of(ask, agent_id)
+        except NotFound:
+            return refusal(400, f"the run '{ask.run_id}' is none of this agent's", "run_not_found")
+        refused = self._over_budget(agent_id, run) or self._over_rate(agent_id)
+        if refused is not None:
+            return refused
+        hides = path == CHAT and bool(head.stream) and not (head.stream_options or {}).get("include_usage")
+        if hides:
+            options = {**(head.stream_options or {}), "include_usage": True}
+            fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        ways = [self._way(model, path, fields, hides_usage=hides) for model in models]
+        session_id = run.session_id if run else ""
+        ticket = _Ticket(
+            agent_id,
+            agent,
+            head.model,
+            {model.ref: model for model in models},
+            run.id if run else "",
+            session_id,
+            len(ask.body),
+        )
+        return ModelCall(ways, ticket)
+
+    def _way(self, model: Model, path: str, fields: dict[str, msgspec.Raw], *, hides_usage: bool) -> ModelWay:
+        provider = model.provider
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model.name))
+        host, port, is_secure = provider.place
+        place = host if port == (443 if is_secure else 80) else f"{host}:{port}"
+        key = f"Authorization: Bearer {provider.api_key}\r\n" if provider.api_key else ""
+        head = (
+            f"POST {provider.path}{path} HTTP/1.1\r\nHost: {place}\r\n{key}Content-Type: application/json\r\n"
+            f"Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: agentainer/{VERSION}\r\n"
+        )
+        size = sum(map(len, map(bytes, fields.values())))
+        body = offload.run(msgspec.json.encode, fields) if size > OFFLOAD_BYTES else msgspec.json.encode(fields)
+        return ModelWay(model.ref, self._targets[provider.name], head.encode(), body, hides_usage=hides_usage)
+
+    def _list(self, name: str) -> ModelReply:
+        """Say which models there are, or that there is this one."""
+        if name:
+            self.catalogue.resolve(name)
+            return ModelReply(200, msgspec.json.encode(self._described(name)))
+        listed = [self._described(each) for each in self.catalogue.names()]
+        return ModelReply(200, msgspec.json.encode({"object": "list", "data": listed}))
+
+    def _described(self, name: str) -> dict[str, object]:
+        owner = "agentainer" if name in self.catalogue.aliases else self.catalogue.resolve(name)[0].provider.name
+        return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+    # ---- how much
+
+    def _over_budget(self, agent_id: str, run: Run | None) -> ModelReply | None:
+        """Return why nothing more may be spent, or None. What is under way is not known yet, and comes on top."""
+        config = self.config
+        limits = [each for each in (config.budget_run_usd, run.limits.cost_usd if run else None) if each]
+        if run and limits and self.usage.of_run(run.id) >= min(limits) * NANO:
+            return _spent(f"the budget of the run '{run.id}' is used up (${min(limits):g})")
+        if not (config.budget_agent_usd or config.budget_day_usd):
+            return None
+        by_agent, by_all = self.usage.of_today(agent_id)
+        if config.budget_agent_usd and by_agent >= config.budget_agent_usd * NANO:
+            return _spent(
+                f"the budget of this agent is used up for today (${config.budget_agent_usd:g}, until 00:00 UTC)"
+            )
+        if config.budget_day_usd and by_all >= config.budget_day_usd * NANO:
+            return _spent(
+                f"the budget of all agents is used up for today (${config.budget_day_usd:g}, until 00:00 UTC)"
+            )
+        return None
+
+    def _over_rate(self, agent_id: str) -> ModelReply | None:
+        wait_s = self._limits.take_request(agent_id)
+        if not wait_s:
+            return None
+        return refusal(
+            429, "this agent asks models too often", "rate_limit_exceeded", kind="rate_limit_error",
+            retry_after_s=int(wait_s) + 1,
+        )  # fmt: skip
+
+
+def _read(body: bytes) -> tuple[_Head, dict[str, msgspec.Raw]]:
+    def read() -> tuple[_Head, dict[str, msgspec.Raw]]:
+        return _heads.decode(body), _fields.decode(body)
+
+    return offload.run(read) if len(body) > OFFLOAD_BYTES else read()
+
+
+def _spent(message: str) -> ModelReply:
+    return refusal(402, message, "budget_exceeded", kind="insufficient_quota")
+
+
+def _target(provider: Provider) -> ProviderTarget:
+    host, port, is_secure = provider.place
+    context = ssl.create_default_context(cafile=provider.ca_file or None) if is_secure else None
+    return ProviderTarget(host, port, context)

@@ -1,0 +1,159 @@
+"""The runtime of agents as a process of its own, and as an image.
+
+start_runtime(turns, **environment)   one that plays `turns` (or asks a model: AGENT_MODEL=...), listening; `folder` is of an
+                                      earlier one: the same workspace
+runtime_image                         the image, built by scripts/runtime-image
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentainerd.model.agui import SequenceChecker
+from tests.fakes.daemons import free_port
+from tests.fakes.docker import BASE_IMAGE, docker_api
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "agentainer-runtime:test"
+
+
+class RuntimeProcess:
+    """One agentainer-runtime. `folder/workspace` is its workspace."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir(exist_ok=True)
+        self.port = free_port()
+        path = [str(ROOT / "agentainerd/runtime"), *filter(None, [environment.get("PYTHONPATH", "")])]
+        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        with open(folder / "runtime.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agentainer_runtime"],
+                env={**own, "AGENT_WORKSPACE": str(self.workspace), "PORT": str(self.port), **environment, "PYTHONPATH": ":".join(path)},
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "runtime.log").read_text()
+
+    def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:  # noqa: B006
+        """Return status and body, as JSON where it is, else as text."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, dict(headers))
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        is_json = (response.headers.get("Content-Type") or "").startswith("application/json")
+        return response.status, json.loads(text) if is_json else text
+
+    def stream(self, method: str, path: str, body: object = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give (number, event) as they come; closing it closes the connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode())
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+            data = ""
+            for line in response:
+                if line.startswith(b"data: "):
+                    data = line[6:].decode()
+                elif line.startswith(b"id: "):
+                    yield int(line[4:]), json.loads(data)
+        finally:
+            connection.close()
+
+    def run(self, text: str = "go on", **fields: Any) -> list[dict[str, Any]]:
+        """Do one run and return its events; their numbers have no gap."""
+        found = list(self.stream("POST", "/invocations", run_input(text, **fields)))
+        assert [number for number, _ in found] == list(range(1, len(found) + 1))
+        return checked([event for _, event in found])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 15.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(limit_s)
+
+
+def run_input(
+    text: str = "go on", *, run: str = "", thread: str = "", limits: object = None, model: str | None = None
+) -> dict[str, Any]:
+    """Return AG-UI's RunAgentInput with what agentainerd puts into it."""
+    return {
+        "threadId": thread or str(uuid.uuid4()),
+        "runId": run or str(uuid.uuid4()),
+        "messages": [{"id": str(uuid.uuid4()), "role": "user", "content": text}],
+        "state": {}, "tools": [], "context": [],
+        "forwardedProps": {"limits": limits or {"steps": None, "wall_s": None, "cost_usd": None}, "model": model, "media": []},
+    }  # fmt: skip
+
+
+def checked(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events of a whole run, once nothing is wrong with their order and fields."""
+    checker = SequenceChecker()
+    problems = [problem for event in events for problem in checker.feed(event)] + checker.end()
+    assert not problems, problems
+    return events
+
+
+def answer_of(events: list[dict[str, Any]]) -> str:
+    """Return the text that the model said."""
+    return "".join(event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT")
+
+
+@pytest.fixture
+def start_runtime(tmp_path: Path) -> Iterator[Any]:
+    started: list[RuntimeProcess] = []
+
+    def start(turns: object = None, *, folder: Path | None = None, **environment: str) -> RuntimeProcess:
+        scripts = tmp_path / "scripts"
+        scripts.mkdir(exist_ok=True)
+        if turns is not None:
+            (scripts / "turns.json").write_text(json.dumps(turns))
+        settings = {"AGENT_MODEL": "script/turns.json", "AGENT_SCRIPTS": str(scripts), **environment}
+        runtime = RuntimeProcess(folder or tmp_path, settings)
+        started.append(runtime)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                assert runtime.ask("GET", "/ping")[0] == 200
+                return runtime
+            except OSError:
+                if runtime.process.poll() is not None or time.monotonic() > end:
+                    pytest.fail(f"the runtime did not start:\n{runtime.log}")
+                time.sleep(0.01)
+
+    yield start
+    for runtime in started:
+        runtime.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def runtime_image(docker_host: str, base_image: str) -> Iterator[str]:
+    made = subprocess.run(
+        [ROOT / "scripts/runtime-image", IMAGE], env={**os.environ, "BASE_IMAGE": BASE_IMAGE},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if made.returncode != 0:
+        pytest.fail(f"this test needs the image of the runtime, and it can't be built:\n{made.stdout}{made.stderr}")
+    repository = (
+        f"agentainer-test-{os.getpid()}"  # another session may build another one meanwhile; the layers stay with IMAGE
+    )
+    with docker_api(docker_host) as client:
+        client.tag(made.stdout.split()[-1], repository, "runtime")
+        yield f"{repository}:runtime"
+        client.remove_image(f"{repository}:runtime", force=True)

@@ -1,0 +1,239 @@
+"""`/api/v1/runs` as its handlers are: shapes, statuses, streams."""
+
+import json
+
+import pytest
+
+from tests.fakes.programs import Program
+from tests.fakes.runs import TEXT, AguiAgent, waiting
+
+
+@pytest.fixture
+def client(world):
+    return world.client()
+
+
+@pytest.fixture
+def agent(world):
+    made = AguiAgent(bridge="native")
+    world.engine.add_image("web", Program(made.handle))
+    world.up(image="web")
+    world.wait_ready()
+    return made
+
+
+def create(client, query: str = "", **fields):
+    return client.call("POST", f"/api/v1/runs{query}", json={"agent_id": "web", "input": "say hello", **fields})
+
+
+def stream(client, path: str, **headers) -> tuple[dict, str]:
+    with client.open(path, headers={"Accept": "text/event-stream", **headers}) as response:
+        assert response.status_code == 200, response.get_data()
+        return response.headers, response.get_data(as_text=True)
+
+
+def ids(text: str) -> list[int]:
+    return [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+
+
+def test_a_run_is_accepted_and_can_be_waited_for(client, agent):
+    status, body = create(client)
+    run_id = body["data"]["id"]
+
+    done = client.call("GET", f"/api/v1/runs/{run_id}?wait=10s")
+
+    assert (status, body["success"], body["data"]["status"]) == (202, True, "queued")
+    assert done[0] == 200
+    run = done[1]["data"]
+    assert (run["status"], run["output"], run["agent"], run["last_seq"]) == ("completed", "hello world", "web", 6)
+    assert run["usage"] == {
+        "input_tokens": 7, "output_tokens": 2, "cached_tokens": 0, "reasoning_tokens": 0, "cost_usd": 0.5,
+        "cost_source": "provider",
+    }  # fmt: skip
+    assert "session_id" not in run
+    assert "error" not in run
+
+
+def test_an_answer_that_waits(client, agent):
+    status, body = create(client, "?wait=10")
+
+    assert (status, body["data"]["status"]) == (200, "completed")
+
+
+def test_an_answer_that_waits_in_vain(client, agent):
+    agent.script = waiting
+
+    status, body = create(client, "?wait=100ms")
+
+    assert (status, body["data"]["status"]) == (202, "running")
+    client.call("POST", f"/api/v1/runs/{body['data']['id']}/cancel", json={})
+
+
+def test_a_stream_from_the_beginning_is_frames_with_their_id_last(client, agent):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    headers, text = stream(client, f"/api/v1/runs/{run_id}/events")
+
+    assert headers["Content-Type"].startswith("text/event-stream")
+    assert headers["X-Accel-Buffering"] == "no"
+    frames = text.removeprefix(": still here\n").split("\n\n")
+    assert frames[-1] == ""
+    for number, frame in enumerate(frames[:-1], 1):
+        event, data, ident = frame.split("\n")
+        envelope = json.loads(data.removeprefix("data: "))
+        assert (event, ident) == (f"event: {envelope['event']['type']}", f"id: {number}")
+        assert (envelope["seq"], envelope["run_id"], envelope["synthetic"]) == (number, run_id, False)
+    assert frames[-2].startswith("event: RUN_FINISHED\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ("", {"Last-Event-ID": "4"}, [5, 6]),
+        ("?after=3", {}, [4, 5, 6]),
+        ("?after=3", {"Last-Event-ID": "1"}, [4, 5, 6]),
+        ("", {"Last-Event-ID": "-1"}, [1, 2, 3, 4, 5, 6]),
+        ("", {"Last-Event-ID": "0"}, [1, 2, 3, 4, 5, 6]),
+        ("", {"Last-Event-ID": "garbage"}, [1, 2, 3, 4, 5, 6]),
+        ("", {"Last-Event-ID": "9" * 100}, [1, 2, 3, 4, 5, 6]),
+        ("", {"Last-Event-ID": "6"}, [6]),
+        ("?after=1000", {}, [6]),
+        ("?types=TEXT_MESSAGE_START", {}, [2, 6]),
+        ("?types=NOTHING", {}, [6]),
+    ],
+)
+def test_a_reader_comes_back(client, agent, query, headers, expected):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    assert ids(stream(client, f"/api/v1/runs/{run_id}/events{query}", **headers)[1]) == expected
+
+
+def test_the_events_alone(client, agent):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    text = stream(client, f"/api/v1/runs/{run_id}/events?format=agui&after=1")[1]
+
+    assert f"data: {json.dumps(TEXT[0])}\nid: 2\n\n" in text
+    assert "event:" not in text
+
+
+def test_a_run_that_is_streamed_at_once(client, agent):
+    with client.open(
+        "/api/v1/runs", method="POST", json={"agent_id": "web", "input": "x"}, headers={"Accept": "text/event-stream"}
+    ) as response:
+        text = response.get_data(as_text=True)
+
+    assert ids(text) == [1, 2, 3, 4, 5, 6]
+    run_id = response.headers["Location"].split("/")[4]
+    assert client.call("GET", f"/api/v1/runs/{run_id}")[1]["data"]["status"] == "completed"
+
+
+@pytest.mark.parametrize(("on_disconnect", "ends"), [("cancel", True), ("continue", False)])
+def test_the_client_that_streams_goes_away(client, world, agent, on_disconnect, ends):
+    agent.script = waiting
+    body = {"agent_id": "web", "input": "x", "on_disconnect": on_disconnect}
+    response = client.open("/api/v1/runs", method="POST", json=body, headers={"Accept": "text/event-stream"})
+    run_id = response.headers["Location"].split("/")[4]
+    next(piece for piece in response.response if b"id: 3" in piece)
+
+    response.close()
+
+    run = world.services.runs.wait(run_id, 5 if ends else 0.1)
+    assert run.status.is_final == ends
+    if ends:
+        assert run.error.message == "its client went away"
+    else:
+        agent.cancel_seen.set()
+        world.services.runs.wait(run_id, 5)
+
+
+def test_a_page_of_events(client, agent):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    found = client.call("GET", f"/api/v1/runs/{run_id}/events?after=1&limit=2")[1]["data"]
+
+    assert [(event["seq"], event["event"]["type"]) for event in found] == [
+        (2, "TEXT_MESSAGE_START"), (3, "TEXT_MESSAGE_CONTENT"),
+    ]  # fmt: skip
+
+
+def test_a_list(client, agent):
+    asked = [create(client, "?wait=10")[1]["data"]["id"] for _ in range(3)]
+
+    status, body = client.call("GET", "/api/v1/runs?agent_id=web&status=completed&limit=2")
+
+    assert status == 200
+    assert [run["id"] for run in body["data"]] == asked[:0:-1]
+    rest = client.call("GET", f"/api/v1/runs?limit=2&cursor={body['next_cursor']}")[1]
+    assert [run["id"] for run in rest["data"]] == asked[:1]
+    assert "next_cursor" not in rest
+
+
+def test_a_cancel_says_whether_it_did_it(client, world, agent):
+    agent.script = waiting
+    run_id = create(client)[1]["data"]["id"]
+    next(event for event in world.services.runs.follow(run_id) if event and event.seq == 3)
+
+    first = client.call("POST", f"/api/v1/runs/{run_id}/cancel")
+    world.services.runs.wait(run_id, 5)
+    second = client.call("POST", f"/api/v1/runs/{run_id}/cancel", json={"mode": "kill"})
+
+    assert (first[0], first[1]["cancelled"]) == (200, True)
+    assert (second[0], second[1]["cancelled"], second[1]["message"]) == (200, False, "Run is cancelled")
+    assert second[1]["data"]["error"]["code"] == "cancelled"
+
+
+def test_keys(client, agent):
+    body = {"agent_id": "web", "input": "x"}
+    first, again = (
+        client.call("POST", "/api/v1/runs", json=body, headers={"Idempotency-Key": "k"})[1]["data"]["id"]
+        for _ in range(2)
+    )
+    status, refused = client.call("POST", "/api/v1/runs", json=body | {"input": "y"}, headers={"Idempotency-Key": "k"})
+
+    assert first == again
+    assert (status, refused["code"]) == (422, "IDEMPOTENCY_MISMATCH")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "INVALID_PARAMETER"),
+        ({"agent_id": "web"}, 400, "INVALID_PARAMETER"),
+        ({"agent_id": "nobody", "input": "x"}, 404, "AGENT_NOT_FOUND"),
+        ({"agent_id": "web", "input": "x", "session_id": "none"}, 404, "SESSION_NOT_FOUND"),
+        ({"agent_id": "web", "input": "x", "limits": {"steps": 0}}, 400, "INVALID_PARAMETER"),
+        ({"agent_id": "web", "input": "x", "limits": {"hops": 1}}, 400, "UNKNOWN_FIELD"),
+        ({"agent_id": "web", "input": "x", "on_busy": "hope"}, 400, "INVALID_PARAMETER"),
+        ({"agent_id": "web", "input": "x", "stream": True}, 400, "UNKNOWN_FIELD"),
+        ({"agent_id": "web", "input": 1}, 400, "INVALID_PARAMETER"),
+    ],
+)
+def test_what_is_refused(client, agent, body, status, code):
+    answer = client.call("POST", "/api/v1/runs", json=body)
+
+    assert (answer[0], answer[1]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/runs/nonsense", 404),
+        ("GET", "/api/v1/runs/5b0b3bb8-6fd8-4f5b-9d3f-5a1a0f3c3c11", 404),
+        ("GET", "/api/v1/runs/5b0b3bb8-6fd8-4f5b-9d3f-5a1a0f3c3c11/events?follow=true", 404),
+        ("POST", "/api/v1/runs/5b0b3bb8-6fd8-4f5b-9d3f-5a1a0f3c3c11/cancel", 404),
+        ("GET", "/api/v1/runs?status=lost", 400),
+        ("GET", "/api/v1/runs?cursor=x", 400),
+        ("GET", "/api/v1/runs?agent_id=nobody", 404),
+        ("PUT", "/api/v1/runs", 405),
+    ],
+)
+def test_what_is_not_there(client, agent, method, path, status):
+    assert client.call(method, path)[0] == status
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "format=yaml&follow=1", "hops=1"])
+def test_parameters_that_are_wrong(client, agent, query):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    assert client.call("GET", f"/api/v1/runs/{run_id}/events?{query}")[0] == 400

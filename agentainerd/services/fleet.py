@@ -39,6 +39,8 @@ class Fleet:
         self._readiness = readiness
         self.on_wanted: Callable[[str], object] = lambda agent_id: None
         """Called with the id of an agent that sleeps when a request waits for it; must not block."""
+        self.on_withdrawn: Callable[[str], object] = lambda agent_id: None
+        """Called with the id of an agent that is gone; must not block."""
         self._persistence = persistence
         self._staged: dict[str, list[Target]] = {}
         self._locks: dict[str, RLock] = {}
@@ -162,6 +164,7 @@ class Fleet:
         self._events.forget(agent_id)
         self._notify(agent_id)
         self._changed.pop(agent_id, None)
+        self.on_withdrawn(agent_id)
 
     # Gates and targets
 

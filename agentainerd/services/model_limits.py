@@ -15,9 +15,9 @@ class Allowance:
         self._at = now
 
     def wait_s(self, now: float) -> float:
-        """Return how many seconds are to pass until something is left; 0.0: there is."""
+        """Return how many seconds are to pass until there is one whole left; 0.0: there is."""
         self._refill(now)
-        return 0.0 if self._left > 0 else (1 - self._left) * MINUTE_S / self._per_minute
+        return max(1 - self._left, 0.0) * MINUTE_S / self._per_minute
 
     def take(self, amount: int, now: float) -> None:
         """Use so much of it."""

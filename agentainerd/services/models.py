@@ -20,7 +20,8 @@ from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.model.model_usage import NANO, usage_of
 from agentainerd.model.providers import Catalogue, Model, Provider
-from agentainerd.model.runs import Run
+from agentainerd.model.runs import Run, RunStatus
+from agentainerd.model.sessions import Session
 from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelWay, refusal
 from agentainerd.proxy.providers import ProviderTarget
 from agentainerd.services.fleet import Fleet
@@ -70,23 +71,24 @@ class _Ticket:
 
 
 class ModelService:
-    """Every method may be called from any greenlet. `find_run` returns a run, or raises NotFound; it asks Redis."""
+    """Every method may be called from any greenlet. `url`: where agents find the daemon.
+
+    Attributes:
+        usage: what was used.
+        find_run, find_session: return a run or session, or raise NotFound; may ask Redis.
+        active_runs: returns the runs of an agent that are not over; memory only.
+    """
 
     def __init__(
-        self,
-        config: ModelsConfig,
-        fleet: Fleet,
-        tokens: TokenService,
-        usage: ModelUsageService,
-        *,
-        url: str,
-        find_run: Callable[[str], Run],
+        self, config: ModelsConfig, fleet: Fleet, tokens: TokenService, usage: ModelUsageService, *, url: str
     ) -> None:
         self.usage = usage
+        self.find_run: Callable[[str], Run] = _no_run
+        self.find_session: Callable[[str], Session] = _no_session
+        self.active_runs: Callable[[str], list[Run]] = lambda agent_id: []
         self._fleet = fleet
         self._tokens = tokens
         self._url = url
-        self._find_run = find_run
         self._targets: dict[str, ProviderTarget] = {}
         self.use(config)
 
@@ -198,18 +200,25 @@ class ModelService:
             gevent.sleep(0.05)
         return True
 
-    def _run_of(self, ask: ModelAsk, agent_id: str) -> Run | None:
-        """Return the run that a call is said to be for.
+    def _work_of(self, ask: ModelAsk, agent_id: str) -> tuple[Run | None, str]:
+        """Return the run and the session that a call is for: as it says, else the only run that its agent has under way.
 
         Raises:
-            NotFound: it is none of this agent's.
+            NotFound: what it says is none of this agent's.
         """
-        if not ask.run_id:
-            return None
-        run = self._find_run(ask.run_id)
-        if run.agent_id != agent_id or (ask.session_id and run.session_id != ask.session_id):
-            raise NotFound("run", ask.run_id)
-        return run
+        if ask.run_id:
+            run = self.find_run(ask.run_id)
+            if run.agent_id != agent_id or (ask.session_id and run.session_id != ask.session_id):
+                raise NotFound("run", ask.run_id)
+            return run, run.session_id
+        if ask.session_id and self.find_session(ask.session_id).agent_id != agent_id:
+            raise NotFound("session", ask.session_id)
+        active = [run for run in self.active_runs(agent_id) if run.status is not RunStatus.QUEUED]
+        if ask.session_id:
+            active = [run for run in active if run.session_id == ask.session_id]
+        if len(active) == 1:
+            return active[0], active[0].session_id
+        return None, ask.session_id
 
     # ---- what
 
@@ -225,9 +234,9 @@ class ModelService:
             return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
         models = self.catalogue.resolve(head.model or DEFAULT)
         try:
-            run = self._run_of(ask, agent_id)
-        except NotFound:
-            return refusal(400, f"the run '{ask.run_id}' is none of this agent's", "run_not_found")
+            run, session_id = self._work_of(ask, agent_id)
+        except NotFound as error:
+            return refusal(400, f"the {error.noun} '{error.ref}' is none of this agent's", f"{error.noun}_not_found")
         refused = self._over_budget(agent_id, run) or self._over_rate(agent_id)
         if refused is not None:
             return refused
@@ -236,7 +245,6 @@ class ModelService:
             options = {**(head.stream_options or {}), "include_usage": True}
             fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
         ways = [self._way(model, path, fields, hides_usage=hides) for model in models]
-        session_id = run.session_id if run else ""
         ticket = _Ticket(
             agent_id,
             agent,
@@ -303,6 +311,14 @@ class ModelService:
             429, "this agent asks models too often", "rate_limit_exceeded", kind="rate_limit_error",
             retry_after_s=int(wait_s) + 1,
         )  # fmt: skip
+
+
+def _no_run(run_id: str) -> Run:
+    raise NotFound("run", run_id)
+
+
+def _no_session(session_id: str) -> Session:
+    raise NotFound("session", session_id)
 
 
 def _read(body: bytes) -> tuple[_Head, dict[str, msgspec.Raw]]:

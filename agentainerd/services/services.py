@@ -225,7 +225,7 @@ def build(
         events=events,
     )
     bridges = BridgeService(fleet, engine)
-    runs = _runs(stores, fleet, bridges, supervisor=supervisor, audit=audit, agents=agents)
+    runs = _runs(stores, fleet, bridges, models, supervisor=supervisor, audit=audit, agents=agents)
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
@@ -295,6 +295,7 @@ def _runs(
     stores: Stores,
     fleet: Fleet,
     bridges: BridgeService,
+    models: ModelService,
     *,
     supervisor: Supervisor,
     audit: AuditService,
@@ -310,7 +311,9 @@ def _runs(
         restart=lambda agent_id: agents.restart(agent_id, DAEMON),
         spawn=supervisor.spawn,
     )
-    return RunService(store, writer, means, audit=audit)
+    runs = RunService(store, writer, means, audit=audit)
+    models.find_run, models.find_session, models.active_runs = runs.get, runs.sessions.get, runs.active
+    return runs
 
 
 def _models(
@@ -325,8 +328,8 @@ def _models(
 ) -> ModelService:
     usage = ModelUsageService(ModelUsageStore(stores.redis), supervisor.spawn)
     url = f"http://{defaults.DAEMON_NAME}:{port}"
-    models = ModelService(config.models, fleet, tokens, usage, url=url, find_run=RunStore(stores.redis).get)
-    containers.models = models.environment
+    models = ModelService(config.models, fleet, tokens, usage, url=url)
+    containers.models, fleet.on_withdrawn = models.environment, models.forget
     gate = fleet.routes.models
     gate.on_ask, gate.on_end = models.ask, models.end
     return models

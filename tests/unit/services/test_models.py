@@ -95,7 +95,11 @@ def test_a_token_is_good_from_its_agents_container_only(make_models):
     body = {"model": MODEL, "messages": [USER]}
 
     elsewhere = models.raw("/chat/completions", body, source="127.0.0.9")
-    wrong = models.raw("/chat/completions", body, fields={"Authorization": f"Bearer {models.token[:-1]}x"})
+    wrong = models.raw(
+        "/chat/completions",
+        body,
+        fields={"Authorization": f"Bearer {models.token[:-1]}{'y' if models.token.endswith('x') else 'x'}"},
+    )
     missing = models.raw("/chat/completions", body, fields={"Authorization": "Basic x"})
 
     assert [elsewhere.status, wrong.status, missing.status] == [401, 401, 401]

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _AGENT = b"/agent/"
 _MODELS = b"/llm/v1/"
 _LINGER_S = 2.0
-_LINGER_BYTES = 1024 * 1024
+_LINGER_BYTES = 16 * 1024 * 1024  # a client that sends a body a little too large still reads why it was refused
 _HALF_CLOSED_S = 1.0
 """Who closes its side may still read: an answer that comes so soon is sent. Nobody can tell that from having left."""
 # Members by names of their own: Python 3.11 looks each one up in a map, in Python.

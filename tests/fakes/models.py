@@ -103,6 +103,13 @@ class ModelServer:
         with self._lock:
             self._turns += [[turn, turn.times] for turn in turns]
 
+    def clear(self) -> None:
+        """Forget the turns and what was asked."""
+        with self._lock:
+            self._turns.clear()
+            self._refusals.clear()
+            self.received.clear()
+
     @property
     def unplayed(self) -> list[Turn]:
         """The turns that nobody asked for."""

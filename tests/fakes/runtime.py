@@ -8,19 +8,20 @@ runtime_image                         the image, built by scripts/runtime-image
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentainerd.model.agui import SequenceChecker
-from tests.fakes.daemons import free_port
 from tests.fakes.docker import BASE_IMAGE, docker_api
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +35,30 @@ class RuntimeProcess:
         self.folder = folder
         self.workspace = folder / "workspace"
         self.workspace.mkdir(exist_ok=True)
-        self.port = free_port()
+        self.port = 0
+        self._begin = len(self.log)
         path = [str(ROOT / "agentainerd/runtime"), *filter(None, [environment.get("PYTHONPATH", "")])]
         own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with open(folder / "runtime.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agentainer_runtime"],
-                env={**own, "AGENT_WORKSPACE": str(self.workspace), "PORT": str(self.port), **environment, "PYTHONPATH": ":".join(path)},
+                env={**own, "AGENT_WORKSPACE": str(self.workspace), "PORT": "0", **environment, "PYTHONPATH": ":".join(path)},
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     @property
     def log(self) -> str:
-        return (self.folder / "runtime.log").read_text()
+        path = self.folder / "runtime.log"
+        return path.read_text() if path.exists() else ""
+
+    def wait_ready(self, limit_s: float = 20.0) -> None:
+        """Wait until it says where it serves."""
+        end = time.monotonic() + limit_s
+        while not (found := re.findall(r"serving on port (\d+),", self.log[self._begin :])):
+            if self.process.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"the runtime did not start:\n{self.log}")
+            time.sleep(0.01)
+        self.port = int(found[0])
 
     def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:  # noqa: B006
         """Return status and body, as JSON where it is, else as text."""
@@ -115,31 +127,33 @@ def answer_of(events: list[dict[str, Any]]) -> str:
     return "".join(event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT")
 
 
-@pytest.fixture
-def start_runtime(tmp_path: Path) -> Iterator[Any]:
+@contextmanager
+def runtimes(place: Path) -> Iterator[Any]:
+    """Give what starts runtimes in a folder; they are killed in the end."""
     started: list[RuntimeProcess] = []
 
     def start(turns: object = None, *, folder: Path | None = None, **environment: str) -> RuntimeProcess:
-        scripts = tmp_path / "scripts"
+        scripts = place / "scripts"
         scripts.mkdir(exist_ok=True)
         if turns is not None:
             (scripts / "turns.json").write_text(json.dumps(turns))
         settings = {"AGENT_MODEL": "script/turns.json", "AGENT_SCRIPTS": str(scripts), **environment}
-        runtime = RuntimeProcess(folder or tmp_path, settings)
+        runtime = RuntimeProcess(folder or place, settings)
         started.append(runtime)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                assert runtime.ask("GET", "/ping")[0] == 200
-                return runtime
-            except OSError:
-                if runtime.process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(f"the runtime did not start:\n{runtime.log}")
-                time.sleep(0.01)
+        runtime.wait_ready()
+        return runtime
 
-    yield start
-    for runtime in started:
-        runtime.stop(signal.SIGKILL)
+    try:
+        yield start
+    finally:
+        for runtime in started:
+            runtime.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def start_runtime(tmp_path: Path) -> Iterator[Any]:
+    with runtimes(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

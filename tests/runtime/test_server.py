@@ -7,15 +7,16 @@ import pytest
 from ag_ui.core import Event
 from pydantic import TypeAdapter
 
-from tests.fakes.runtime import answer_of, run_input
+from tests.fakes.runtime import answer_of, run_input, runtimes
 
 EVENT = TypeAdapter(Event)
 SLOW = [{"text": "one two three", "calls": [{"name": "none"}], "pause_s": 0}, {"text": "slow", "first_token_s": 60}]
 
 
-@pytest.fixture
-def echo(start_runtime):
-    return start_runtime([{"text": "You said: {{input}}", "thinking": "let me see", "times": 0}])
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory):
+    with runtimes(tmp_path_factory.mktemp("echo")) as start:
+        yield start([{"text": "You said: {{input}}", "thinking": "let me see", "times": 0}])
 
 
 def test_a_run_streams_events_that_the_protocol_knows_and_ends(echo):

@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from agentainer_runtime import script
 from agentainer_runtime.activity import Activity
 from agentainer_runtime.agui import Event
 from agentainer_runtime.conversations import Conversations, missing_results
-from agentainer_runtime.endpoints import SCRIPT_PREFIX
+from agentainer_runtime.endpoints import SCRIPT_PREFIX, NoEndpoint
 from agentainer_runtime.loop import LimitReached, Loop, Terms
 from agentainer_runtime.prompts import system_prompt
 from agentainer_runtime.provider import ModelFailed, Provider
-from agentainer_runtime.runs import Run, Runs
+from agentainer_runtime.runs import Run, RunInput, Runs
 from agentainer_runtime.settings import Settings
 from agentainer_runtime.tool import STATE_FOLDER
 from agentainer_runtime.toolbox import Toolbox, find_tools
 from agentainer_runtime.transcript import Transcript
+
+if TYPE_CHECKING:
+    import httpx2
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ class Agent:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.settings = settings
         self.activity = Activity()
+        self._client: httpx2.AsyncClient | None = None
         self.conversations = Conversations(folders[1])
         self.runs = Runs(folders[0], self.work, keep=settings.keep_runs)
         self.toolbox = Toolbox(
@@ -48,6 +53,12 @@ class Agent:
             environment=settings.tool_environment(),
             timeout_s=settings.tool_timeout_s,
         )
+
+    async def close(self) -> None:
+        """End the runs, then give back what is held."""
+        await self.runs.shutdown()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def work(self, run: Run) -> None:
         """Do one run, and write its events from the first to the last."""
@@ -88,7 +99,7 @@ class Agent:
             system=system_prompt(self.settings),
             steps=given.steps or self.settings.max_steps,
             cost_usd=given.cost_usd,
-            fields={"X-Agentainer-Run-Id": given.run_id, "X-Agentainer-Session-Id": given.thread_id},
+            fields=self._fields(given),
         )
         provider = self._provider(model, given.key)
         loop = Loop(terms, conversation=conversation, transcript=transcript, provider=provider, toolbox=self.toolbox)
@@ -101,9 +112,33 @@ class Agent:
                 conversation.add(result)
             await provider.close()
 
+    def _fields(self, given: RunInput) -> dict[str, str]:
+        """Return what the daemon's gateway counts by; a provider has no business to see it."""
+        gateway, asked = self.settings.gateway_url, self.settings.environment.get("OPENAI_BASE_URL", "")
+        if not gateway or not asked.startswith(gateway):
+            return {}
+        ids = {"X-Agentainer-Run-Id": given.run_id, "X-Agentainer-Session-Id": given.thread_id}
+        return {name: value for name, value in ids.items() if value.isascii() and value.isprintable()}
+
     def _provider(self, model: str, key: str) -> Provider:
         if not model:
             raise ModelFailed("no model is set: AGENT_MODEL, or `model` with the run")
         if model.startswith(SCRIPT_PREFIX):
             return script.load(model, self.settings.scripts)
-        raise ModelFailed(f"nobody to ask for {model}")
+        from agentainer_runtime.chat_client import ChatClient
+
+        try:
+            endpoint = self.settings.endpoint(model, key)
+        except NoEndpoint as error:
+            raise ModelFailed(str(error)) from error
+        return ChatClient(
+            self._http(), endpoint, silence_s=self.settings.model_timeout_s, pause_s=self.settings.retry_pause_s
+        )
+
+    def _http(self) -> "httpx2.AsyncClient":
+        """Return the HTTP client of all runs; it is made when the first model is asked, which scripts never do."""
+        if self._client is None:
+            import httpx2
+
+            self._client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=100, max_keepalive_connections=10))
+        return self._client

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
@@ -30,7 +31,7 @@ class Server(uvicorn.Server):
             self._stopping = asyncio.get_running_loop().create_task(self._stop())
 
     async def _stop(self) -> None:
-        await self._agent.runs.shutdown()
+        await self._agent.close()
         self.should_exit = True
 
 
@@ -46,8 +47,6 @@ async def serve(settings: Settings) -> None:
         log.warning("%d runs were interrupted by the end of the container before", ended)
     config = uvicorn.Config(
         make_app(agent),
-        host="0.0.0.0",
-        port=settings.port,
         loop="asyncio",
         http="h11",
         ws="wsproto",
@@ -58,10 +57,7 @@ async def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         timeout_keep_alive=75,
     )
-    log.info(
-        "serving on port %d, model %s, tools: %s",
-        settings.port,
-        settings.model or "not set",
-        ", ".join(agent.toolbox.names) or "none",
-    )
-    await Server(config, agent).serve()
+    with socket.create_server(("", settings.port), backlog=1024) as listener:
+        port, tools = listener.getsockname()[1], ", ".join(agent.toolbox.names) or "none"
+        log.info("serving on port %d, model: %s, tools: %s", port, settings.model or "none", tools)
+        await Server(config, agent).serve(sockets=[listener])

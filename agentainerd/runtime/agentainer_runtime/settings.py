@@ -36,8 +36,8 @@ class Settings:
         max_steps: calls of the model in one run, where the run sets no limit.
         context_tokens: what the model takes; the conversation is compressed before it gets there.
         model_timeout_s: longest silence of a model. tool_timeout_s: longest time of one call of a tool.
+        retry_pause_s: before a model is asked a second time; it doubles each time. keep_runs: how many ended runs stay readable.
         scripts: folders in which `script/FILE` is looked for. gateway_url: the daemon's, "" where there is none.
-        keep_runs: how many ended runs stay readable.
     """
 
     workspace: Path
@@ -50,6 +50,7 @@ class Settings:
     is_compressing: bool = True
     model_timeout_s: float = 120.0
     tool_timeout_s: float = 600.0
+    retry_pause_s: float = 0.5
     keep_runs: int = 500
     scripts: tuple[Path, ...] = ()
     gateway_url: str = ""
@@ -67,7 +68,7 @@ class Settings:
         built_in = Path(__file__).parent / "scripts"
         return cls(
             workspace=workspace,
-            port=int(_number(environment, "PORT", 8080, low=1, high=65535)),
+            port=int(_number(environment, "PORT", 8080, low=0, high=65535)),
             name=environment.get("AGENT_NAME") or "agent",
             model=environment.get("AGENT_MODEL", ""),
             instructions=_instructions(environment),
@@ -76,6 +77,7 @@ class Settings:
             is_compressing=_switch(environment, "AGENT_COMPRESSION"),
             model_timeout_s=_number(environment, "AGENT_MODEL_TIMEOUT_S", 120, low=0.1, high=86_400),
             tool_timeout_s=_number(environment, "AGENT_TOOL_TIMEOUT_S", 600, low=0.1, high=86_400),
+            retry_pause_s=_number(environment, "AGENT_RETRY_PAUSE_S", 0.5, low=0, high=60),
             keep_runs=int(_number(environment, "AGENT_KEEP_RUNS", 500, low=1, high=1e6)),
             scripts=(*(Path(folder) for folder in folders if folder), built_in),
             gateway_url=environment.get("AGENTAINER_URL", ""),

@@ -1,0 +1,217 @@
+"""Programs that tools start: each a session and process group of its own, with a deadline, nothing on stdin, and bounded output.
+
+A call returns when the program it started has ended, whoever still holds its pipes, and whatever it left behind is killed then:
+the rest of its group, and processes that left the group (`setsid`, a double fork). Those are known by a mark in their
+environment; one that cleared that, too, becomes a child of this process when its parent ends, and is killed when no call is
+in progress. The same happens at the deadline, when the call is cancelled, and when a program prints without end.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentainer_runtime.outputs import SHOWN_BYTES, Output
+
+MARK = "AGENTAINER_TOOL_CALL"
+MAX_PRINTED_BYTES = 100 * 1024 * 1024  # of each stream: what prints more is ended
+GRACE_S = 2.0  # between SIGTERM and SIGKILL
+EOF_WAIT_S = 0.2  # for output that is still in the pipe when the program has ended
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended.
+
+    `exit_code` is -N where signal N ended it. `ended` says why it was ended from here: "", "timeout" or "output".
+    `left_behind` counts the processes it left running; they were killed.
+    """
+
+    exit_code: int
+    stdout: Output
+    stderr: Output
+    ended: str
+    left_behind: int
+    duration_s: float
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    outputs: Path,
+    until: float,
+    label: str = "command",
+    shown: int = SHOWN_BYTES,
+) -> Outcome:
+    """Run a program in `folder` until it ends, at the latest until `until` (`time.monotonic()`).
+
+    What it prints beyond `shown` bytes a stream is kept in `outputs`, in files that begin with `label`.
+
+    Raises:
+        OSError: it could not be started: FileNotFoundError, PermissionError...
+    """
+    began = time.monotonic()
+    mark = secrets.token_hex(8)
+    stdout, stderr = (Output(outputs, f"{label}-{mark}.{name}.txt", shown) for name in ("stdout", "stderr"))
+    _adopt_orphans()
+    transport, program = await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Program((stdout, stderr)),
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        cwd=folder,
+        env={**environment, MARK: mark},
+        start_new_session=True,
+    )
+    pid = transport.get_pid()
+    _in_progress.add(pid)
+    program.exited.add_done_callback(lambda _: _not_reaped.discard(pid))
+    if not program.exited.done():
+        _not_reaped.add(pid)
+    left = 0
+    try:
+        ended = await _until_it_ends(transport, program, until, mark)
+        await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
+        left = kill_all(pid, mark)
+        await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
+    finally:
+        left += kill_all(pid, mark)
+        _in_progress.discard(pid)
+        left += _kill_orphans()
+        transport.close()
+        stdout.close()
+        stderr.close()
+    code = transport.get_returncode()
+    return Outcome(-signal.SIGKILL if code is None else code, stdout, stderr, ended, left, time.monotonic() - began)
+
+
+def kill_all(group: int, mark: str) -> int:
+    """Kill the process group and every process with the mark, also what they fork meanwhile; return how many had the mark."""
+    killed: set[int] = set()
+    while True:
+        found = marked(mark) - killed
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return len(killed)
+        killed |= found
+
+
+def marked(mark: str) -> set[int]:
+    """Return the processes that run with this mark in their environment. Those that have ended have none any more."""
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                found.add(pid)
+    return found
+
+
+_in_progress: set[int] = set()  # the programs of calls that have not returned
+_not_reaped: set[int] = set()  # those that asyncio has yet to wait for; a cancelled call returns before
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what loses its own below this process. Where a kernel can't, the container's init does it."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _kill_orphans() -> int:
+    """Kill and reap children that nobody here started; return how many ran. They are in sessions of their own: all calls are."""
+    ran: set[int] = set()
+    while not _in_progress:
+        orphans = _orphans()
+        running = {pid for pid, state in orphans.items() if state != "Z"}
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                _wait_for_end(pid)
+                os.waitpid(pid, os.WNOHANG)
+        if running <= ran:
+            break
+        ran |= running  # its children are ours now: look again
+    return len(ran)
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until it is a zombie: at once, unless the kernel holds it, and then not for long."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        select.select([descriptor], [], [], GRACE_S)
+    finally:
+        os.close(descriptor)
+
+
+def _orphans() -> dict[int, str]:
+    mine, session = os.getpid(), os.getsid(0)
+    found = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent, _, its_session, *_ = file.read().rpartition(b")")[2].split()
+            if int(parent) == mine and int(its_session) != session and pid not in _not_reaped:
+                found[pid] = state.decode()
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+class _Program(asyncio.SubprocessProtocol):
+    """Tells that a program ended (without waiting for its pipes), that its pipes are drained, and that it prints too much."""
+
+    def __init__(self, streams: tuple[Output, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        self._streams = streams
+        self._open = {1, 2}
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.drained: asyncio.Future[None] = loop.create_future()
+        self.flooding: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        stream = self._streams[fd - 1]
+        stream.add(data)
+        if stream.size > MAX_PRINTED_BYTES:
+            _settle(self.flooding)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        if not self._open:
+            _settle(self.drained)
+
+    def process_exited(self) -> None:
+        _settle(self.exited)
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _until_it_ends(transport: asyncio.SubprocessTransport, program: _Program, until: float, mark: str) -> str:
+    """Wait for its end, or end it: SIGTERM to the group, then SIGKILL. Return why it was ended, or ""."""
+    limit = max(0.0, until - time.monotonic())
+    await asyncio.wait({program.exited, program.flooding}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    if program.exited.done():
+        return ""
+    reason = "output" if program.flooding.done() else "timeout"
+    if reason == "timeout":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(transport.get_pid(), signal.SIGTERM)
+        await asyncio.wait({program.exited}, timeout=GRACE_S)
+    kill_all(transport.get_pid(), mark)
+    await asyncio.wait({program.exited}, timeout=GRACE_S)
+    return reason

@@ -1,24 +1,12 @@
 """What the container's environment says. It is read once, at the start; nothing else looks at it."""
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentainer_runtime.endpoints import SCRIPT_PREFIX, Endpoint
-
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie", re.IGNORECASE)
-_FOR_TOOLS = {
-    "PAGER": "cat",
-    "GIT_PAGER": "cat",
-    "GIT_TERMINAL_PROMPT": "0",
-    "CI": "1",
-    "PIP_PROGRESS_BAR": "off",
-    "TERM": "dumb",
-    "LC_ALL": "C.UTF-8",
-}
-"""What keeps programs from waiting for a person."""
+from agentainer_runtime.environment import for_tools
+from agentainer_runtime.policy import Policy
 
 
 class InvalidSetting(ValueError):
@@ -64,6 +52,7 @@ class Settings:
             InvalidSetting: a variable can't be understood.
         """
         workspace = Path(environment.get("AGENT_WORKSPACE", "/workspace"))
+        _check_policy(environment)
         folders = environment.get("AGENT_SCRIPTS", f"/scripts:{workspace}").split(":")
         built_in = Path(__file__).parent / "scripts"
         return cls(
@@ -98,14 +87,16 @@ class Settings:
         return Endpoint.of(self.environment, model, key)
 
     def tool_environment(self) -> dict[str, str]:
-        """Return the environment of processes that tools start: no name and no value of a secret is in it."""
-        secrets = {value for name, value in self.environment.items() if _SECRET_NAME.search(name) and len(value) >= 8}
-        kept = {
-            name: value
-            for name, value in self.environment.items()
-            if not _SECRET_NAME.search(name) and not any(secret in value for secret in secrets)
-        }
-        return {"PATH": os.defpath, **kept, **_FOR_TOOLS}
+        """Return the environment of processes that tools start: it is made from a list, keys are not on it."""
+        return for_tools(self.environment, self.workspace)
+
+
+def _check_policy(environment: Mapping[str, str]) -> None:
+    """The tools read it themselves; what is wrong with it has to be known before one of them is missing."""
+    try:
+        Policy.from_environment(environment)
+    except ValueError as error:
+        raise InvalidSetting(str(error)) from error
 
 
 def _instructions(environment: Mapping[str, str]) -> str:

@@ -113,7 +113,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         session_id: "" where it stands alone. input, media, model: what was asked for.
-        attempt: how often it was sent to an agent. bridge: the tier that it was sent by, "" before.
+        attempt: how often it was sent to an agent. bridge, replica: the tier that it was sent by, and the number of the
+            agent's container; "" and 0 before.
         steps: calls of the model. output: the text of the answer, of at most MAX_RUN_OUTPUT_CHARS.
         last_seq: number of its last stored event. source_seq: what its agent called that, 0 where it does not number.
         bytes: what its events take.
@@ -134,6 +135,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
     attempt: int = 0
     bridge: str = ""
+    replica: int = 0
     usage: Usage = Usage()
     steps: int = 0
     error: RunError | None = None

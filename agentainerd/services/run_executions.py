@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 import msgspec
 from gevent.event import Event
 
@@ -17,6 +18,7 @@ from agentainerd.errors import AgentainerError, NotFound, Unavailable
 from agentainerd.model.agui import TERMINAL, EventType
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.narration import failed, started
+from agentainerd.model.replicas import Replica
 from agentainerd.model.run_results import RunResult
 from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus
 from agentainerd.model.sessions import Message, new_message_id
@@ -35,6 +37,7 @@ from agentainerd.store.runs import RunStore
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 2000
+NOTED_S = 5.0  # for the end of a container to be written down, once the engine tells of it
 CANCEL_TIMEOUT_S = 2.0  # for a container to take a cancel
 _NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
@@ -49,6 +52,7 @@ class Means:
     fleet: Fleet
     bridges: BridgeService
     sessions: SessionService
+    store: RunStore
     writer: RunWriter
     dead_check: Callable[[Route, Target], bool]
     restart: Callable[[str], object]
@@ -84,6 +88,7 @@ class Execution:
         self._target: Target | None = None
         self._bridge: Bridge | None = Bridge(run.bridge) if run.bridge else None
         self._result = RunResult()
+        self._joined_at = 0  # how far it was when its connection was lost the last time
         self._ends_at = time.monotonic() + defaults.MAX_RUN_WALL_S
 
     def begin(self) -> None:
@@ -133,6 +138,8 @@ class Execution:
             return _ours("internal error: the daemon's log has more", RunCode.ERROR)
 
     def _work(self) -> "_Last":
+        for payload in self.log.recall(self._means.store):
+            self._result.take(msgspec.json.decode(payload))
         self._await_turn()
         task = self._task()
         broken: _Last | None = None
@@ -166,10 +173,10 @@ class Execution:
         bridge = self._bridge = self._bridge or self._means.bridges.of(route.agent_id, target)
         is_known = bool(self.run.started_at)
         if not is_known:
-            self._started(bridge)
+            self._started(bridge, target)
         try:
-            if last := self._converse(link(bridge, target, task, after=self.log.source_seq if is_known else 0), target):
-                return last, False
+            after = self.log.source_seq if is_known else 0
+            return self._converse(link(bridge, target, task, after=after), target), False
         except CallTimedOut as error:
             return self._timed_out(error), False
         except CallBroken as error:
@@ -181,8 +188,6 @@ class Execution:
             if is_known and error.status == 404:
                 return _ours(*_LOST), False  # the container that is there now knows nothing of it
             raise
-        self._check()
-        return _ours("the agent ended its answer without the last event", RunCode.ERROR), bridge.can_rejoin
 
     def _ready(self) -> tuple[Route, Target]:
         """Wait until the agent takes requests."""
@@ -193,13 +198,24 @@ class Execution:
             if route is None:
                 raise NotFound("agent", self.run.agent)
             left_s = min(end, self._ends_at) - time.monotonic()
-            if route.wait_open(min(1.0, max(0.0, left_s)), even_closed=True) is Gate.OPEN and (target := route.pick()):
+            is_open = route.wait_open(min(1.0, max(0.0, left_s)), even_closed=True) is Gate.OPEN
+            if is_open and (target := self._chosen(route)):
                 return route, target
+            if is_open:
+                gevent.sleep(
+                    defaults.READY_PROBE_INTERVAL_S
+                )  # others of its containers are there, and not the one that has it
             if left_s <= 0:
                 raise Unavailable(
                     f"agent '{self.run.agent}' was not ready within {defaults.RUN_READY_TIMEOUT_S:g} s",
                     code="AGENT_NOT_READY",
                 )
+
+    def _chosen(self, route: Route) -> Target | None:
+        """Return the container that has the run, or any where none has."""
+        if not (self.run.started_at and self.run.replica):
+            return route.pick()
+        return next((target for target in route.serving if target.number == self.run.replica), None)
 
     def _task(self) -> Task:
         messages: list[Message] = []
@@ -217,18 +233,19 @@ class Execution:
             id=new_message_id(), role="user", content=self.run.input, run_id=self.run.id, at=self.run.created_at
         )
 
-    def _started(self, bridge: Bridge) -> None:
+    def _started(self, bridge: Bridge, target: Target) -> None:
         """Write down that it is sent, before it is: whoever comes after us does not send it again."""
         now = clock.now()
         wall_s = self.run.limits.wall_s or defaults.RUN_WALL_S
         self._ends_at = time.monotonic() + wall_s
         self.run = msgspec.structs.replace(
-            self.run, status=RunStatus.RUNNING, started_at=now, attempt=self.run.attempt + 1, bridge=bridge.value
-        )
+            self.run, status=RunStatus.RUNNING, started_at=now, attempt=self.run.attempt + 1, bridge=bridge.value,
+            replica=target.number,
+        )  # fmt: skip
         self._means.writer.write(RunStore.put(self.run), insists=True).wait()
 
-    def _converse(self, opened: Link, target: Target) -> "_Last | None":
-        """Take events until the last one, which is returned, or None: there was none."""
+    def _converse(self, opened: Link, target: Target) -> "_Last":
+        """Take events until the last one, which is returned."""
         self._link, self._target = opened, target
         try:
             self._check()
@@ -241,7 +258,7 @@ class Execution:
         finally:
             self._link = None
             opened.close()
-        return None
+        raise CallBroken("it ended without the run's last event", is_sent=True)
 
     def _take(self, sent: Sent) -> bool:
         """Store one event; return whether it is the last, which is stored with the end."""
@@ -295,19 +312,31 @@ class Execution:
 
     def _broken(self, route: Route, target: Target, bridge: Bridge, error: CallBroken) -> "tuple[_Last, bool]":
         """Return how the run ends by this, and whether it may yet go on."""
+        is_native = bridge.can_rejoin
         if not error.is_sent:
             self._means.fleet.routes.on_suspect(route, target)
+        elif is_native and self.log.source_seq > self._joined_at:
+            self._joined_at = self.log.source_seq
+            return _ours(f"the agent broke its answer off: {error.reason}", RunCode.ERROR), True
+        if not (error.is_sent or (is_native and self.run.started_at)):
             return _ours(f"the agent can't be connected: {error.reason}", RunCode.AGENT_UNAVAILABLE), True
         if not self._means.dead_check(route, target):
-            return _ours(f"the agent lives, and broke its answer off: {error.reason}", RunCode.ERROR), bridge.can_rejoin
-        if self._means.fleet.route(self.run.agent_id) is None:
-            raise NotFound("agent", self.run.agent)
-        agent = self._means.fleet.find(self.run.agent_id)
-        replica = next((one for one in agent.replicas if one.number == target.number), None)
-        goes_on = bridge.can_rejoin and any(one.is_expected for one in agent.replicas)
+            return _ours(f"the agent lives, and broke its answer off: {error.reason}", RunCode.ERROR), is_native
+        replica = self._after_the_end_of(target)
+        goes_on = is_native and replica is not None and replica.is_expected
         if replica is not None and replica.last_exit is not None and replica.last_exit.oom_killed:
             return _ours("its container had more memory than its limit allows", RunCode.OOM), goes_on
         return _ours(*_LOST), goes_on
+
+    def _after_the_end_of(self, target: Target) -> Replica | None:
+        """Return the replica whose container ended, when that is written down; that takes a moment."""
+        target.retired.wait(NOTED_S)
+        if self._means.fleet.route(self.run.agent_id) is None:
+            raise NotFound("agent", self.run.agent)
+        with self._means.fleet.locked(
+            self.run.agent_id
+        ) as agent:  # whoever takes note of an end holds it until it is written
+            return next((one for one in agent.replicas if one.number == target.number), None)
 
     # ---- stopping
 

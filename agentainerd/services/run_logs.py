@@ -28,17 +28,28 @@ class RunLog:
         source_seq: the greatest number that the agent gave one. bytes: what all of them take.
     """
 
-    def __init__(
-        self, run_id: str, writer: RunWriter, *, last_seq: int = 0, source_seq: int = 0, size: int = 0
-    ) -> None:
+    def __init__(self, run_id: str, writer: RunWriter, *, last_seq: int = 0, source_seq: int = 0) -> None:
         self.run_id = run_id
         self.last_seq = self.stored_seq = last_seq
         self.source_seq = source_seq
-        self.bytes = size
+        self.bytes = 0
         self._writer = writer
         self._unwritten: deque[Write] = deque()
         self._tail: deque[RunEvent] = deque(maxlen=defaults.RUN_TAIL_EVENTS)
         self._changed = Event()
+
+    def recall(self, store: RunStore) -> Iterator[bytes]:
+        """Return the events that a daemon before this one stored, which are counted here; for before the first `append`.
+
+        Raises:
+            Unavailable.
+        """
+        after = 0
+        while after < self.last_seq:
+            for event in store.events(self.run_id, after, PAGE):
+                after = event.seq
+                self.bytes += len(event.payload)
+                yield bytes(event.payload)
 
     def append(self, kind: str, payload: bytes, *, synthetic: bool = False, source_seq: int = 0) -> None:
         """Add an event; it is stored soon, and blocks only where too many wait for that.

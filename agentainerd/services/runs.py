@@ -25,7 +25,7 @@ from agentainerd.model.runs import (
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.run_executions import Execution, Means
 from agentainerd.services.run_logs import RunLog, follow
-from agentainerd.store.run_writer import RunWriter, Write
+from agentainerd.store.run_writer import Write
 from agentainerd.store.runs import Kept, RunStore
 
 log = logging.getLogger(__name__)
@@ -37,17 +37,10 @@ SWEEP = 200  # runs that are forgotten in one go
 class RunService:
     """Every method may be called from any greenlet. `load` comes before all others, once."""
 
-    def __init__(
-        self,
-        store: RunStore,
-        writer: RunWriter,
-        means: Means,
-        *,
-        audit: AuditService,
-    ) -> None:
+    def __init__(self, means: Means, audit: AuditService) -> None:
         self.sessions = means.sessions
-        self._store = store
-        self._writer = writer
+        self._store = means.store
+        self._writer = means.writer
         self._means = means
         self._audit = audit
         self._active: dict[str, Execution] = {}
@@ -176,9 +169,7 @@ class RunService:
         runs = self._store.active()
         for run in runs:
             last, source_seq = self._store.last_event(run.id)
-            run_log = RunLog(
-                run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq, size=run.bytes
-            )
+            run_log = RunLog(run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq)
             execution = Execution(run, run_log, self._means)
             self._enlist(execution)
             if run.status is RunStatus.CANCELLING:

@@ -306,12 +306,13 @@ def _runs(
         fleet,
         bridges,
         SessionService(SessionStore(stores.redis), store, writer, audit),
+        store,
         writer,
         dead_check=fleet.routes.on_dead_check,
         restart=lambda agent_id: agents.restart(agent_id, DAEMON),
         spawn=supervisor.spawn,
     )
-    runs = RunService(store, writer, means, audit=audit)
+    runs = RunService(means, audit)
     models.find_run, models.find_session, models.active_runs = runs.get, runs.sessions.get, runs.active
     return runs
 

@@ -154,8 +154,8 @@ def test_an_event_is_kept_on_one_line_whatever_lines_it_came_in(runs, agent):
     [
         (frame({"type": "RUN_ERROR", "message": "no idea", "code": "stuck"}), "stuck", "no idea"),
         (frame({"type": "RUN_ERROR", "message": "no idea"}), "error", "no idea"),
-        (b"", "error", "without the last event"),
-        (frame(TEXT[0]), "error", "without the last event"),
+        (b"", "error", "without the run's last event"),
+        (frame(TEXT[0]), "error", "without the run's last event"),
         (frame(TEXT[0]) + b"data: nonsense\n\n", "error", "no event of AG-UI: nonsense"),
         (frame(TEXT[0]) + b"data: [1]\n\n", "error", "no event of AG-UI"),
         (frame({"type": "CUSTOM", "name": "x", "value": "y" * 2_000_000}), "error", "longer than"),
@@ -654,9 +654,9 @@ def test_a_daemon_that_comes_back_settles_what_was_under_way(make_world):
     runs = again.services.runs
 
     lost = finish(runs, lost.id)
-    assert (lost.status, lost.error.code, lost.output) == (RunStatus.FAILED, "interrupted", "")
+    assert (lost.status, lost.error.code, lost.output) == (RunStatus.FAILED, "interrupted", "hello ")
     joined = finish(runs, joined.id)
-    assert joined.status is RunStatus.COMPLETED
+    assert (joined.status, joined.output) == (RunStatus.COMPLETED, "hello world")
     assert seen == [1, 2, 3]
     assert [event.seq for event in runs.follow(joined.id, 3) if event] == [4, 5]
     assert finish(runs, queued.id).status is RunStatus.COMPLETED

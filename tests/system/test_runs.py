@@ -1,0 +1,199 @@
+"""Runs on real containers, while the daemon, Redis and the container are killed: each ends once, and its readers miss nothing."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+
+pytestmark = [pytest.mark.docker, pytest.mark.redis]
+PROGRAM = (Path(__file__).parents[1] / "fakes/docker_run_agent.py").read_text()
+
+
+class Reader(threading.Thread):
+    """Reads the events of a run over TCP as a browser's EventSource does: comes back with the last id until the run is over."""
+
+    def __init__(self, daemon, run_id: str) -> None:
+        super().__init__(daemon=True)
+        self.daemon_process = daemon
+        self.run_id = run_id
+        self.events: list[tuple[int, dict]] = []
+        self.connections = 0
+        self.start()
+
+    def run(self) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not self.is_over:
+            with suppress(OSError, http.client.HTTPException):
+                self.read()
+            time.sleep(0.05)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.events) and self.events[-1][1]["event"]["type"] in ("RUN_FINISHED", "RUN_ERROR")
+
+    def read(self) -> None:
+        last = {"Last-Event-ID": str(self.events[-1][0])} if self.events else {}
+        headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {self.daemon_process.token}", **last}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.daemon_process.port, timeout=30)) as connection:
+            connection.request("GET", f"/api/v1/runs/{self.run_id}/events", headers=headers)
+            with connection.getresponse() as response:
+                if response.status == 200:
+                    self.connections += 1
+                    self.take(response)
+
+    def take(self, response) -> None:
+        data = b""
+        while line := response.readline():
+            if line.startswith(b"data: "):
+                data = line[6:]
+            elif line.startswith(b"id: "):
+                self.events.append((int(line[4:]), json.loads(data)))
+
+    def all_of_it(self) -> list[dict]:
+        """Wait for the end; return the AG-UI events."""
+        self.join(60)
+        assert self.is_over, self.events[-3:]
+        assert [seq for seq, _ in self.events] == list(range(1, len(self.events) + 1))
+        return [event["event"] for _, event in self.events]
+
+
+class Host:
+    def __init__(self, daemon, image):
+        self.daemon = daemon
+        self.image = image
+
+    def must(self, method, path, body=None):
+        status, said = self.daemon.control(method, path, body)
+        assert status < 300, said
+        return said["data"]
+
+    def up(self, **fields):
+        command = ["/usr/bin/python3", "-u", "-c", PROGRAM]
+        self.must("POST", "/agents", {"name": "web", "image": self.image, "command": command, **fields})
+        self.must("POST", "/agents/web/start?wait=30")
+
+    def ask(self, text, **fields):
+        return self.must("POST", "/api/v1/runs", {"agent_id": "web", "input": text, **fields})
+
+    def run(self, run_id, wait=30):
+        return self.must("GET", f"/api/v1/runs/{run_id}?wait={wait}")
+
+    def starts(self):
+        return self.daemon.http("GET", "/agent/web/starts")[1]
+
+
+@pytest.fixture
+def host(start_daemon, docker_sandbox, agent_image):
+    yield Host(start_daemon(sandbox=docker_sandbox), agent_image)
+    docker_sandbox.remove_containers()
+
+
+def is_at(reader, seq):
+    wait_until(lambda: len(reader.events) >= seq, what=f"event {seq}")
+
+
+def said(events) -> str:
+    return "".join(event.get("delta", "") for event in events)
+
+
+def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon, docker_sandbox):
+    host.up()
+    run = host.ask("60 pause=0.05")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 5)
+
+    for _ in range(2):
+        seen = len(reader.events)
+        host.daemon.kill()
+        host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
+        is_at(reader, seen + 5)
+    redis = int(
+        subprocess.run(
+            ["pgrep", "-P", str(host.daemon.pid), "redis|valkey"], capture_output=True, check=True
+        ).stdout.split()[0]
+    )
+    os.kill(redis, signal.SIGKILL)
+
+    events = reader.all_of_it()
+    assert reader.connections >= 3
+    assert said(events) == "".join(f"{number} " for number in range(60))
+    done = host.run(run["id"])
+    assert (done["status"], done["output"], done["attempt"]) == ("completed", said(events), 1)
+    assert host.starts() == {run["id"]: 1}
+
+
+def test_what_can_not_be_joined_again_has_failed_when_the_daemon_is_back(host, start_daemon, docker_sandbox):
+    host.up(env_vars={"TIER": "agui"})
+    run = host.ask("60 pause=0.05")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 5)
+
+    host.daemon.kill()
+    host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
+
+    events = reader.all_of_it()
+    assert events[-1] == {
+        "type": "RUN_ERROR", "code": "interrupted", "message": "the daemon was restarted while it was under way",
+    }  # fmt: skip
+    assert host.run(run["id"])["status"] == "failed"
+    assert host.starts() == {run["id"]: 1}
+
+
+def test_a_container_that_is_killed_tells_when_it_is_back(host, docker_client):
+    host.up(auto_restart=True)
+    run = host.ask("200 pause=0.05")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 5)
+
+    docker_client.kill(host.must("GET", "/agents/web")["container_id"])
+
+    events = reader.all_of_it()
+    assert (events[-1]["code"], events[-1]["message"]) == ("interrupted", "the container was restarted")
+    done = host.run(run["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "interrupted")
+    assert host.run(host.ask("3")["id"])["status"] == "completed"
+
+
+def test_a_container_that_has_no_memory_left_says_so(host):
+    host.up(memory_limit=32 * 1024 * 1024)
+
+    done = host.run(host.ask("3 then=oom")["id"])
+
+    assert (done["status"], done.get("error", {}).get("code")) == ("failed", "oom"), done
+    assert done["output"] == "0 1 2 "
+
+
+def test_a_cancel_reaches_the_container(host):
+    host.up()
+    run = host.ask("400 pause=0.05")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 5)
+
+    cancelled = host.daemon.control("POST", f"/api/v1/runs/{run['id']}/cancel")[1]
+
+    assert cancelled["cancelled"] is True
+    assert reader.all_of_it()[-1]["message"] == "it was cancelled"
+    assert host.run(run["id"])["status"] == "cancelled"
+
+
+def test_curl_reads_a_stream_and_ends_with_it(host):
+    host.up()
+    run = host.ask("5 pause=0.01")
+
+    done = subprocess.run(
+        ["curl", "-sN", "--unix-socket", str(host.daemon.control_socket), "-H", "Accept: text/event-stream",
+         f"http://localhost/api/v1/runs/{run['id']}/events?format=agui"],
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.endswith("id: 7\n\n")
+    assert done.stdout.count("TEXT_MESSAGE_CONTENT") == 5

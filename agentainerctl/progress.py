@@ -3,15 +3,17 @@
 Nothing here is data. With `-q` or machine output nothing is shown at all.
 """
 
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentainerctl.output import display_width, is_terminal, terminal_width
 
 _FRAMES = "|/-\\"
 _QUIET_S = 0.5  # a wait shorter than this is not shown
 _REDRAW_INTERVAL_S = 0.08
+TICK_INTERVAL_S = 0.2
 
 
 class Region:
@@ -59,6 +61,34 @@ class Region:
         return f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
 
 
+class Ticking:
+    """Calls `tick` with the seconds so far, again and again while the body of a `with` waits for something.
+
+    By an alarm, so whatever is waited for is not disturbed; only on the main thread, and where nothing in the body prints.
+    """
+
+    def __init__(self, tick: Callable[[float], None]) -> None:
+        self._tick = tick
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+        signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, _QUIET_S, TICK_INTERVAL_S)
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @staticmethod
+    def stop() -> None:
+        """Let no alarm come any more, also where Ctrl-C kept the body's end from doing so."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+    def _ring(self, *_: object) -> None:
+        self._tick(time.monotonic() - self._began)
+
+
 class Waiting:
     """A line with the seconds that pass, for a call that takes its time. Use it as a context and as the call's `tick`."""
 
@@ -74,11 +104,15 @@ class Waiting:
         """Show the seconds so far."""
         seconds = time.monotonic() - self._began
         if seconds >= _QUIET_S:
-            frame = _FRAMES[int(seconds * 5) % len(_FRAMES)]
-            self._region.show([f"{frame} {self._text} ... {seconds:.0f} s"])
+            self._region.show([waiting_line(self._text, seconds)])
 
     def __exit__(self, *exception: object) -> None:
         self._region.clear()
+
+
+def waiting_line(text: str, seconds: float) -> str:
+    """Return a line that says for how long `text` has been going on, and moves."""
+    return f"{_FRAMES[int(seconds * 5) % len(_FRAMES)]} {text} ... {seconds:.0f} s"
 
 
 def bar(current: int, total: int, width: int = 20) -> str:

@@ -14,15 +14,15 @@ COLUMNS = (
     Column("ID"),
     Column("AGENT"),
     Column("STATUS"),
-    Column("INPUT", can_shrink=True),
-    Column("STEPS"),
-    Column("COST"),
     Column("CREATED"),
+    Column("INPUT", can_shrink=True),
 )
 WIDE_COLUMNS = (
     *COLUMNS,
-    Column("TOOK"),
+    Column("STEPS"),
     Column("TOKENS"),
+    Column("COST"),
+    Column("TOOK"),
     Column("SESSION"),
     Column("ERROR", can_shrink=True),
 )
@@ -53,14 +53,13 @@ def row(run: Record, is_wide: bool) -> list[str]:
         run.get("id", ""),
         run.get("agent") or run.get("agent_id", ""),
         run.get("status", ""),
-        shorten(" ".join(str(run.get("input", "")).split()), _MAX_INPUT),
-        run.get("steps") or "",
-        cost(usage),
         age(run.get("created_at")),
+        shorten(" ".join(str(run.get("input", "")).split()), _MAX_INPUT),
     ]
     if is_wide:
         error = run.get("error") or {}
-        cells += [took(run), _tokens(usage), run.get("session_id") or "", error.get("message", "")]
+        cells += [run.get("steps") or "", _tokens(usage), cost(usage), took(run)]
+        cells += [run.get("session_id") or "", error.get("message", "")]
     return [str(cell) for cell in cells]
 
 

@@ -232,8 +232,8 @@ def arguments(text: str) -> str:
     if not isinstance(found, dict):
         return plain(text)
     if len(found) == 1:
-        return _value(next(iter(found.values())), _MAX_LINE)
-    return " ".join(f"{plain(name)}={_value(value, _MAX_VALUE)}" for name, value in found.items())
+        return shorten(plain(_as_text(next(iter(found.values())))), _MAX_LINE)
+    return " ".join(f"{plain(name)}={_word(value)}" for name, value in found.items())
 
 
 def shorten(text: str, width: int) -> str:
@@ -246,9 +246,14 @@ def shorten(text: str, width: int) -> str:
     return f"{kept}..."
 
 
-def _value(value: object, width: int) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return shorten(plain(text), width)
+def _word(value: object) -> str:
+    """Return a value as one word; a text that would be several is put in quotes."""
+    text = shorten(plain(_as_text(value)), _MAX_VALUE)
+    return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _hunks(diff: str) -> list[str]:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 import click
 
 from agentainerctl import output, runs
+from agentainerctl.client import path_of
 from agentainerctl.console import Console
+from agentainerctl.progress import Ticking
 from agentainerctl.runstream import Record, call_again, follow_run, run_path
 from agentainerctl.session import Session
 from agentainerctl.transcript import Piece, Transcript
+from agentainerd.errors import AgentainerError
 
 
 class View:
@@ -30,14 +33,18 @@ class View:
         self.console = Console()
         self._transcript = Transcript(is_full=is_full, width=width)
         self._answer: list[Piece] = []
+        self._agent = "the agent"
 
     def begin(self, run: Record) -> None:
         """Show that there is a run."""
+        self._agent = output.plain(run.get("agent") or "the agent")
         if self._session.is_quiet and not self._session.is_machine:
             output.say(output.plain(run["id"]))
             sys.stdout.flush()
         elif self._is_text and self._form != "part":
-            self.console.note(f"--- run {output.plain(run['id'])} on {output.plain(run.get('agent', ''))} ---")
+            self.console.note(f"--- run {output.plain(run['id'])} on {self._agent} ---")
+        if self._session.has_progress and run.get("status") in ("queued", "starting"):
+            self._say_what_it_waits_for(run)
 
     def show(self, event: Record) -> None:
         """Show an event, the next one."""
@@ -49,6 +56,23 @@ class View:
                 self._answer += [piece for piece in pieces if piece.is_answer]
             else:
                 self.console.write(pieces)
+
+    def awaited(self, events: Iterator[Record]) -> Iterator[Record]:
+        """Return `events`; a person sees meanwhile that they are waited for."""
+        if not self._is_text or not output.is_terminal(sys.stderr):
+            yield from events
+            return
+        while True:
+            with Ticking(lambda seconds: self.console.wait(f"{self._agent} is working", seconds)):
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
+
+    def pause(self) -> None:
+        """Leave the terminal to something else."""
+        Ticking.stop()
+        self.console.end_line()
 
     def note(self, text: str) -> None:
         """Tell a person something that is not of the run."""
@@ -63,6 +87,18 @@ class View:
             output.machine(run, self._session.output)
         elif self._is_text and run.get("status") == "completed" and self._form != "part":
             self.note(runs.summary(run))
+
+    def _say_what_it_waits_for(self, run: Record) -> None:
+        """Tell of an agent that does not run and that nothing but a person will start."""
+        try:
+            agent = self._session.client.get(path_of("agents", str(run["agent_id"])))
+        except AgentainerError:
+            return  # what becomes of the run tells more
+        status = output.plain(agent.get("status", ""))
+        if status == "running" or agent.get("reason") == "idle":
+            return
+        verb = "resume" if status == "paused" else "start"
+        self.note(f"{self._agent} is {status}; the run waits for it: agentainerctl {verb} {self._agent}")
 
 
 def watch(
@@ -81,12 +117,12 @@ def watch(
     reached = after
     while True:
         try:
-            for event in _events(session, run, view, reached):
+            for event in view.awaited(_events(session, run, view, reached)):
                 reached = event["seq"]
                 view.show(event)
             return dict(call_again(session.client, "GET", run_path(run["id"]))["data"])
         except KeyboardInterrupt:
-            view.console.end_line()
+            view.pause()
             if not ask or not ask():
                 view.note(f"the run goes on: agentainerctl runs attach {run['id']}")
                 raise
@@ -115,6 +151,7 @@ def _events(session: Session, run: Record, view: View, after: int) -> Iterator[R
 
 def _asks_to_cancel() -> bool:
     """Ask; no answer, and Ctrl-C again, are no."""
+    output.note("")  # after the ^C that the terminal shows
     try:
         return click.confirm("Cancel the run? Otherwise it goes on without you", err=True)
     except click.Abort:

@@ -57,6 +57,7 @@ def chat(session: Session, ref: str, session_id: str | None, resume: bool, model
     """
     agent: Record = with_agent(session.client, ref, lambda known: session.client.get(path_of("agents", known)))
     talk = _Talk(session, agent, model=model, is_full=is_full)
+    talk.greet()
     if resume and not session_id:
         session_id = talk.newest()
     if session_id:
@@ -100,10 +101,13 @@ class _Talk:
         if last and last[0]["status"] not in runs.FINAL:
             self._watch(last[0])
 
-    def run(self) -> None:
-        """Read and answer until there is no more."""
+    def greet(self) -> None:
+        """Tell a person what this is."""
         if self._lines.is_terminal:
             output.note(f"Talking to {self._name}. /help tells what can be typed; Ctrl-D leaves.")
+
+    def run(self) -> None:
+        """Read and answer until there is no more."""
         while True:
             try:
                 text = self._lines.read()
@@ -148,6 +152,7 @@ class _Talk:
 
     def _watch(self, run: Record) -> None:
         view = View(self._session, form="part", is_full=self._is_full)
+        view.begin(run)
         ended = watch(self._session, run, view, wants_cancel=lambda: True)
         view.end(ended)
         conclude(self._session, ended)

@@ -1,6 +1,7 @@
 """`runs list show events attach cancel`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -208,8 +209,9 @@ def _show_event(session: Session, event: Record) -> None:
     payload = {name: value for name, value in event["event"].items() if name not in ("type", "timestamp")}
     words = " ".join(f"{output.plain(name)}={_shown(value)}" for name, value in payload.items())
     mark = "  (by agentainerd)" if event.get("synthetic") else ""
-    kind = f"{output.plain(event['event'].get('type', '')):24}"
-    print(f"{event['seq']:>6}  {event['ts']}  {kind}  {words}{mark}".rstrip(), flush=True)
+    kind = f"{output.plain(event['event'].get('type', '')):25}"
+    line = f"{event['seq']:>6}  {event['ts']}  {kind}  {words}{mark}".rstrip()
+    print(shorten(line, output.terminal_width(sys.stdout)) if sys.stdout.isatty() else line, flush=True)
 
 
 def _shown(value: object) -> str:

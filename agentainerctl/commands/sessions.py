@@ -8,6 +8,7 @@ import click
 
 from agentainerctl import batch, output
 from agentainerctl import sessions as records
+from agentainerctl.client import Client
 from agentainerctl.options import Group, output_options
 from agentainerctl.refs import list_agents
 from agentainerctl.session import Session
@@ -45,9 +46,8 @@ def sessions() -> None:
 @click.pass_obj
 def list_(session: Session, agent: str | None, user: str | None, limit: int | None, offset: int | None) -> None:
     """List conversations, the newest first."""
-    query = {"agent_id": agent, "user_id": user, "limit": limit, "offset": offset}
-    answer = session.client.call("GET", session_path(), query=query)
-    found: list[Record] = answer["sessions"]
+    start, size = offset or 0, limit or defaults.PAGE_LIMIT
+    found, total = _fetch(session.client, agent, user, start, size)
     if session.is_machine:
         output.machine(found, session.output)
     elif session.is_quiet or session.output == "name":
@@ -62,9 +62,8 @@ def list_(session: Session, agent: str | None, user: str | None, limit: int | No
         names = {str(each["id"]): str(each["name"]) for each in list_agents(session.client)}
         rows = [records.row(each, names, is_wide) for each in found]
         output.table(records.WIDE_COLUMNS if is_wide else records.COLUMNS, rows)
-    shown = (offset or 0) + len(found)
-    if found and answer.get("total", 0) > shown and session.has_progress:
-        output.note(f"There are {answer['total']}; the next ones: --offset {shown}")
+    if found and total > start + len(found) and session.has_progress:
+        output.note(f"There are {total}; the next ones: --offset {start + len(found)}")
 
 
 @sessions.command(
@@ -173,3 +172,26 @@ def delete(session: Session, session_ids: tuple[str, ...], force: bool) -> None:
         return {"id": session_id, "name": session_id, "result": "deleted"}
 
     batch.each(session, session_ids, act, lambda session_id, _: f"Session {output.plain(session_id)} deleted")
+
+
+def _fetch(client: Client, agent: str | None, user: str | None, start: int, size: int) -> tuple[list[Record], int]:
+    """Return `size` sessions after the newest `start`, and how many there are in all."""
+    if not agent:
+        query = {"user_id": user, "limit": size, "offset": start}
+        answer = client.call("GET", session_path(), query=query)
+        return answer["sessions"], answer["total"]
+    known = next((each for each in list_agents(client) if agent in (each["id"], each["name"])), {})
+    refs = dict.fromkeys((agent, str(known.get("id", agent)), str(known.get("name", agent))))  # as their makers gave it
+    found = [each for ref in refs for each in _fetch_all(client, {"agent_id": ref, "user_id": user})]
+    found.sort(key=lambda each: -each["created_at"])
+    return found[start : start + size], len(found)
+
+
+def _fetch_all(client: Client, query: Record) -> list[Record]:
+    found: list[Record] = []
+    while True:
+        page = {**query, "limit": defaults.MAX_PAGE_LIMIT, "offset": len(found)}
+        answer = client.call("GET", session_path(), query=page)
+        found += answer["sessions"]
+        if not answer["sessions"] or len(found) >= answer["total"]:
+            return found

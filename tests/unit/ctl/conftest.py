@@ -92,7 +92,8 @@ def run(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
 @pytest.fixture
 def run_on_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
     """Like `run`, on a terminal: stdin, stdout and stderr are one. `typed` is what the person answers to `[y/N]`; `answers` are
-    pairs of what the person waits for and what they type then, in their order.
+    pairs of what the person waits for and what they type then, in their order. A Ctrl-C that nothing comes of is typed again: one
+    that comes after a question was printed and before it is waited for is seen at the next key.
     """
 
     def whole(
@@ -110,7 +111,8 @@ def run_on_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[.
             os.close(theirs)
             seen, looked_at = b"", 0
             waiting = [*([(b"[y/N]", typed)] if typed else []), *answers]
-            while data := _read_terminal(ours):
+            keys = b""
+            while data := _read_terminal(ours, again=keys if keys == b"\x03" else b""):
                 seen += data
                 while waiting and waiting[0][0] in seen[looked_at:]:
                     expected, keys = waiting.pop(0)
@@ -130,9 +132,17 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _read_terminal(ours: int) -> bytes:
-    """Return what was written, b"" when the last process has closed it. os.read would stop every greenlet, the API too."""
-    wait_read(ours)
+def _read_terminal(ours: int, again: bytes = b"") -> bytes:
+    """Return what was written, b"" when the last process has closed it. os.read would stop every greenlet, the API too.
+
+    Types `again` where nothing was written for two seconds.
+    """
+    while True:
+        try:
+            wait_read(ours, timeout=2 if again else None)
+            break
+        except TimeoutError:
+            os.write(ours, again)
     try:
         return os.read(ours, 65536)
     except OSError:

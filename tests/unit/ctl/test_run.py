@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from tests.unit.ctl.fake_api import NOT_FOUND, agent, begin_stream, end_stream, frame, send_line
-from tests.unit.ctl.run_records import ID, SESSION_ID, STORY, events
+from tests.unit.ctl.run_records import AGENT_ID, ID, SESSION_ID, STORY, events
 from tests.unit.ctl.run_records import run as record
 
 RUNS = "/api/v1/runs"
@@ -40,7 +40,7 @@ def test_the_answer_is_on_stdout_and_what_the_agent_does_on_stderr(story, run):
     ]
     assert story.asked[0].json == {"agent_id": "web", "input": "Fix the tests"}
     assert len(story.asked[0].headers["Idempotency-Key"]) == 32
-    assert story.asked[1].headers["Accept"] == "text/event-stream"
+    assert [asked.headers["Accept"] for asked in story.asked if asked.path == EVENTS] == ["text/event-stream"]
 
 
 def test_on_one_terminal_they_come_in_order_and_never_on_one_line(story, run_on_terminal):
@@ -240,6 +240,24 @@ def test_the_beginning_of_an_agents_id_will_do(story, run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"status": "stopped"}, "--- web is stopped; the run waits for it: agentainerctl start web ---"),
+        ({"status": "paused"}, "--- web is paused; the run waits for it: agentainerctl resume web ---"),
+        ({"status": "stopped", "reason": "idle"}, ""),
+        ({"status": "running"}, ""),
+    ],
+)
+def test_what_a_run_waits_for_is_told(story, run, state, said):
+    story.on("GET", f"/agents/{AGENT_ID}", agent(**state))
+
+    err = run("run", "web", "x").err
+
+    assert said in err
+    assert ("waits" in err) == bool(said)
+
+
 def test_an_agent_that_is_not_there_is_said_to_be_so(api, run):
     api.on("GET", "/agents", [agent()])
 
@@ -361,6 +379,16 @@ def test_a_person_is_asked_and_may_cancel(unfinished, run_on_terminal):
     assert f"run {ID} was cancelled" in said.out
     assert [asked.json for asked in unfinished.asked if asked.path == CANCEL] == [{"mode": "interrupt"}]
     assert unfinished.asked[-2].query == {"after": ["8"]}
+
+
+def test_a_person_sees_that_something_is_awaited(unfinished, run_on_terminal):
+    unfinished.forget("GET", EVENTS)
+    unfinished.on_raw("GET", EVENTS, endless(*STORY[:4]))
+
+    said = run_on_terminal("run", "web", "x", answers=[(b"web is working ... 1 s", b"\x03"), (b"[y/N]", b"n\n")])
+
+    assert said.code == 130
+    assert "\x1b[1A\r\x1b[J\nCancel the run?" in said.out
 
 
 @pytest.mark.parametrize("keys", [b"n\n", b"\n", b"\x03", b"\x04"])

@@ -23,15 +23,16 @@ def test_runs_are_listed(api, run):
     said = run("runs", "list", "--agent", "web", "--status", "failed", "--session", "s1", "-n", "5", "--cursor", "c")
 
     head, first, second = said.out.splitlines()
-    assert head.split() == ["ID", "AGENT", "STATUS", "INPUT", "STEPS", "COST", "CREATED"]
-    assert first.split()[:6] == [ID, "web", "running", "Fix", "the", "tests"]
-    assert "$0.0123" in first
+    assert head.split() == ["ID", "AGENT", "STATUS", "CREATED", "INPUT"]
+    assert first.split()[:3] == [ID, "web", "running"]
+    assert first.endswith(" ago   Fix the tests")
     assert "failed" in second
     assert api.asked[0].query == {
         "agent_id": ["web"], "status": ["failed"], "session_id": ["s1"], "limit": ["5"], "cursor": ["c"],
     }  # fmt: skip
     wide = run("runs", "list", "-o", "wide").out.splitlines()
-    assert wide[0].split()[-5:] == ["CREATED", "TOOK", "TOKENS", "SESSION", "ERROR"]
+    assert wide[0].split()[-5:] == ["TOKENS", "COST", "TOOK", "SESSION", "ERROR"]
+    assert "512 in, 80 out   $0.0123" in wide[1]
     assert wide[2].endswith("   took more than 60 s")
 
 

@@ -19,28 +19,40 @@ def flat(api, method, path, body, status=200):
 
 
 def test_sessions_are_listed_with_their_agents_name(api, run):
-    flat(
-        api,
-        "GET",
-        SESSIONS,
-        {"sessions": [session(), session(agent_id="gone", name="\x1b[2J")], "count": 2, "total": 9},
-    )
+    found = [session(), session(agent_id="gone", name="\x1b[2J")]
+    flat(api, "GET", SESSIONS, {"sessions": found, "count": 2, "total": 9})
     api.on("GET", "/agents", [agent(id=AGENT_ID)])
 
-    said = run("sessions", "list", "--agent", "web", "--user", "u", "-n", "2", "--offset", "1")
+    said = run("sessions", "list", "--user", "u", "-n", "2", "--offset", "1")
 
     head, first, second = said.out.splitlines()
     assert head.split() == ["ID", "AGENT", "NAME", "RUNS", "UPDATED"]
-    assert first.split("   ")[:2] == [SESSION_ID, "web"]
+    assert first.split()[:2] == [SESSION_ID, "web"]
     assert "gone" in second
     assert "\\x1b[2J" in second
     assert said.err == "There are 9; the next ones: --offset 3\n"
-    assert api.asked[0].query == {"agent_id": ["web"], "user_id": ["u"], "limit": ["2"], "offset": ["1"]}
+    assert api.asked[0].query == {"user_id": ["u"], "limit": ["2"], "offset": ["1"]}
     assert run("sessions", "list", "-q").out.split() == [SESSION_ID, SESSION_ID]
+
+
+def test_sessions_of_an_agent_are_found_whatever_their_maker_called_it(api, run):
+    flat(api, "GET", SESSIONS, {"sessions": [session(session_id="by-name", created_at=5)], "count": 1, "total": 1})
+    flat(api, "GET", SESSIONS, {"sessions": [session(session_id="by-id", created_at=9)], "count": 1, "total": 2})
+    flat(api, "GET", SESSIONS, {"sessions": [session(session_id="older", created_at=1)], "count": 1, "total": 2})
+    api.on("GET", "/agents", [agent(id=AGENT_ID)])
+
+    assert run("sessions", "list", "--agent", "web", "-q", "-n", "2").out.split() == ["by-id", "by-name"]
+    asked = [each.query for each in api.asked if each.path == SESSIONS]
+    assert [(each["agent_id"], each["offset"]) for each in asked] == [
+        (["web"], ["0"]),
+        ([AGENT_ID], ["0"]),
+        ([AGENT_ID], ["1"]),
+    ]
 
 
 def test_no_sessions(api, run):
     flat(api, "GET", SESSIONS, {"sessions": [], "count": 0, "total": 0})
+    api.on("GET", "/agents", [])
 
     assert run("sessions", "list").out == "No sessions yet. Begin one: agentainerctl chat AGENT\n"
     assert run("sessions", "list", "--agent", "web").out == "No such sessions.\n"

@@ -13,10 +13,11 @@ from werkzeug.wrappers import Response
 
 from agentainerd.api.agentos_exchange import NO_INPUT, flag, read, speaks_agentos, speaks_events
 from agentainerd.api.exchange import SSE, ApiRequest, answer_flat
+from agentainerd.api.run_dialects import OPENING, story_of
 from agentainerd.errors import AgentainerError, DeadlineExceeded, InvalidParameter
 from agentainerd.model.agentos import run_json
 from agentainerd.model.agents import Agent
-from agentainerd.model.dialect_agno import CANCELLED, AgnoProjection, RunStory, encode, parse_types
+from agentainerd.model.dialect_agno import CANCELLED, AgnoProjection, encode, parse_types
 from agentainerd.model.media import Media, effective_input, parse_media
 from agentainerd.model.runs import OnDisconnect, Run, RunRequest, RunStatus
 from agentainerd.services.agents import AgentFilter
@@ -151,14 +152,12 @@ def _streamed(request: ApiRequest, services: Services, begun: Run, body: RunBody
 
 def _frames(services: Services, run: Run, body: RunBody, wanted: frozenset[str]) -> Iterator[bytes]:
     """Return the run's events as frames, to the last; whoever stops to read before that cancels it."""
-    media = [msgspec.convert(one, Media) for one in run.media]
-    story = RunStory(run.id, run.agent_id, run.session_id, run.input, media, body.run_context.run_id)
-    projection = AgnoProjection(story)
+    projection = AgnoProjection(story_of(run, body.run_context.run_id))
     is_over = run.on_disconnect is OnDisconnect.CONTINUE
     told = projection.begin(run.created_at)
     try:
         if wanted and "run_start" not in wanted:
-            yield b":\n"  # a comment: sends the head of the answer, as the first event may be a long time away
+            yield OPENING
         yield encode(told, wanted)
         for event in services.runs.follow(run.id):
             if event is not None:

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response
 from agentainerd.api.agentos_exchange import read
 from agentainerd.api.errors import INTERNAL, error_fields, status_of
 from agentainerd.api.exchange import SSE, ApiRequest, answer_flat
+from agentainerd.api.run_dialects import OPENING
 from agentainerd.errors import AgentainerError, Conflict, InvalidParameter, NotFound, TooLarge, TooManyRequests
 from agentainerd.model.dialect_bridge import BridgeProjection, error_frame
 from agentainerd.model.runs import Run
@@ -105,7 +106,7 @@ _SPEAKERS = ("user", "assistant")
 
 def _frames(services: Services, run: Run, projection: BridgeProjection) -> Iterator[bytes]:
     """Return the run's events as frames, to the last. The run goes on when nobody reads any more."""
-    yield b":\n"  # a comment: sends the head of the answer, as the first event may be a long time away
+    yield OPENING
     try:
         for event in services.runs.follow(run.id):
             if event is not None:

@@ -7,7 +7,9 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from agentainerd.api.exchange import SSE, ApiRequest, Query, answer, stream_events
+from agentainerd.api.run_dialects import DIALECTS, translated
 from agentainerd.errors import InvalidParameter
+from agentainerd.model.dialect_agno import parse_types
 from agentainerd.model.runs import CancelMode, OnDisconnect, Run, RunEvent, RunRequest, RunStatus
 from agentainerd.services.run_views import run_event_json, run_json
 from agentainerd.services.services import Services
@@ -65,12 +67,15 @@ def events(request: ApiRequest, services: Services, run_id: str) -> Response:
     query = Query(request, ("after", "types", "format", "follow", "limit"))
     run = services.runs.get(run_id)
     after = query.integer("after", _last_seen(request), 0, 2**53)
-    shown = _message_of(query.text("format", "envelope"))
-    types = frozenset(name.strip() for name in query.text("types").split(",") if name.strip())
+    types = parse_types(query.text("types"))
+    if (dialect := query.text("format")) in DIALECTS:
+        found = translated(services.runs.follow(run_id), dialect, run, after, types)
+        return stream_events(_Reader(services, run, is_owner=False), found)
+    shown = _message_of(dialect or "envelope")
     if query.flag("follow") or SSE in request.headers.get("Accept", ""):
         return _stream(services, run, after, shown, types=types)
-    found = services.runs.events(run_id, after, query.limit())
-    listed = [run_event_json(run, event) for event in found if not types or event.type in types]
+    page = services.runs.events(run_id, after, query.limit())
+    listed = [run_event_json(run, event) for event in page if not types or event.type in types]
     return answer("Events retrieved successfully", listed)
 
 
@@ -134,7 +139,7 @@ def _messages(run: Run, found: Iterator[RunEvent | None], shown: _Show, types: f
 
 def _message_of(name: str) -> _Show:
     if name not in FORMATS:
-        raise InvalidParameter("format", f"{name[:64]!r} is none of {', '.join(FORMATS)}")
+        raise InvalidParameter("format", f"{name[:64]!r} is none of {', '.join(FORMATS + DIALECTS)}")
     return _agui if name == "agui" else _envelope
 
 

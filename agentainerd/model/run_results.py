@@ -13,6 +13,8 @@ from agentainerd.model.runs import Usage
 from agentainerd.model.sessions import FunctionCall, Message, ToolCall, new_message_id
 
 UNANSWERED = {"error": "the run ended before this tool had an answer"}
+_LISTED = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
+"""AG-UI's names for the counts of `Usage`, in its order; it lists them for each model."""
 _COUNTS = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -39,8 +41,10 @@ class RunResult:
         if kind == EventType.STATE_SNAPSHOT and isinstance(event.get("snapshot"), dict):
             self.state = event["snapshot"]
         elif kind == EventType.RUN_FINISHED:
+            self._add_up(event.get("usage"))
             self._count(event.get("result"))
         elif kind == EventType.RUN_ERROR:
+            self._add_up(event.get("usage"))
             self._count(event.get("rawEvent"))
         for occurrence in self._reader.read(event):
             match occurrence:
@@ -90,6 +94,15 @@ class RunResult:
         text = text[: max(0, defaults.MAX_RUN_OUTPUT_CHARS - self._chars)]
         self._chars += len(text)
         return text
+
+    def _add_up(self, listed: object) -> None:
+        """Read AG-UI's own usage: one entry for each model that was called."""
+        entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+        if entries:
+            input_tokens, output_tokens, cached_tokens, reasoning_tokens = (
+                sum(one for entry in entries if isinstance(one := entry.get(name), int) and one > 0) for name in _LISTED
+            )
+            self.usage = Usage(input_tokens, output_tokens, cached_tokens, reasoning_tokens)
 
     def _count(self, told: object) -> None:
         if not isinstance(told, Mapping):

@@ -11,6 +11,7 @@ import msgspec
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter
 from agentainerd.model.agui import TERMINAL
+from agentainerd.model.media import parse_media
 
 
 class RunStatus(StrEnum):
@@ -170,6 +171,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InvalidParameter("input", f"is longer than {defaults.MAX_RUN_INPUT_CHARS} characters")
         if len(self.model) > defaults.MAX_MODEL_CHARS:
             raise InvalidParameter("model", f"is longer than {defaults.MAX_MODEL_CHARS} characters")
+        parse_media(self.media)
         self.limits.check()
 
 

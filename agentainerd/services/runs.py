@@ -11,6 +11,7 @@ from gevent.lock import RLock
 from agentainerd import clock, defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.media import parse_media
 from agentainerd.model.runs import (
     CancelMode,
     OnBusy,
@@ -223,8 +224,8 @@ class RunService:
             )
         run = Run(
             id=new_run_id(), agent_id=agent_id, agent=agent, input=request.input, created_at=clock.now(),
-            session_id=request.session_id, media=request.media, model=request.model, limits=request.limits,
-            on_disconnect=request.on_disconnect, key=scope,
+            session_id=request.session_id, media=[msgspec.to_builtins(one) for one in parse_media(request.media)],
+            model=request.model, limits=request.limits, on_disconnect=request.on_disconnect, key=scope,
         )  # fmt: skip
         execution = Execution(run, RunLog(run.id, self._writer), self._means)
         before = tuple(busy)

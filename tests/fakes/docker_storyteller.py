@@ -77,11 +77,15 @@ class Run:
             self.grown.notify_all()
 
     def after(self, number):
-        while not self.events or number < len(self.events) or self.events[-1]["type"] not in ("RUN_FINISHED", "RUN_ERROR"):
+        is_last = False
+        while not is_last:
             with self.grown:
-                self.grown.wait_for(lambda: number < len(self.events))
+                while number >= len(self.events):
+                    self.grown.wait()
             number += 1
-            yield number, self.events[number - 1]
+            event = self.events[number - 1]
+            yield number, event
+            is_last = event["type"] in ("RUN_FINISHED", "RUN_ERROR")
 
 
 runs = {}

@@ -203,6 +203,7 @@ def test_keys(client, agent):
         ({"agent_id": "nobody", "input": "x"}, 404, "AGENT_NOT_FOUND"),
         ({"agent_id": "web", "input": "x", "session_id": "none"}, 404, "SESSION_NOT_FOUND"),
         ({"agent_id": "web", "input": "x", "limits": {"steps": 0}}, 400, "INVALID_PARAMETER"),
+        ({"agent_id": "web", "input": "x", "media": [{"type": "image"}]}, 400, "INVALID_MEDIA"),
         ({"agent_id": "web", "input": "x", "limits": {"hops": 1}}, 400, "UNKNOWN_FIELD"),
         ({"agent_id": "web", "input": "x", "on_busy": "hope"}, 400, "INVALID_PARAMETER"),
         ({"agent_id": "web", "input": "x", "stream": True}, 400, "UNKNOWN_FIELD"),
@@ -237,3 +238,35 @@ def test_parameters_that_are_wrong(client, agent, query):
     run_id = create(client, "?wait=10")[1]["data"]["id"]
 
     assert client.call("GET", f"/api/v1/runs/{run_id}/events?{query}")[0] == 400
+
+
+def test_attachments_are_kept_as_they_are_meant(client, agent):
+    run = create(client, "?wait=10", media=[{"type": " IMAGE", "url": "https://example.com/a.png", "size": 7}])[1][
+        "data"
+    ]
+
+    assert run["media"] == [{"type": "image", "url": "https://example.com/a.png"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "kinds"),
+    [
+        ("format=agno", ["run_start", "token", "token", "complete"]),
+        ("format=agno&types=token,complete", ["token", "token", "complete"]),
+        ("format=agno&after=3", ["token", "complete"]),
+        ("format=agno&after=99", ["complete"]),
+        ("format=bridge", ["text", "text", "done"]),
+    ],
+)
+def test_a_run_can_be_read_in_the_dialects_of_the_documents(client, agent, query, kinds):
+    run = create(client, "?wait=10")[1]["data"]
+
+    headers, text = stream(client, f"/api/v1/runs/{run['id']}/events?{query}")
+
+    told = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert [one["type"] for one in told] == kinds
+    assert ids(text) == []
+    assert text.endswith("\n\n")
+    if "agno" in query:
+        assert [line[7:] for line in text.splitlines() if line.startswith("event: ")] == kinds
+        assert told[-1]["data"]["output"] == "hello world"

@@ -35,6 +35,8 @@ COMMANDS = {
     "health": ("health", "health", "Show how agents are."),
     "metrics": ("metrics", "metrics", "Show what agents use."),
     "top": ("top", "top", "Show what agents use and do, again and again."),
+    "models": ("models", "models", "List the models that agents can use."),
+    "usage": ("models", "usage", "Show what agents used of models."),
     "events": ("events", "events", "Show what happened to agents."),
     "audit": ("audit", "audit", "Show who changed what."),
     "run": ("run", "run", "Give an agent something to do, and show what it says and does."),

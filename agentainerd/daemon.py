@@ -283,6 +283,7 @@ class Daemon:
         self._logs.file.on_written = self._services.system_logs.written
         self._undo.callback(self._services.audit.close)
         self._undo.callback(self._services.measuring.close)
+        self._undo.callback(self._services.models.usage.close)
         self._undo.callback(self._services.shared_redis.close)
         self._undo.callback(self._supervisor.stop, STOP_TIMEOUT_S)
 

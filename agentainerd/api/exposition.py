@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from agentainerd import clock, offload
 from agentainerd.model.metrics import Sample
+from agentainerd.model.model_usage import NANO, Usage
 from agentainerd.model.replicas import AgentState
 from agentainerd.model.tallies import Histogram
 from agentainerd.services.metrics import Figures
@@ -20,19 +21,28 @@ from agentainerd.services.metrics_reports import outcomes
 from agentainerd.version import VERSION
 
 Row = tuple[list[str], float]
+ModelFigures = tuple[str, str, Usage]
+"""Agent, model, and what the one used of the other."""
 _AGENT = ("agent",)
 _REPLICA = ("agent", "replica")
 
 
-def expose(agents: Sequence[Figures], daemon: DaemonFigures, accept: str) -> tuple[bytes, str]:
+def expose(
+    agents: Sequence[Figures], daemon: DaemonFigures, models: Sequence[ModelFigures], accept: str
+) -> tuple[bytes, str]:
     """Return the page and its media type, in the format that `accept` (the header) prefers."""
     encode, media_type = choose_encoder(accept)
-    return offload.run(_page, agents, daemon, encode), media_type
+    return offload.run(_page, agents, daemon, models, encode), media_type
 
 
-def _page(agents: Sequence[Figures], daemon: DaemonFigures, encode: Callable[[Collector], bytes]) -> bytes:
+def _page(
+    agents: Sequence[Figures],
+    daemon: DaemonFigures,
+    models: Sequence[ModelFigures],
+    encode: Callable[[Collector], bytes],
+) -> bytes:
     """Return the page. For a hundred agents that takes tens of milliseconds, in which others have to have their turn."""
-    return encode(_Page([*_of_daemon(daemon), *_of_agents(agents), *_of_containers(agents)]))
+    return encode(_Page([*_of_daemon(daemon), *_of_agents(agents), *_of_containers(agents), *_of_models(models)]))
 
 
 class _Page(Collector):
@@ -135,6 +145,30 @@ def _of_containers(agents: Sequence[Figures]) -> Iterator[Metric]:
         yield _counter(f"agentainer_container_{name}", text, _REPLICA, rows(value))
     for name, text, value in _GAUGES:
         yield _gauge(f"agentainer_container_{name}", text, _REPLICA, rows(value))
+
+
+def _of_models(models: Sequence[ModelFigures]) -> Iterator[Metric]:
+    calls = [
+        ([agent, model, result], float(number))
+        for agent, model, usage in models
+        for result, number in (("answered", usage.calls - usage.failed), ("failed", usage.failed))
+    ]
+    yield _counter("agentainer_model_calls", "Calls to models, by how they ended.", ("agent", "model", "result"), calls)
+    kinds = [
+        ([agent, model, kind], float(getattr(usage, f"{kind}_tokens")))
+        for agent, model, usage in models
+        for kind in ("input", "output", "cached", "reasoning")
+    ]
+    yield _counter(
+        "agentainer_model_tokens", "Tokens; cached ones are among the input, reasoning ones among the output.",
+        ("agent", "model", "kind"), kinds,
+    )  # fmt: skip
+    cost = [([agent, model], usage.cost_nano / NANO) for agent, model, usage in models]
+    yield _counter("agentainer_model_cost_usd", "US dollars, as far as they are known.", ("agent", "model"), cost)
+    unpriced = [([agent, model], float(usage.unpriced)) for agent, model, usage in models]
+    yield _counter(
+        "agentainer_model_unpriced_calls", "Calls of which nobody knows the price.", ("agent", "model"), unpriced
+    )
 
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Sample], float]], ...] = (

@@ -46,7 +46,8 @@ def prometheus(request: ApiRequest, services: Services) -> Response:
 
     Query(request, ())
     accept = request.headers.get("Accept", "")
-    text, media_type = expose(services.metrics.figures(), services.daemon_metrics.read(), accept)
+    models = services.model_reports.totals()
+    text, media_type = expose(services.metrics.figures(), services.daemon_metrics.read(), models, accept)
     return Response(text, content_type=media_type)
 
 

@@ -19,6 +19,7 @@ from agentainerd.api import (
     health,
     images,
     metrics,
+    models,
     replicas,
     requests,
     runs,
@@ -44,7 +45,7 @@ _READ: tuple[Handler, ...] = (
     agents.page, agents.get, agents.logs, health.get, health.page, metrics.get, metrics.history, metrics.page,
     metrics.daemon, metrics.prometheus, deployments.page,
     backups.list_, backups.get,
-    runs.page, runs.get, runs.events,
+    runs.page, runs.get, runs.events, models.page, models.usage, models.of_run, models.of_session,
     agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip

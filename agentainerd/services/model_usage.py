@@ -7,8 +7,9 @@ that is killed loses what waits then: milliseconds' worth.
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import islice
 
 import gevent
 from gevent.lock import RLock
@@ -36,6 +37,7 @@ class ModelUsageService:
         self._spawn = spawn
         self._waiting: deque[Spent] = deque(maxlen=MAX_WAITING)
         self._is_writing = False
+        self._batch: list[Spent] = []
         self._batches = 0
         self._started = time.time_ns()
         self._lock = RLock()
@@ -58,6 +60,14 @@ class ModelUsageService:
             self._is_writing = True
             self._spawn("model usage", self._write)
 
+    def close(self) -> None:
+        """Store what waits, before the daemon ends; what can't be is lost."""
+        try:
+            while self._waiting:
+                self._write_batch()
+        except Unavailable as error:
+            log.error("what %d calls to models used could not be stored: %s", len(self._waiting), error.message)
+
     def forget(self, agent_id: str) -> None:
         """An agent is gone: what it used stays in the store."""
         for key in [key for key in self.totals if key[0] == agent_id]:
@@ -68,26 +78,20 @@ class ModelUsageService:
         today = day_of(time.time())
         with self._lock:
             if today != self._day:
-                before = self._day, self._today
-                self._day, self._today = today, {}  # what ends while the store is asked is counted too
-                try:
-                    for each in self.store.days([today]):
-                        self._today[each.agent_id] = self._today.get(each.agent_id, 0) + each.usage.cost_nano
-                except Unavailable:
-                    self._day, self._today = before
-                    raise
+                stored = self.store.days([today])
+                found: dict[str, int] = {}
+                for each in [*stored, *(spent for spent in self._waiting if spent.day == today)]:
+                    found[each.agent_id] = found.get(each.agent_id, 0) + each.usage.cost_nano
+                self._day, self._today = today, found
         return self._today.get(agent_id, 0), sum(self._today.values())
 
     def of_run(self, run_id: str) -> int:
         """Return what the calls of a run cost so far, in nanodollars."""
         with self._lock:
             if run_id not in self._runs:
-                self._runs[run_id] = 0
-                try:
-                    self._runs[run_id] += self.store.run(run_id).cost_nano
-                except Unavailable:
-                    del self._runs[run_id]
-                    raise
+                stored = self.store.run(run_id).cost_nano
+                waiting = (spent.usage.cost_nano for spent in self._waiting if spent.run_id == run_id)
+                self._runs[run_id] = stored + sum(waiting)
                 if len(self._runs) > defaults.MAX_SPENT_RUNS:
                     self._runs.popitem(last=False)
             return self._runs[run_id]
@@ -101,28 +105,34 @@ class ModelUsageService:
 
     def _write(self) -> None:
         """Store what waits, until nothing does."""
+        failures = 0
         try:
             while self._waiting:
-                self._batches += 1
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
-                self._store_batch(f"{self._started}:{self._batches}", batch)
+                try:
+                    self._write_batch()
+                except Unavailable as error:
+                    if error.code == "JOURNAL_FENCED":
+                        return
+                    failures += 1
+                    if failures == 1:
+                        log.warning("what models used can't be stored now, and waits: %s", error.message)
+                    gevent.sleep(RETRY_S)
+                else:
+                    failures = 0
         finally:
             self._is_writing = False
 
-    def _store_batch(self, name: str, batch: Sequence[Spent]) -> None:
-        failures = 0
-        while True:
-            try:
-                self.store.add(name, batch)
-            except Unavailable as error:
-                if error.code == "JOURNAL_FENCED":
-                    return
-                failures += 1
-                if failures == 1:
-                    log.warning("what models used can't be stored now, and waits: %s", error.message)
-                gevent.sleep(RETRY_S)
-            else:
-                return
+    def _write_batch(self) -> None:
+        """Store the oldest that wait. Under the lock: whoever reads what is stored adds what waits, and nothing is both."""
+        with self._lock:
+            batch = self._batch or list(islice(self._waiting, BATCH))
+            self._batch = batch  # the same again after a failure, under the same name: it may have been done
+            self.store.add(f"{self._started}:{self._batches}", batch)
+            self._batches += 1
+            self._batch = []
+            for each in batch:
+                if self._waiting and self._waiting[0] is each:
+                    self._waiting.popleft()
 
 
 def day_of(at: float) -> str:

@@ -38,6 +38,7 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
+from agentainerd.services.model_reports import ModelReports
 from agentainerd.services.model_usage import ModelUsageService
 from agentainerd.services.models import ModelService
 from agentainerd.services.named_tokens import NamedTokenService
@@ -109,6 +110,7 @@ class Services:
     metrics: MetricsReports
     daemon_metrics: DaemonMetrics
     models: ModelService
+    model_reports: ModelReports
     replicas: ReplicaService
     requests: RequestService
     replay: ReplayService
@@ -270,6 +272,7 @@ def build(
         metrics=MetricsReports(fleet, measuring),
         daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
         models=models,
+        model_reports=ModelReports(models, fleet),
         replicas=replicas,
         requests=RequestService(
             fleet, stores.requests, stores.spool, replay, audit=audit, max_attempts=lambda: replay.max_attempts

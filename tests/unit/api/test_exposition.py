@@ -7,6 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentainerd.api.access import Door
+from agentainerd.model.model_usage import Usage
+from agentainerd.store.model_usage import Spent
 from tests.fakes.world import ADMIN
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -131,6 +133,7 @@ def test_every_series_is_described(world):
 def test_every_series_is_in_the_documentation(world):
     world.up()
     world.supervisor.loop("duty", lambda now: 0, 1000.0)
+    world.services.models.usage.add(Spent("2026-11-21", world.agent().id, "openai/x", Usage(calls=1)))
 
     served = {re.sub(r"_(bucket|count|sum)$", "", name) for name in Scrape(world).names()}
 

@@ -7,8 +7,8 @@ from typing import Any
 from agentainerd.model.agui import Event, EventType
 from agentainerd.model.bridge_rules import RULES, Finding, Outcome
 from agentainerd.model.openai_events import DONE, ChatCompletionEvents
-from agentainerd.services.bridge_invocations import ASK_S, alike, bad_request
-from agentainerd.services.bridge_trials import JSON, SSE, UNKNOWN_HEADER, Heard, Trial, decoded, names
+from agentainerd.services.bridge_invocations import ASK_S, alike, answered, bad_request
+from agentainerd.services.bridge_trials import JSON, SSE, UNKNOWN_HEADER, Heard, Trial, decoded, names, shown
 
 CHAT = "/v1/chat/completions"
 EXECUTE = "/agent/execute"
@@ -72,9 +72,8 @@ def _events(heard: Heard) -> list[Event]:
 
 
 def _completion(heard: Heard) -> Iterator[Finding]:
-    is_right = heard.status == 200 and heard.content_type in (SSE, JSON)
-    yield RULES["answer"].found(Outcome.PASS if is_right else Outcome.FAIL, f"{heard.summary} (asked for: {SSE})")
-    if not is_right:
+    yield (answer := answered(heard, SSE, JSON))
+    if answer.outcome is Outcome.FAIL:
         for name in ("streamed", "end", "task", "text", "usage"):
             yield RULES[name].found(Outcome.SKIP, "there was no answer")
         return
@@ -93,7 +92,11 @@ def _completion(heard: Heard) -> Iterator[Finding]:
     has_text = any(event["type"] in TEXTS for event in events)
     yield RULES["text"].found(Outcome.PASS if has_text else Outcome.FAIL, text.strip()[:80] or "no text")
     usage = (ending.get("result") or {}).get("usage") if is_done else None
-    seen = f"{usage!r:.120}" if usage else "none: the run's tokens will not be known"
+    seen = (
+        shown({name: count for name, count in usage.items() if count})
+        if usage
+        else "none: the run's tokens will not be known"
+    )
     yield RULES["usage"].found(Outcome.PASS if usage else Outcome.SKIP, seen)
 
 
@@ -116,9 +119,8 @@ def _finish_reason(chunk: object) -> str:
 
 
 def _execution(heard: Heard) -> Iterator[Finding]:
-    is_right = heard.status == 200 and heard.is_stream
-    yield RULES["answer"].found(Outcome.PASS if is_right else Outcome.FAIL, f"{heard.summary} (asked for: {SSE})")
-    if not is_right:
+    yield (answer := answered(heard, SSE))
+    if answer.outcome is Outcome.FAIL:
         for name in ("frames", "done", "task", "text"):
             yield RULES[name].found(Outcome.SKIP, "there was no stream of frames")
         return

@@ -19,6 +19,7 @@ from agentainerd.services.bridge_trials import (
     decoded,
     invocation,
     names,
+    shown,
 )
 
 ASK_S = 10.0
@@ -57,8 +58,8 @@ def invoke(trial: Trial) -> Invoked:
 def agui_run(bridge: Bridge, run: Invoked) -> Iterator[Finding]:
     """Judge a run's events, and what /ping said meanwhile."""
     heard = run.heard
-    is_right = heard.status == 200 and heard.is_stream
-    yield RULES["answer"].found(Outcome.PASS if is_right else Outcome.FAIL, f"{heard.summary} (asked for: {SSE})")
+    yield (answer := answered(heard, SSE))
+    is_right = answer.outcome is Outcome.PASS
     names_ = (
         "task",
         "first",
@@ -83,9 +84,8 @@ def agui_run(bridge: Bridge, run: Invoked) -> Iterator[Finding]:
 def plain_run(run: Invoked) -> Iterator[Finding]:
     """Judge the answer of an AgentCore-style container: JSON, or a stream of anything."""
     heard = run.heard
-    is_right = heard.status == 200 and heard.content_type in (SSE, JSON) and not heard.problem
-    seen = heard.summary + (f"; then {heard.problem}" if heard.problem and heard.status else "")
-    yield RULES["answer"].found(Outcome.PASS if is_right else Outcome.FAIL, f"{seen} (asked for: {SSE} or {JSON})")
+    yield (answer := answered(heard, SSE, JSON))
+    is_right = answer.outcome is Outcome.PASS
     body = b"".join(message.data for message in heard.messages) or heard.body
     error = _error_of(decoded(body))
     if not is_right or error:
@@ -107,6 +107,14 @@ def robustness(trial: Trial, first: Heard) -> Iterator[Finding]:
     heard = trial.hear("POST", "/invocations", body, headers={**names(run_id), **UNKNOWN_HEADER})
     yield alike("unknown_fields", heard, first)
     yield bad_request(trial, "/invocations", b'{"messages": [')
+
+
+def answered(heard: Heard, *kinds: str) -> Finding:
+    """Judge the status and the content type of the answer to a task, which must be one of `kinds`."""
+    is_right = heard.status == 200 and heard.content_type in kinds and (heard.is_stream or not heard.problem)
+    seen = f"{heard.summary}; {heard.problem}" if heard.status and heard.problem else heard.summary
+    seen = seen if is_right else f"{seen} (it must be {' or '.join(kinds)})"
+    return RULES["answer"].found(Outcome.PASS if is_right else Outcome.FAIL, seen)
 
 
 def alike(rule: str, heard: Heard, first: Heard) -> Finding:
@@ -164,7 +172,7 @@ def _sequence(run: Invoked) -> Iterator[Finding]:
 def _usage(ending: agui.Event) -> Finding:
     result = ending.get("result") if isinstance(ending.get("result"), dict) else ending.get("rawEvent")
     told = ending.get("usage") or (result.get("usage") if isinstance(result, dict) else None)
-    seen = f"{told!r:.120}" if told else "none: the run's tokens will not be known"
+    seen = shown(told) if told else "none: the run's tokens will not be known"
     return RULES["usage"].found(Outcome.PASS if told else Outcome.SKIP, seen)
 
 

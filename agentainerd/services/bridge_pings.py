@@ -20,13 +20,13 @@ def idle_pings(trial: Trial, bridge: Bridge) -> Iterator[Finding]:
             yield RULES[name].found(Outcome.SKIP, "/ping was not answered")
         return
     status = first.body.get("status")
-    yield RULES["ping_status"].found(Outcome.PASS if status in STATUSES else Outcome.FAIL, f"{status!r:.60}")
+    yield RULES["ping_status"].found(Outcome.PASS if status in STATUSES else Outcome.FAIL, f"{status!s:.60}")
     yield _kept(trial, first)
     if bridge is Bridge.NATIVE:
         named, version = first.body.get("bridge"), first.body.get("version")
         is_right = named == "native" and isinstance(version, str) and bool(version)
         yield RULES["identity"].found(
-            Outcome.PASS if is_right else Outcome.FAIL, f"{named!r:.40}, version {version!r:.40}"
+            Outcome.PASS if is_right else Outcome.FAIL, f"{named!s:.40}, version {version!s:.40}"
         )
 
 
@@ -39,7 +39,7 @@ def busy_pings(bridge: Bridge, pings: Sequence[Ping], run: Heard, before: float 
     elif slow:
         yield RULES["ping_busy"].found(Outcome.FAIL, f"{len(slow)} of {len(pings)} pings: {slow[0].problem}")
     else:
-        yield RULES["ping_busy"].found(Outcome.PASS, f"{len(pings)} pings, the slowest took {took_ms:.0f} ms")
+        yield RULES["ping_busy"].found(Outcome.PASS, f"{took_ms:.0f} ms, the slowest of {len(pings)}")
     if bridge is Bridge.NATIVE:
         yield _busy(pings, run)
     yield _progress(bridge, pings, before)

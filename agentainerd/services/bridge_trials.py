@@ -75,7 +75,7 @@ class Heard:
         """What was answered, in a few words."""
         if not self.status:
             return self.problem
-        told = f": {self.body[:120].decode('utf-8', 'replace')}" if self.status >= 400 and self.body else ""
+        told = f": {self.body[:80].decode('utf-8', 'replace')}" if self.status >= 400 and self.body else ""
         return f"{self.status}, {self.content_type or 'no content type'}{told}"
 
 
@@ -182,6 +182,11 @@ def invocation(task: str, run_id: str, session_id: str = "") -> dict[str, Any]:
         "prompt": task,
         "input": task,
     }
+
+
+def shown(value: object) -> str:
+    """Return JSON for people, in one line."""
+    return f"{json.dumps(value):.120}"
 
 
 def names(run_id: str, session_id: str = "") -> dict[str, str]:

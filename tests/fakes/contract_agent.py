@@ -1,11 +1,10 @@
 """An agent that keeps the contract of a tier (docs/bridge.md) but for the one rule that it is told to break.
 
-Standard library only: it is also copied into an image, where TIER and BREAKS are in the environment. The streams last
-PIECES * STEP_S, so that a run can be seen while it goes on; with SECONDS its times are whole seconds, as most are.
+Standard library only: it is also copied into an image, where POST /become says what it is from now on. A run lasts `pieces`
+times STEP_S, so that it can be seen while it goes on.
 """
 
 import json
-import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -134,6 +133,9 @@ class Handler(BaseHTTPRequestHandler):
             if run := self.known(self.path.split("/")[2]):
                 run.is_cancelled = True
             return self.answer(202 if run else 404, {})
+        if self.path == "/become":
+            self.agent.__init__(**json.loads(data))
+            return self.answer(200, {})
         try:
             asked = json.loads(data)
         except ValueError:
@@ -228,12 +230,4 @@ def serve(agent, port=0):
 
 
 if __name__ == "__main__":
-    serve(
-        Agent(
-            os.environ["TIER"],
-            os.environ.get("BREAKS", ""),
-            whole_seconds=True,
-            pieces=int(os.environ.get("PIECES", PIECES)),
-        ),
-        8080,
-    ).serve_forever()
+    serve(Agent(whole_seconds=True), 8080).serve_forever()

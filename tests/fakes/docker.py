@@ -7,6 +7,7 @@ networks (`docker.network`, `docker.isolated_network`) and need no other clean-u
     docker_host          address of the engine (DOCKER_HOST, or the default); the test fails where none answers
     base_image           a minimal Debian with python3; made by scripts/make-base-image where it is missing
     agent_image          built from it: tests/fakes/docker_agent.py, an echo server on port 8000
+    storyteller_image    built from it: tests/fakes/docker_storyteller.py, an agent that takes runs
     docker_sandbox       a Sandbox for the whole session
     docker_engine        a DockerEngine in it; the containers of the sandbox are removed after the test
     docker_client        docker's own client: for what only an outsider does (kill, exec, look inside)
@@ -112,14 +113,21 @@ def agent_image(docker_host: str, base_image: str) -> Iterator[str]:
         yield tag
 
 
+@pytest.fixture(scope="session")
+def storyteller_image(docker_host: str, base_image: str) -> Iterator[str]:
+    """An agent that takes runs, of the native tier, and does what its prompt says."""
+    with build_image(docker_host, base_image, f"{_PREFIX}{os.getpid()}:storyteller", "docker_storyteller.py") as tag:
+        yield tag
+
+
 @contextmanager
-def build_image(host: str, base_image: str, tag: str) -> Iterator[str]:
-    """Build the echo agent's image under a tag, and remove that tag in the end."""
+def build_image(host: str, base_image: str, tag: str, program: str = "docker_agent.py") -> Iterator[str]:
+    """Build the image of an agent of this folder under a tag, and remove that tag in the end."""
     recipe = f'FROM {base_image}\nCOPY agent.py /agent.py\nEXPOSE 8000\nCMD ["/usr/bin/python3", "-u", "/agent.py"]\n'.encode()
-    program = (Path(__file__).parent / "docker_agent.py").read_bytes()
+    source = (Path(__file__).parent / program).read_bytes()
     engine = DockerEngine(host)
     for _ in engine.build(
-        context({"Dockerfile": recipe, "agent.py": program}), tag=tag, dockerfile="Dockerfile", args={}
+        context({"Dockerfile": recipe, "agent.py": source}), tag=tag, dockerfile="Dockerfile", args={}
     ):
         pass
     engine.close()

@@ -131,6 +131,11 @@ def _failure(run: Run, timeout_s: float) -> AgentainerError:
             f"run {run.id} was not done within {timeout_s:g} s, and goes on", code="RUN_UNDER_WAY", details=details,
             hint=f"read on at /api/v1/runs/{run.id}/events",
         )  # fmt: skip
+    if run.status in (RunStatus.QUEUED, RunStatus.STARTING):
+        return AgentainerError(
+            f"agent '{run.agent}' did not begin within {timeout_s:g} s, and the run is cancelled", code=CANCELLED,
+            details=details, hint=f"see whether it runs: agentainerctl inspect {run.agent}",
+        )  # fmt: skip
     if not run.status.is_final:
         return AgentainerError(
             f"it was not done within {timeout_s:g} s, and is cancelled", code=CANCELLED, details=details,

@@ -21,7 +21,7 @@ def is_preflight(request: ApiRequest) -> bool:
 
 def preflight() -> Response:
     """Return what may be asked; `allow` adds by whom."""
-    return Response(
+    response = Response(
         status=204,
         headers={
             "Access-Control-Allow-Methods": METHODS,
@@ -29,6 +29,8 @@ def preflight() -> Response:
             "Access-Control-Max-Age": str(MAX_AGE_S),
         },
     )
+    del response.headers["Content-Type"]
+    return response
 
 
 def allow(request: ApiRequest, response: Response) -> None:

@@ -77,6 +77,29 @@ def test_the_application_knows_who_calls(serve, connect):
     assert (seen["PATH_INFO"], seen["QUERY_STRING"]) == ("/a b", "c=d")
 
 
+def test_the_application_can_ask_whether_who_called_has_left(serve, connect):
+    seen, looked, over = [], Event(), Event()
+
+    def application(environ, start_response):
+        environ["wsgi.input"].read()
+        seen.append(environ["agentainer.left"]())
+        looked.set()
+        while not environ["agentainer.left"]():
+            gevent.sleep(0.01)
+        over.set()
+        return answer(b"")(environ, start_response)
+
+    _, path = serve(application)
+    client = connect(path)
+    client.request("POST", "/", b"body")
+
+    assert looked.wait(5)
+    assert seen == [False]
+    assert not over.is_set()
+    client.close()
+    assert over.wait(5)
+
+
 def test_a_connection_serves_many_requests(serve, connect):
     _, path = serve(answer(b"x"))
     client = connect(path)

@@ -243,6 +243,17 @@ def test_a_run_that_takes_too_long_is_cancelled_unless_it_may_go_on(client, worl
     wait_until(lambda: status_of(world, run_id) == wanted, what=f"the run being {wanted}")
 
 
+def test_a_run_of_an_agent_that_does_not_run_says_so(client, world):
+    world.deploy()
+    client.application.limits = ApiLimits(timeout_s=0.2)
+
+    status, said = client.call("POST", RUN, json={"input": "x"})
+
+    assert (status, said["code"]) == (408, "RUN_CANCELLED")
+    assert said["message"].startswith("agent 'web' did not begin")
+    assert said["hint"].endswith("agentainerctl inspect web")
+
+
 def test_a_run_whose_client_leaves_is_cancelled(client, world, hanging):
     left = Event()
     waiting = gevent.spawn(client.open, RUN, method="POST", json={"input": "x"}, environ_overrides={LEFT: left.is_set})

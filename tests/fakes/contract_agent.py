@@ -179,6 +179,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def complete(self, asked):
         breaks = self.agent.breaks
+        if breaks == "streamed":
+            return self.answer(
+                200, {"choices": [{"message": {"content": "all"}, "finish_reason": "stop"}], "usage": {"x": 1}}
+            )
         self.begin(200, "text/event-stream")
         for number in range(0 if breaks == "text" else PIECES):
             self.data({"choices": [{"delta": {"content": f"{number} "}}]})
@@ -193,6 +197,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         if breaks != "end":
             self.wfile.write(b"data: [DONE]\n\n")
+        return None
 
     def execute(self, asked):
         breaks = self.agent.breaks

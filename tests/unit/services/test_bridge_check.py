@@ -15,8 +15,8 @@ from agentainerd.supervisor import Supervisor
 from tests.fakes.contract_agent import Agent, serve
 
 # Rules of which a missing one is no failure, and what follows from another one.
-PING_S = 0.3
-RECOMMENDED = {"usage", "models", "progress"}
+SLOW_PING = {"pieces": 30, "ping_s": 0.3}  # a run that lasts longer than a ping may take
+RECOMMENDED = {"usage", "models", "progress", "streamed"}
 FOLLOWS = {
     "ping": {"ping_busy"},
     "answer": {"task", "text"},
@@ -26,7 +26,7 @@ FOLLOWS = {
     "done": {"task"},
     "frames": {"done"},
 }
-CASES = [(tier, rule) for tier in Bridge for rule in ("", *rules_of(tier)) if rule != "streamed"]
+CASES = [(tier, rule) for tier in Bridge for rule in ("", *rules_of(tier))]
 
 
 @contextmanager
@@ -42,11 +42,11 @@ def running(agent):
         server.server_close()
 
 
-def examine(agent, *, is_declared=True, bridge=None):
+def examine(tier, breaks="", *, pieces=8, ping_s=1.0):
     supervisor = Supervisor()
-    with running(agent) as target:
-        trial = Trial(target, supervisor.spawn, "count", wall_s=10.0, pause_s=0.01, ping_s=PING_S)
-        examination = Examination(trial, bridge or Bridge(agent.tier), is_declared=is_declared)
+    with running(Agent(tier, breaks, pieces=pieces)) as target:
+        trial = Trial(target, supervisor.spawn, "count", wall_s=10.0, pause_s=0.01, ping_s=ping_s)
+        examination = Examination(trial, Bridge(tier))
         found = list(examination)
     supervisor.stop(1)
     assert sorted(finding.check for finding in found) == sorted(rules_of(examination.bridge)), "each rule once"
@@ -58,8 +58,8 @@ def examine(agent, *, is_declared=True, bridge=None):
 @pytest.fixture(scope="module")
 def examined():
     """What is found of each tier's agent, and of each that breaks one of its rules: all at once, they mostly wait."""
-    pool = Pool(len(CASES))
-    waiting = {case: pool.spawn(examine, Agent(*case, pieces=25 if case[1] == "ping_busy" else 8)) for case in CASES}
+    pool = Pool(16)
+    waiting = {case: pool.spawn(examine, *case, **(SLOW_PING if case[1] == "ping_busy" else {})) for case in CASES}
     return {case: greenlet.get(timeout=60)[1] for case, greenlet in waiting.items()}
 
 

@@ -104,12 +104,14 @@ class Catalogue:
         Raises:
             NotFound: nothing (code MODEL_NOT_FOUND).
         """
-        found = {model.ref: model for model in reversed(self._resolve(name, 0))}
+        found: dict[str, Model] = {}
+        for model in self._resolve(name, 0):
+            found.setdefault(model.ref, model)
         if not found:
             known = ", ".join(self.names()[:20])
             hint = f"there are: {known}" if known else "write it as provider/model, or list it in models.providers"
             raise NotFound("model", name, message=f"no provider serves the model '{name}'", hint=hint)
-        return list(reversed(found.values()))
+        return list(found.values())
 
     def _resolve(self, name: str, depth: int) -> list[Model]:
         if name in self.aliases:

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -72,21 +73,36 @@ class ModelServer:
         base_url: what a client is given, ending in /v1.
         received: every request, in order.
         left: requests whose caller went away before the end of its answer.
+        connections: how many were opened.
+
+    With a `certificate` (a file that has it and its key) it speaks TLS.
     """
 
     def __init__(
-        self, turns: Sequence[Turn] = (), *, rules: Rules | None = None, host: str = "127.0.0.1", port: int = 0
+        self,
+        turns: Sequence[Turn] = (),
+        *,
+        rules: Rules | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        certificate: str = "",
     ) -> None:
         self.rules = rules or Rules()
         self.received: list[Received] = []
-        self.left = 0
+        self.left = self.connections = 0
         self._lock = threading.Lock()
         self._turns = [[turn, turn.times] for turn in turns]
         self._refusals: dict[int, int] = {}
         self._stopping = threading.Event()
         self._server = _Server((host, port), self)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self.base_url = f"http://{host}:{self._server.server_address[1]}/v1"
+        self.base_url = f"{'https' if certificate else 'http'}://{host}:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> "ModelServer":
         self._thread.start()
@@ -163,6 +179,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.models.connections += 1
 
     def do_GET(self) -> None:
         self._answer()

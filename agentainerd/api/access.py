@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import AgentainerError, Forbidden
@@ -43,8 +44,12 @@ class AccessOptions:
     open_prefixes: tuple[str, ...] = ()
 
     def is_open(self, request: ApiRequest) -> bool:
-        """Return whether a request needs no token: it came from a loopback address, and from nobody else before that."""
-        if not any(request.path == prefix or request.path.startswith(prefix + "/") for prefix in self.open_prefixes):
+        """Return whether a request needs no token: it came from a loopback address, from nobody else before that, and from no
+        page that an agent serves: those are of our own port.
+        """
+        if _is_own_page(request) or not any(
+            request.path == prefix or request.path.startswith(prefix + "/") for prefix in self.open_prefixes
+        ):
             return False
         came_from = _chain(request)
         try:
@@ -107,6 +112,22 @@ def _source(request: ApiRequest) -> str:
     """Return the client's address: what the data plane saw, or what a proxy said that it trusts (then that one is last)."""
     chain = _chain(request)
     return chain[-2] if len(chain) > 1 else chain[0] if chain else "unknown"
+
+
+def _is_own_page(request: ApiRequest) -> bool:
+    """Return whether a page sent it that was loaded from the daemon's port; both fields are the browser's, not the page's."""
+    if request.headers.get("Sec-Fetch-Site") == "same-origin":
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and _port(origin) == _port(f"http://{request.headers.get('Host', '')}")
+
+
+def _port(address: str) -> int | None:
+    try:
+        parts = urlsplit(address)
+        return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
 
 
 def _chain(request: ApiRequest) -> list[str]:

@@ -7,11 +7,16 @@ import msgspec
 import pytest
 import yaml
 
+from agentainerd.api.agentos import RunBody
 from agentainerd.api.app import ROUTES
 from agentainerd.api.scopes import LOCAL, PUBLIC
+from agentainerd.api.sessions import CreateBody
+from agentainerd.model import agentos
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.audit import AuditFilter
+from agentainerd.model.media import Media
 from agentainerd.model.runs import Limits, Run, RunError, RunEvent, RunRequest, RunStatus, Usage
+from agentainerd.model.sessions import FunctionCall, Message, Session, Summary, ToolCall
 from agentainerd.services.run_views import run_event_json, run_json
 from agentainerd.services.views import agent_json, audit_json, chain_json, summary_json, token_json
 from agentainerd.store.requests import Counts
@@ -134,6 +139,37 @@ def test_a_token_has_the_fields_that_are_described(document, world):
     made, _ = world.services.named_tokens.create(ADMIN, "ci", ["read"], 0.0)
 
     assert set(document["components"]["schemas"]["Token"]["properties"]) == set(token_json(made))
+
+
+def test_a_session_and_what_it_has_have_the_fields_that_are_described(document):
+    summary = Summary(content="c", run_count=1, total_tokens=1, created_at=1.0)
+    links = dict.fromkeys(("agent_id", "user_id", "team_id", "workflow_id", "name"), "x")
+    session = Session(
+        id="s", **links, metadata={"a": 1}, state={"a": 1}, summary=summary, created_at=1.0, updated_at=1.0
+    )
+    run = Run(
+        id="r", agent_id="a", agent="web", input="x", status=RunStatus.CANCELLED, error=RunError("cancelled", "why"),
+        session_id="s", media=[{"type": "file", "path": "p"}], created_at=1.0, started_at=1.0, finished_at=2.0,
+    )  # fmt: skip
+    call = ToolCall("c", FunctionCall("f", "{}"))
+    message = Message(
+        id="m", role="tool", name="n", tool_call_id="c", tool_calls=[call], reasoning="r", run_id="r", at=1.0
+    )
+    schemas = document["components"]["schemas"]
+
+    def fields(name):
+        return set(schemas[name]["properties"])
+
+    assert fields("Session") == set(agentos.session_json(session, [run]))
+    assert fields("SessionRun") == set(agentos.run_meta_json(run))
+    assert fields("SessionSummary") == set(agentos.summary_json(summary))
+    assert fields("SessionMessage") == {*agentos.message_json(message), *agentos.origin_json(message)}
+    answer = agentos.run_json(run)
+    assert fields("AgentosAnswer") == set(answer)
+    assert set(schemas["AgentosAnswer"]["properties"]["metadata"]["properties"]) == set(answer["metadata"])
+    assert fields("NewSession") == set(CreateBody.__struct_fields__)
+    assert fields("AgentosRun") == set(RunBody.__struct_fields__)
+    assert fields("Media") == set(Media.__struct_fields__)
 
 
 def test_every_error_is_the_envelope(document):

@@ -190,6 +190,30 @@ def test_other_paths_and_other_machines_do(world, path, fields):
         enter(asked(path, **fields), world, options=OPEN)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Sec_Fetch_Site": "same-origin"},
+        {"Origin": "http://localhost:8081"},
+        {"Origin": "http://127.0.0.1:8081"},
+        {"Origin": "http://web.localhost:8081"},
+    ],
+)
+def test_pages_that_agents_serve_do_not_come_in_by_open_paths(world, fields):
+    asked_for = {"Host": "localhost:8081", "X_Forwarded_For": "127.0.0.1", **fields}
+    with pytest.raises(Unauthorized):
+        enter(asked("/api/v1/agents", **asked_for), world, options=OPEN)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"Origin": "http://localhost:3000"}, {"Sec_Fetch_Site": "same-site", "Origin": "http://localhost"}]
+)
+def test_pages_of_other_programs_of_this_machine_do(world, fields):
+    asked_for = {"Host": "localhost:8081", "X_Forwarded_For": "127.0.0.1", **fields}
+
+    assert enter(asked("/api/v1/agents", **asked_for), world, options=OPEN, needed=Scope.READ).scope is Scope.READ
+
+
 def test_a_wrong_token_is_wrong_on_an_open_path_too(world):
     with pytest.raises(Unauthorized):
         enter(asked("/api/v1/agents", X_Forwarded_For="127.0.0.1", Authorization="Bearer nope"), world, options=OPEN)

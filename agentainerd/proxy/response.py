@@ -25,6 +25,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e\x80-\xff]{0,
 _lines = Lines(ANSWER_NAMES, max_line_bytes=defaults.MAX_HEADER_LINE_BYTES)
 _statuses: dict[bytes, tuple[int, bytes]] = {}
 _PHRASE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+HEAD_END = b"\r\n\r\n"
 _OPTIONS = {b"close", b"keep-alive", b"upgrade", b""}
 
 
@@ -52,7 +53,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_fresh", "_head_bytes", "_headers", "_interims", "_may_switch", "_over", "_overhead", "_parser", "_phrase",
+        "_fresh", "_head_bytes", "_headers", "_heads", "_interims", "_may_switch", "_over", "_overhead", "_parser", "_phrase",
         "_raw_left", "_whole", "chunked", "cookies", "done", "fields", "head_done", "interim", "keep_alive", "length",
         "line", "lines", "no_body", "overrun", "pieces", "rest", "status", "switched",
     )  # fmt: skip
@@ -76,6 +77,7 @@ class Answer:
     def __init__(self) -> None:
         self._parser: httptools.HttpResponseParser | None = None
         self._whole = True
+        self._heads: list[bytes] = []
         self.pieces = []
         self.interim = []
 
@@ -99,6 +101,8 @@ class Answer:
             self.pieces.clear()
         if self.interim:
             self.interim.clear()
+        if self._heads:
+            self._heads = []
 
     def close(self) -> None:
         """Let go of the parser, which holds this object: there will be no further answer."""
@@ -171,6 +175,8 @@ class Answer:
             self.line = self._phrase = b""
             self._headers: list[tuple[bytes, bytes]] = []
         held = len(self.pieces)
+        if not self.head_done:
+            self._heads.append(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -282,6 +288,7 @@ class Answer:
             raise Fault(502, f"the agent's answer has more than {defaults.MAX_HEADERS} fields")
         if self._interims > defaults.MAX_INTERIM_RESPONSES:
             raise Fault(502, f"the agent gave more than {defaults.MAX_INTERIM_RESPONSES} interim answers")
+        self._check_beginnings()
         version = self._parser.get_http_version()  # type: ignore[union-attr]
         if version not in ("1.1", "1.0") or self.status < 100 or not _PHRASE.fullmatch(self._phrase):
             raise Fault(502, "the agent's answer has a malformed status line")
@@ -297,6 +304,13 @@ class Answer:
             self._over = self.done = True
         elif self.length > PIECE and not self.done:
             self._raw_left = self.length - sum(map(len, self.pieces))
+
+    def _check_beginnings(self) -> None:
+        """Nothing stands before a status line: the parser passes over line ends there, for old servers' sake."""
+        heads, self._heads = self._heads, []
+        for head in b"".join(heads).split(HEAD_END, self._interims + 1)[: self._interims + 1]:
+            if not head.startswith(b"HTTP/"):
+                raise Fault(502, "the agent's answer does not begin with a status line")
 
     def _take_fields(self, fields: list[Field]) -> None:
         self.fields = fields

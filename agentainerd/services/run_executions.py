@@ -165,8 +165,6 @@ class Execution:
             self._wanted.wait()
             self._wanted.clear()
             self._check()
-        if self.run.status is RunStatus.QUEUED:
-            self._set(status=RunStatus.STARTING)
 
     def _attempt(self, route: Route, target: Target, task: Task) -> "tuple[_Last, bool]":
         """Send the run, or join it again where it was; return the end that came of it, and whether it may yet go on."""
@@ -197,6 +195,8 @@ class Execution:
             route = self._means.fleet.route(self.run.agent_id)
             if route is None:
                 raise NotFound("agent", self.run.agent)
+            if route.gate is not Gate.OPEN and self.run.status is RunStatus.QUEUED:
+                self._set(status=RunStatus.STARTING)
             left_s = min(end, self._ends_at) - time.monotonic()
             is_open = route.wait_open(min(1.0, max(0.0, left_s)), even_closed=True) is Gate.OPEN
             if is_open and (target := self._chosen(route)):

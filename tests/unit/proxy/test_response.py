@@ -51,6 +51,18 @@ def test_interim_answers_are_kept_apart():
     assert (answer.status, answer.interim) == (200, [b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"])
 
 
+@pytest.mark.parametrize("before", [b"\n", b"\r\n", b"\r\n\r\n", b"\r"])
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"])
+@pytest.mark.parametrize("fields", [b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b""])
+def test_nothing_stands_before_a_status_line(before, interim, fields):
+    body = b"5\r\nhello\r\n0\r\n\r\n" if b"chunked" in fields else b"hello"
+    rest = b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n" + body
+
+    with pytest.raises(Fault):
+        read(interim + before + rest)
+    assert read(interim + rest).status == 200
+
+
 @pytest.mark.parametrize(
     ("data", "options"),
     [

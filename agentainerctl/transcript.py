@@ -233,7 +233,12 @@ def arguments(text: str) -> str:
         return plain(text)
     if len(found) == 1:
         return shorten(plain(_as_text(next(iter(found.values())))), _MAX_LINE)
-    return " ".join(f"{plain(name)}={_word(value)}" for name, value in found.items())
+    return words(found, _MAX_VALUE)
+
+
+def words(values: Mapping[str, object], width: int) -> str:
+    """Return values with their names on one harmless line: `path=a.py old="a b" line=3`; each in at most `width` cells."""
+    return " ".join(f"{plain(name)}={_word(value, width)}" for name, value in values.items())
 
 
 def shorten(text: str, width: int) -> str:
@@ -246,9 +251,9 @@ def shorten(text: str, width: int) -> str:
     return f"{kept}..."
 
 
-def _word(value: object) -> str:
+def _word(value: object, width: int) -> str:
     """Return a value as one word; a text that would be several is put in quotes."""
-    text = shorten(plain(_as_text(value)), _MAX_VALUE)
+    text = shorten(plain(_as_text(value)), width)
     return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text
 
 

@@ -1,6 +1,5 @@
 """`runs list show events attach cancel`."""
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from agentainerctl.client import Client
 from agentainerctl.options import Group, output_options
 from agentainerctl.runstream import Record, follow_run, run_path
 from agentainerctl.session import Session
-from agentainerctl.transcript import shorten
+from agentainerctl.transcript import shorten, words
 from agentainerctl.watching import View, cancel, conclude, watch
 from agentainerd import defaults
 
@@ -207,12 +206,7 @@ def _show_event(session: Session, event: Record) -> None:
         print(event["seq"], flush=True)
         return
     payload = {name: value for name, value in event["event"].items() if name not in ("type", "timestamp")}
-    words = " ".join(f"{output.plain(name)}={_shown(value)}" for name, value in payload.items())
     mark = "  (by agentainerd)" if event.get("synthetic") else ""
     kind = f"{output.plain(event['event'].get('type', '')):25}"
-    line = f"{event['seq']:>6}  {event['ts']}  {kind}  {words}{mark}".rstrip()
+    line = f"{event['seq']:>6}  {event['ts']}  {kind}  {words(payload, _MAX_EVENT)}{mark}".rstrip()
     print(shorten(line, output.terminal_width(sys.stdout)) if sys.stdout.isatty() else line, flush=True)
-
-
-def _shown(value: object) -> str:
-    return shorten(output.plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)), _MAX_EVENT)

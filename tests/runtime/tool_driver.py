@@ -15,6 +15,8 @@ from typing import Any
 
 from agentainer_runtime import environment
 from agentainer_runtime.policy import Mode, Policy
+from agentainer_runtime.repository import Repository, RepositoryFailed
+from agentainer_runtime.source import Source
 from agentainer_runtime.tool import ToolContext
 
 
@@ -45,6 +47,22 @@ async def call(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+async def prepare(asked: dict[str, Any]) -> dict[str, Any]:
+    workspace = Path(asked["workspace"])
+    source = Source.from_environment(asked["environment"])
+    assert source is not None
+    (workspace / ".agentainer" / "outputs").mkdir(parents=True, exist_ok=True)
+    given = environment.for_tools({**os.environ, **asked["environment"]}, workspace)
+    repository = Repository(source, workspace=workspace, environment=given, clone_limit_s=asked["room_s"])
+    before = repository.status()["state"]
+    error = ""
+    try:
+        await repository.ready()
+    except RepositoryFailed as exc:
+        error = str(exc)
+    return {"before": before, "status": repository.status(), "error": error, "children": await children()}
+
+
 async def children() -> int:
     """How many children this process has, once those that were killed have been waited for."""
     for _ in range(200):
@@ -61,6 +79,8 @@ async def main() -> None:
         asked = json.loads(line)
         if isinstance(asked, list):
             answer: Any = await asyncio.gather(*(call(each) for each in asked))
+        elif asked["tool"] == "repository":
+            answer = await prepare(asked)
         else:
             answer = await call(asked)
         print(json.dumps(answer, allow_nan=False), flush=True)

@@ -52,10 +52,12 @@ async def run(
     until: float,
     label: str = "command",
     shown: int = SHOWN_BYTES,
+    pass_fds: Sequence[int] = (),
 ) -> Outcome:
     """Run a program in `folder` until it ends, at the latest until `until` (`time.monotonic()`).
 
-    What it prints beyond `shown` bytes a stream is kept in `outputs`, in files that begin with `label`.
+    It inherits the files `pass_fds`. What it prints beyond `shown` bytes a stream is kept in `outputs`, in files whose names
+    begin with `label`.
 
     Raises:
         OSError: it could not be started: FileNotFoundError, PermissionError...
@@ -71,6 +73,7 @@ async def run(
         cwd=folder,
         env={**environment, MARK: mark},
         start_new_session=True,
+        pass_fds=tuple(pass_fds),
     )
     pid = transport.get_pid()
     _in_progress.add(pid)

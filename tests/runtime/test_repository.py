@@ -1,6 +1,8 @@
 """The repository of an agent: cloned once, from a real git server that asks for a credential, which stays out of sight."""
 
+import base64
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,9 +103,7 @@ def test_an_empty_repository_has_its_target_branch_too(prepare, server, workspac
 def test_the_token_is_nowhere_that_a_tool_can_look(prepare, tools, server, workspace):
     assert prepare(GITHUB_TARGET_BRANCH="agent/x")["error"] == ""
 
-    assert any(
-        TOKEN in __import__("base64").b64decode(given.partition(" ")[2]).decode() for _, given in server.seen if given
-    )
+    assert any(TOKEN in base64.b64decode(given.partition(" ")[2]).decode() for _, given in server.seen)
     found = subprocess.run(
         ["grep", "-r", "-l", TOKEN, str(workspace.parent), os.path.expanduser("~/.git-credentials")],
         capture_output=True,
@@ -178,8 +178,6 @@ def test_a_server_that_fails_once_is_asked_again(prepare, server, workspace):
 
 
 def test_a_server_that_says_nothing_is_given_up(prepare, workspace):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         answer = prepare(f"http://127.0.0.1:{silent.getsockname()[1]}/shop.git", room_s=1.0)
 
@@ -234,6 +232,40 @@ def test_settings_and_hooks_that_a_tool_left_behind_do_not_get_the_token(prepare
     assert prepare(HOME=str(home))["error"] == ""
 
     assert sorted(path.name for path in home.iterdir()) == [".gitconfig"]
+
+
+def test_a_run_waits_for_the_repository(start_runtime, server):
+    runtime = start_runtime(
+        [{"text": "done"}],
+        GITHUB_REPO=f"{server.url}/shop.git",
+        GITHUB_TOKEN=TOKEN,
+        GITHUB_TARGET_BRANCH="agent/x",
+    )
+
+    events = runtime.run()
+
+    assert events[-1]["type"] == "RUN_FINISHED"
+    assert git(runtime.workspace, "branch", "--show-current") == "agent/x"
+    _, status = runtime.ask("GET", "/agent/status")
+    assert status["repository"]["state"] == "ready"
+
+
+def test_a_run_without_its_repository_ends_with_the_reason_and_the_status_has_it(start_runtime, server):
+    runtime = start_runtime([{"text": "done"}], GITHUB_REPO=f"{server.url}/shop.git", GITHUB_TOKEN="ghp_wrong")
+
+    last = runtime.run()[-1]
+
+    assert (last["type"], last["code"]) == ("RUN_ERROR", "error")
+    assert "the credential is not accepted" in last["message"]
+    _, status = runtime.ask("GET", "/agent/status")
+    assert status["repository"]["state"] == "failed"
+    assert status["repository"]["error"] == last["message"]
+    assert "ghp_wrong" not in str(status) + runtime.log
+
+
+def test_a_repository_that_can_not_be_one_is_said_at_the_start(start_runtime):
+    with pytest.raises(pytest.fail.Exception, match="GITHUB_REPO: a repository is owner/name or an address"):
+        start_runtime([], GITHUB_REPO="ext::sh -c evil")
 
 
 @pytest.mark.parametrize(

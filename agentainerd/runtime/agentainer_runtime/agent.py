@@ -12,6 +12,7 @@ from agentainer_runtime.endpoints import SCRIPT_PREFIX, NoEndpoint
 from agentainer_runtime.loop import LimitReached, Loop, Terms
 from agentainer_runtime.prompts import system_prompt
 from agentainer_runtime.provider import ModelFailed, Provider
+from agentainer_runtime.repository import Repository, RepositoryFailed
 from agentainer_runtime.runs import Run, RunInput, Runs
 from agentainer_runtime.settings import Settings
 from agentainer_runtime.tool import STATE_FOLDER
@@ -28,7 +29,7 @@ class Agent:
     """Everything that outlives a run.
 
     Attributes:
-        settings, runs, conversations, toolbox, activity: its parts.
+        settings, runs, conversations, toolbox, activity: its parts. repository: what it works on, None for none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,6 +47,7 @@ class Agent:
         self._client: httpx2.AsyncClient | None = None
         self.conversations = Conversations(folders[1])
         self.runs = Runs(folders[0], self.work, keep=settings.keep_runs)
+        self.repository = Repository.of(settings)
         self.toolbox = Toolbox(
             find_tools(),
             workspace=settings.workspace,
@@ -76,9 +78,14 @@ class Agent:
         transcript.started()
         try:
             async with run.turn:
+                if self.repository:  # before the model: a script of its turns may be in it
+                    async with asyncio.timeout(given.wall_s):
+                        await self.repository.ready()
                 await self._work(run, model, transcript)
         except (LimitReached, ModelFailed) as error:
             transcript.failed(str(error), error.code)
+        except RepositoryFailed as error:
+            transcript.failed(str(error), "error")
         except TimeoutError:
             transcript.failed(f"the run took longer than {given.wall_s:g} s", "timeout")
         except OSError as error:

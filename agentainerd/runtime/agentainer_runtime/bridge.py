@@ -59,7 +59,9 @@ def status(agent: Agent) -> dict[str, Any]:
     """Return what the agent does and did: the document's fields, and what is this runtime's beside them."""
     activity = agent.activity
     thread_id = activity.thread_id or (THREAD if agent.conversations.has(THREAD) else "")
-    own = {"model": agent.settings.model, "runs": agent.runs.active, "tools": agent.toolbox.names}
+    own: dict[str, Any] = {"model": agent.settings.model, "runs": agent.runs.active, "tools": agent.toolbox.names}
+    if agent.repository:
+        own["repository"] = agent.repository.status()
     if not thread_id:
         return {"initialized": False, **own}
     history = [

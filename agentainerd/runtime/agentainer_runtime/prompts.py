@@ -11,7 +11,16 @@ work on is there, and nothing outside of it is yours.
 - When it is done, or can't be, say in a few sentences what you did and what is left. That answer ends your work."""
 
 
+_REPOSITORY = """It is a Git repository, a clone of {url}{branch}. Commit what you finish with git_commit: a subject that says \
+what it does now, and after an empty line why."""
+
+
 def system_prompt(settings: Settings) -> str:
     """Return the system message: how to work here, then the instructions of the one who deployed the agent."""
     told = _WHO.format(name=settings.name, workspace=settings.workspace)
+    if settings.source:
+        branch = settings.source.target or settings.source.branch
+        told += "\n\n" + _REPOSITORY.format(
+            url=settings.source.url, branch=f", on the branch {branch}" if branch else ""
+        )
     return f"{told}\n\n{settings.instructions.strip()}" if settings.instructions.strip() else told

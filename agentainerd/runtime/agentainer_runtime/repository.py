@@ -18,6 +18,7 @@ from typing import Any
 from agentainer_runtime import processes
 from agentainer_runtime.built_in import describe, in_thread
 from agentainer_runtime.git import hide_state
+from agentainer_runtime.settings import Settings
 from agentainer_runtime.source import Source
 from agentainer_runtime.tool import STATE_FOLDER
 
@@ -62,6 +63,18 @@ class Repository:
         self._clone_limit_s = clone_limit_s
         self._state = workspace / STATE_FOLDER
         self._attempt: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Repository | None":
+        """Make the one that the settings ask for."""
+        if settings.source is None:
+            return None
+        return cls(
+            settings.source,
+            workspace=settings.workspace,
+            environment=settings.tool_environment(),
+            clone_limit_s=settings.clone_timeout_s,
+        )
 
     def begin(self) -> None:
         """Begin to clone, in the background, unless that was done before."""

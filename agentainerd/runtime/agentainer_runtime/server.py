@@ -45,6 +45,8 @@ async def serve(settings: Settings) -> None:
     ended = agent.runs.recover()
     if ended:
         log.warning("%d runs were interrupted by the end of the container before", ended)
+    if agent.repository:
+        agent.repository.begin()
     config = uvicorn.Config(
         make_app(agent),
         loop="asyncio",

@@ -7,6 +7,7 @@ from pathlib import Path
 from agentainer_runtime.endpoints import SCRIPT_PREFIX, Endpoint
 from agentainer_runtime.environment import for_tools
 from agentainer_runtime.policy import Policy
+from agentainer_runtime.source import Source
 
 
 class InvalidSetting(ValueError):
@@ -42,6 +43,8 @@ class Settings:
     keep_runs: int = 500
     scripts: tuple[Path, ...] = ()
     gateway_url: str = ""
+    source: Source | None = None
+    clone_timeout_s: float = 180.0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -52,7 +55,11 @@ class Settings:
             InvalidSetting: a variable can't be understood.
         """
         workspace = Path(environment.get("AGENT_WORKSPACE", "/workspace"))
-        _check_policy(environment)
+        try:
+            Policy.from_environment(environment)  # the tools read it themselves: what is wrong has to be said before
+            source = Source.from_environment(environment)
+        except ValueError as error:
+            raise InvalidSetting(str(error)) from error
         folders = environment.get("AGENT_SCRIPTS", f"/scripts:{workspace}").split(":")
         built_in = Path(__file__).parent / "scripts"
         return cls(
@@ -70,6 +77,8 @@ class Settings:
             keep_runs=int(_number(environment, "AGENT_KEEP_RUNS", 500, low=1, high=1e6)),
             scripts=(*(Path(folder) for folder in folders if folder), built_in),
             gateway_url=environment.get("AGENTAINER_URL", ""),
+            source=source,
+            clone_timeout_s=_number(environment, "AGENT_CLONE_TIMEOUT_S", 180, low=1, high=86_400),
             environment=dict(environment),
         )
 
@@ -89,14 +98,6 @@ class Settings:
     def tool_environment(self) -> dict[str, str]:
         """Return the environment of processes that tools start: it is made from a list, keys are not on it."""
         return for_tools(self.environment, self.workspace)
-
-
-def _check_policy(environment: Mapping[str, str]) -> None:
-    """The tools read it themselves; what is wrong with it has to be known before one of them is missing."""
-    try:
-        Policy.from_environment(environment)
-    except ValueError as error:
-        raise InvalidSetting(str(error)) from error
 
 
 def _instructions(environment: Mapping[str, str]) -> str:

@@ -49,6 +49,8 @@ def test_clients_of_agentos_find_what_their_document_says(host, docker_client, e
 
     use_sessions_and_runs(host)
     read_streams(host)
+    if has_event_source():
+        read_with_event_source(host)
     find_open_paths_open_to_this_machine_only(host, docker_client, eventually)
 
 
@@ -130,6 +132,43 @@ def read_streams(up):
     only = curl(f"{url}/stream?types=complete", "-d", '{"input": "x"}')
     assert only.removeprefix(":\n").startswith("event: complete\ndata: {")
     assert only.endswith("\n\n")
+
+
+def read_with_event_source(host):
+    """A browser's EventSource reads the events of a run, ours and those of the document, whole and from a place on."""
+    run_id = host.daemon.http("POST", "/api/v1/agents/counter/run", {"input": "x"})[1]["run_id"]
+    events_url = f"http://127.0.0.1:{host.daemon.port}/api/v1/runs/{run_id}/events"
+
+    told = event_source(events_url, "RUN_FINISHED", ["RUN_STARTED", "TEXT_MESSAGE_CONTENT", "TOOL_CALL_RESULT"])
+    assert [kind for kind, _, _ in told] == [
+        "RUN_STARTED", "TOOL_CALL_RESULT", *["TEXT_MESSAGE_CONTENT"] * 3, "RUN_FINISHED",
+    ]  # fmt: skip
+    assert [json.loads(data)["seq"] for _, data, _ in told] == [int(last) for _, _, last in told]
+    after = event_source(f"{events_url}?after={told[1][2]}", "RUN_FINISHED", ["RUN_STARTED", "TEXT_MESSAGE_CONTENT"])
+    assert after == told[2:]
+    document = event_source(f"{events_url}?format=agno", "complete", ["run_start", "token", "tool_call"])
+    assert [kind for kind, _, _ in document] == ["run_start", "tool_call", "token", "token", "token", "complete"]
+    assert [json.loads(data)["type"] for _, data, _ in document] == [kind for kind, _, _ in document]
+
+
+def has_event_source() -> bool:
+    """Whether there is a Node that has it (20.18 or later)."""
+    command = ["sh", "-c", "exec node --experimental-eventsource -e EventSource"]
+    return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def event_source(url: str, last: str, others: list[str]) -> list[list[str]]:
+    """What Node's EventSource is told until an event of type `last`: [type, data, lastEventId] each."""
+    program = """
+        const [url, last, ...names] = process.argv.slice(1), seen = [], source = new EventSource(url);
+        for (const name of names) source.addEventListener(name, (event) => {
+          seen.push([event.type, event.data, event.lastEventId]);
+          if (name === last) { console.log(JSON.stringify(seen)); process.exit(0); }
+        });
+        setTimeout(() => process.exit(1), 10000);
+    """
+    command = ["node", "--experimental-eventsource", "--no-warnings", "-e", program, url, last, last, *others]
+    return json.loads(subprocess.run(command, capture_output=True, timeout=20, check=True).stdout)
 
 
 def find_open_paths_open_to_this_machine_only(up, docker_client, eventually):

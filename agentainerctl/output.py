@@ -68,6 +68,17 @@ def display_width(text: str) -> int:
     )
 
 
+def shorten(text: str, width: int) -> str:
+    """Return `text` in at most `width` cells, with `...` for what is left out at its end."""
+    most = text[: 8 * width]  # of a text of megabytes not every sign is measured
+    if most == text and display_width(text) <= width:
+        return text
+    kept = most[: width - 3]
+    while display_width(kept) > width - 3:
+        kept = kept[:-1]
+    return f"{kept}..."
+
+
 def has_colours(stream: TextIO) -> bool:
     """Colours may be used on `stream`: a terminal that isn't dumb, and no NO_COLOR."""
     return not os.environ.get("NO_COLOR") and is_terminal(stream)
@@ -112,7 +123,7 @@ def table(
         last = len(line) - 1
         parts = []
         for index, cell in enumerate(line):
-            shown = _cut(cell, widths[index])
+            shown = shorten(cell, widths[index])
             padding = "" if index == last else " " * (widths[index] - display_width(shown))
             colour = "bold" if number == 0 else (colours or {}).get(cell, "")
             parts.append(paint(shown, colour, sys.stdout) + padding)
@@ -240,12 +251,3 @@ def _shrink(widths: list[int], columns: Sequence[Column], available: int) -> Non
         widest = max(candidates, key=lambda index: widths[index])
         widths[widest] -= 1
         excess -= 1
-
-
-def _cut(text: str, width: int) -> str:
-    if display_width(text) <= width:
-        return text
-    kept = text
-    while kept and display_width(kept) > width - 3:
-        kept = kept[:-1]
-    return kept + "..."

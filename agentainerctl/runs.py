@@ -3,8 +3,7 @@
 from typing import Any
 
 from agentainerctl import output
-from agentainerctl.output import Column, age, plain
-from agentainerctl.transcript import shorten
+from agentainerctl.output import Column, age, plain, shorten
 from agentainerd.errors import AgentainerError, Failed
 from agentainerd.units import format_duration
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from agentainerctl.client import Client, path_of
 from agentainerctl.logstream import RECONNECT_LIMIT_S, wait_for_daemon
-from agentainerctl.transcript import TERMINAL
 from agentainerd.errors import AgentainerError
 
 Record = dict[str, Any]
+
+_LAST = ("RUN_FINISHED", "RUN_ERROR")  # exactly one of them ends every run
 
 
 def run_path(*parts: str) -> str:
@@ -57,7 +58,7 @@ def follow_run(
 
 def is_last(event: Record) -> bool:
     """Return whether a run ends with `event`."""
-    return isinstance(event.get("event"), dict) and event["event"].get("type") in TERMINAL
+    return isinstance(event.get("event"), dict) and event["event"].get("type") in _LAST
 
 
 def call_again(client: Client, method: str, path: str, *, body: object = None, key: str = "") -> Record:
@@ -78,6 +79,11 @@ def call_again(client: Client, method: str, path: str, *, body: object = None, k
                 raise
         deadline = deadline or time.monotonic() + RECONNECT_LIMIT_S
         wait_for_daemon(client)
+
+
+def cancel(client: Client, run_id: str, mode: str = "interrupt") -> Record:
+    """Ask the daemon to end a run; return its answer: the run as `data`, and `cancelled`, False where it had ended before."""
+    return call_again(client, "POST", run_path(run_id, "cancel"), body={"mode": mode})
 
 
 def _is_away(error: AgentainerError, *, has_seen_it: bool) -> bool:

@@ -6,8 +6,7 @@ from typing import Any
 
 from agentainerctl import output
 from agentainerctl.client import Client, path_of
-from agentainerctl.output import Column, age, paint, plain, plain_text, strip_ansi
-from agentainerctl.transcript import arguments, shorten
+from agentainerctl.output import Column, age, paint, plain, plain_text, shorten, strip_ansi
 
 Record = dict[str, Any]
 
@@ -81,6 +80,8 @@ def page(session: Record) -> None:
 def show_messages(found: Iterable[Record], agent: str = "agent", *, is_full: bool = False) -> None:
     """Print messages as a conversation; of a tool's results the beginning, where not `is_full`."""
     import sys
+
+    from agentainerctl.transcript import arguments
 
     for message in found:
         role = str(message.get("role") or "")

@@ -8,12 +8,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from agentainerctl.output import display_width, plain, plain_text, strip_ansi
+from agentainerctl.output import display_width, plain, plain_text, shorten, strip_ansi
 
 Event = Mapping[str, Any]
 
-TERMINAL = ("RUN_FINISHED", "RUN_ERROR")
-"""The types of which exactly one ends every run."""
 _HEAD_LINES = 3  # of a tool's result
 _TAIL_LINES = 3
 _DIFF_LINES = 40
@@ -167,7 +165,7 @@ class Transcript:
         self._owner = None
         lines = _string(event, "content").rstrip().splitlines()
         for line in self._ends_of(lines):
-            yield Piece(f"  | {self._cut(strip_ansi(line), 4)}".rstrip() + "\n", colour="dim")
+            yield Piece(f"  | {self._raw(line)}".rstrip() + "\n", colour="dim")
 
     def _ends_of(self, lines: list[str]) -> Iterator[str]:
         """Give the first and the last lines: how a command began, and what came of it."""
@@ -205,13 +203,17 @@ class Transcript:
         kept = lines if self._is_full or len(lines) <= _DIFF_LINES + 1 else lines[:_DIFF_LINES]
         for line in kept:
             tint = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
-            yield Piece(f"    {self._cut(strip_ansi(line), 4)}".rstrip() + "\n", colour=tint)
+            yield Piece(f"    {self._raw(line)}".rstrip() + "\n", colour=tint)
         if len(kept) < len(lines):
             yield Piece(f"    ... {len(lines) - len(kept)} more lines ...\n", colour="dim")
 
     def _end(self, _event: Event) -> Iterator[Piece]:
         yield from self._end_text(_event)
         yield Piece("")
+
+    def _raw(self, line: str) -> str:
+        """Return a line of what a tool wrote as it may be shown: with 4 cells before it."""
+        return self._cut(strip_ansi(line if self._is_full else line[: 8 * _MAX_LINE]), 4)
 
     def _cut(self, text: str, taken: int = 0) -> str:
         """Return one line without more than fits beside `taken` cells."""
@@ -239,16 +241,6 @@ def arguments(text: str) -> str:
 def words(values: Mapping[str, object], width: int) -> str:
     """Return values with their names on one harmless line: `path=a.py old="a b" line=3`; each in at most `width` cells."""
     return " ".join(f"{plain(name)}={_word(value, width)}" for name, value in values.items())
-
-
-def shorten(text: str, width: int) -> str:
-    """Return `text` in at most `width` cells, with `...` for what is left out at its end."""
-    if display_width(text) <= width:
-        return text
-    kept = text[: width - 3]
-    while display_width(kept) > width - 3:
-        kept = kept[:-1]
-    return f"{kept}..."
 
 
 def _word(value: object, width: int) -> str:

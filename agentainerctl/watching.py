@@ -9,7 +9,7 @@ from agentainerctl import output, runs
 from agentainerctl.client import path_of
 from agentainerctl.console import Console
 from agentainerctl.progress import Ticking
-from agentainerctl.runstream import Record, call_again, follow_run, run_path
+from agentainerctl.runstream import Record, call_again, cancel, follow_run, run_path
 from agentainerctl.session import Session
 from agentainerctl.transcript import Piece, Transcript
 from agentainerd.errors import AgentainerError
@@ -127,12 +127,7 @@ def watch(
                 view.note(f"the run goes on: agentainerctl runs attach {run['id']}")
                 raise
             ask = None
-        cancel(session, run["id"])
-
-
-def cancel(session: Session, run_id: str, mode: str = "interrupt") -> Record:
-    """Ask the daemon to end a run; return its answer: the run as `data`, and `cancelled`, False where it had ended before."""
-    return call_again(session.client, "POST", run_path(run_id, "cancel"), body={"mode": mode})
+        cancel(session.client, run["id"])
 
 
 def conclude(session: Session, run: Record) -> None:

@@ -14,7 +14,6 @@ from agentainerctl.refs import with_agent
 from agentainerctl.runstream import Record, call_again, run_path
 from agentainerctl.session import Session
 from agentainerctl.sessions import session_path
-from agentainerctl.transcript import shorten
 from agentainerctl.watching import View, conclude, watch
 from agentainerd.errors import AgentainerError
 
@@ -23,10 +22,11 @@ _HELP = """\
 /history      what was said so far
 /new          begin another conversation
 /session      the id of this one
-/exit         leave; so does Ctrl-D. The conversation is kept
+/exit         leave, as Ctrl-D does; the conversation is kept
 
-A backslash at the end of a line, Alt-Enter and pasted text bring more lines; so does a text between two lines of three quotes.
-Ctrl-C ends the answer that is under way. What begins with a space is not kept in the history of what you typed."""
+More lines: a backslash at the end of one, Alt-Enter, or pasting them; or a text
+between two lines of three quotes. Ctrl-C ends the answer that is under way.
+A line that begins with a space is not kept for the arrow keys."""
 _SHOWN = 4  # messages of a conversation that is gone on with
 _MAX_NAME = 60
 
@@ -112,6 +112,8 @@ class _Talk:
             try:
                 text = self._lines.read()
             except EOFError:
+                if self._lines.is_terminal:
+                    output.note("")
                 break
             except KeyboardInterrupt:
                 output.note("")
@@ -140,7 +142,7 @@ class _Talk:
     def _say(self, text: str) -> None:
         client = self._session.client
         if not self._id:
-            name = shorten(" ".join(text.split()), _MAX_NAME)
+            name = output.shorten(" ".join(text.split()), _MAX_NAME)
             made = client.call("POST", session_path(), body={"agent_id": self._agent["id"], "name": name})
             self._id = str(made["session_id"])
         body: dict[str, Any] = {"agent_id": self._agent["id"], "session_id": self._id, "input": text}

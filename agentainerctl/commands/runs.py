@@ -10,10 +10,8 @@ from agentainerctl import batch, output
 from agentainerctl import runs as records
 from agentainerctl.client import Client
 from agentainerctl.options import Group, output_options
-from agentainerctl.runstream import Record, follow_run, run_path
+from agentainerctl.runstream import Record, cancel, follow_run, run_path
 from agentainerctl.session import Session
-from agentainerctl.transcript import shorten, words
-from agentainerctl.watching import View, cancel, conclude, watch
 from agentainerd import defaults
 
 _MAX_EVENT = 120  # characters of an event on its line, where no terminal says how many fit
@@ -154,6 +152,8 @@ def attach(session: Session, run_id: str, after: int, is_full: bool) -> None:
 
     Ctrl-C asks whether to cancel it or to leave it running.
     """
+    from agentainerctl.watching import View, conclude, watch
+
     run: Record = session.client.get(run_path(run_id))
     view = View(session, is_full=is_full)
     view.begin(run)
@@ -178,7 +178,7 @@ def cancel_(session: Session, run_ids: tuple[str, ...], kill: bool) -> None:
     """Cancel runs: the agent stops what it does for them, tools and all. Its conversation can go on."""
 
     def act(run_id: str) -> dict[str, Any]:
-        answer = cancel(session, run_id, "kill" if kill else "interrupt")
+        answer = cancel(session.client, run_id, "kill" if kill else "interrupt")
         return {**answer["data"], "name": answer["data"]["id"], "was_cancelled": answer.get("cancelled", True)}
 
     def line(run_id: str, result: dict[str, Any]) -> str:
@@ -205,8 +205,10 @@ def _show_event(session: Session, event: Record) -> None:
     if session.is_quiet:
         print(event["seq"], flush=True)
         return
+    from agentainerctl.transcript import words
+
     payload = {name: value for name, value in event["event"].items() if name not in ("type", "timestamp")}
     mark = "  (by agentainerd)" if event.get("synthetic") else ""
     kind = f"{output.plain(event['event'].get('type', '')):25}"
     line = f"{event['seq']:>6}  {event['ts']}  {kind}  {words(payload, _MAX_EVENT)}{mark}".rstrip()
-    print(shorten(line, output.terminal_width(sys.stdout)) if sys.stdout.isatty() else line, flush=True)
+    print(output.shorten(line, output.terminal_width(sys.stdout)) if sys.stdout.isatty() else line, flush=True)

@@ -2,10 +2,12 @@
 
 import json
 import random
+import time
 
 import pytest
 
-from agentainerctl.transcript import Transcript, arguments, shorten
+from agentainerctl.output import shorten
+from agentainerctl.transcript import Transcript, arguments
 
 
 def told(*events, **settings):
@@ -198,6 +200,14 @@ def test_long_values_and_lines_are_cut():
     assert shown.rstrip("\n") == "> write_file path=a.py content=" + "x" * 26 + "..."
     assert all(len(line) <= 40 for line in told(result("y" * 500), edit("z" * 500, "created"), width=40).splitlines())
     assert shorten("日本語日本語", 7) == "日本..."
+
+
+def test_a_line_of_megabytes_takes_no_time():
+    began = time.process_time()
+
+    assert shorten("日本" * 1_000_000, 10) == "日本日..."
+    assert len(told(result("日本" * 1_000_000))) < 500
+    assert time.process_time() - began < 0.5
 
 
 def test_of_long_results_the_beginning_and_the_end_are_told():

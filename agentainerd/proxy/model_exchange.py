@@ -5,24 +5,30 @@ is not known here, but asked of the `ModelGate`. Of an answer a meter (metering.
 """
 
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
+import gevent
+from gevent.event import Event
+
 from agentainerd import defaults
-from agentainerd.proxy import replies
+from agentainerd.proxy import heads, replies
 from agentainerd.proxy.delivery import Delivery
 from agentainerd.proxy.http1 import drop_fields
 from agentainerd.proxy.metering import Meter
-from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, refusal
+from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelPlay, ModelReply, ModelWay, refusal
 from agentainerd.proxy.request import Request
 from agentainerd.proxy.response import Answer
 from agentainerd.proxy.target import Target
 from agentainerd.proxy.upstream import Failure, Upstream
+from agentainerd.proxy.watch import NEVER, Cause
 
 if TYPE_CHECKING:
     from agentainerd.proxy.connection import Connection
     from agentainerd.proxy.server import DataPlane
 
 PREFIX: Final = b"/llm/v1"
+_EVENTS: Final = "text/event-stream"
 _ACCOUNT = (b"openai-organization", b"openai-project", b"anthropic-organization-id")
 """Fields of an answer that say whose account it is."""
 _NOT_NOW = frozenset((401, 402, 403, 404, 408, 409, 429, 500, 502, 503, 504, 520, 522, 524, 529))
@@ -34,11 +40,12 @@ _ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 class ModelExchange(Delivery):
     """One call, from its head to the end of its answer."""
 
-    __slots__ = ("_call_made", "_is_over", "_is_read", "_is_second", "_meter", "_refused")
+    __slots__ = ("_call_made", "_is_over", "_is_read", "_is_second", "_meter", "_refused", "_way")
 
     def __init__(self, plane: "DataPlane", connection: "Connection", request: Request) -> None:
         super().__init__(plane, connection, request, b"", defaults.PROVIDER_TIMEOUT_S)
         self._call_made: ModelCall | None = None
+        self._way: ModelWay | None = None
         self._meter: Meter | None = None
         self._is_over = self._is_read = self._is_second = False
         self._refused = ""
@@ -55,7 +62,10 @@ class ModelExchange(Delivery):
             self._reply(verdict)
             return
         self._call_made = verdict
-        self._try_next()
+        if verdict.play is not None:
+            self._play(verdict, verdict.play)
+        else:
+            self._try_next()
 
     def _read_body(self) -> bytes | None:
         """Return the body, whole; None: it is too large."""
@@ -90,6 +100,38 @@ class ModelExchange(Delivery):
             session_id=said.get(b"x-agentainer-session-id", ""),
         )
 
+    # ---- an answer that was recorded
+
+    def _play(self, call: ModelCall, play: ModelPlay) -> None:
+        """Give it, cut as it came. In a greenlet."""
+        connection = self._connection
+        is_chunked = self._request.minor == 1
+        if not is_chunked:
+            connection.close_after()
+        call.model, call.status = play.name, play.status
+        self._meter = meter = Meter(is_stream=play.content_type.startswith(_EVENTS), hides_usage=play.hides_usage)
+        connection.push(_played_head(play, self.id, is_chunked=is_chunked, close=not connection.can_go_on()))
+        for piece in play.pieces:
+            self._give(meter.feed(piece), is_chunked=is_chunked)
+        self._give(meter.end(), is_chunked=is_chunked)
+        if is_chunked:
+            connection.push(heads.LAST_CHUNK)
+        self._succeed()
+        connection.finish()
+
+    def _give(self, piece: bytes, *, is_chunked: bool) -> None:
+        """Send a piece and wait until the client took it."""
+        connection = self._connection
+        if piece and not connection.push(heads.chunk(piece) if is_chunked else piece):
+            taken = Event()
+            connection.wait_for(Cause.STALLED, defaults.WRITE_STALL_TIMEOUT_S)
+            connection.when_drained(taken.set)
+            taken.wait()
+            if connection.is_broken:
+                raise ConnectionResetError("the client left before the end of the answer")
+            connection.deadline = NEVER
+        gevent.sleep(0)  # so that each piece leaves by itself
+
     # ---- providers, one after the other
 
     def _try_next(self) -> None:
@@ -97,7 +139,8 @@ class ModelExchange(Delivery):
         call = self._call_made
         assert call is not None
         while call.ways:
-            call.way = way = call.ways.pop(0)
+            self._way = way = call.ways.pop(0)
+            call.model = way.name
             call.status = 0
             self._is_second = False
             upstream = way.target.take(repeatable=True)
@@ -110,22 +153,21 @@ class ModelExchange(Delivery):
 
     def _connect(self) -> bool:
         """Ask the provider on a new connection; False: it can't be reached."""
-        call = self._call_made
-        assert call is not None and call.way is not None
+        way = self._way
+        assert way is not None
         try:
-            upstream = call.way.target.connect()
+            upstream = way.target.connect()
         except OSError as error:
-            self._refused = f"{call.way.name} can't be reached ({error.strerror or error})"
+            self._refused = f"{way.name} can't be reached ({error.strerror or error})"
             return False
         if self._send(upstream):
             return True
-        self._refused = f"{call.way.name} closed the connection"
+        self._refused = f"{way.name} closed the connection"
         return False
 
     def _send(self, upstream: Upstream) -> bool:
-        call = self._call_made
-        assert call is not None and call.way is not None
-        way = call.way
+        way = self._way
+        assert way is not None
         self._call(upstream)
         try:
             upstream.send(b"%bContent-Length: %d\r\n\r\n%b" % (way.head, len(way.body), way.body))
@@ -136,8 +178,8 @@ class ModelExchange(Delivery):
 
     def _unanswered(self, failure: Failure, target: Target, *, reused: bool, timed_out: bool) -> None:
         call = self._call_made
-        assert call is not None and call.way is not None
-        name = call.way.name
+        assert call is not None
+        name = call.model
         self._refused = f"{name} gave no answer in time" if timed_out else f"{name} gave no answer"
         if failure is Failure.SILENT and reused and not self._is_second and not timed_out:
             self._is_second = True  # it had closed the kept connection before it can have seen this
@@ -164,21 +206,29 @@ class ModelExchange(Delivery):
                 return
             meter = self._meter
             if meter is not None and (answer.pieces or answer.done):
-                piece = meter.feed(answer.take()) if answer.pieces else b""
+                piece = answer.take() if answer.pieces else b""
+                self._keep(piece)
+                piece = meter.feed(piece) if piece else b""
                 if answer.done:
                     piece += meter.end()
                 if piece:
                     answer.pieces.append(piece)
         super().answer_came()
 
+    def _keep(self, piece: bytes) -> None:
+        """Record a piece, where that is wanted."""
+        call = self._call_made
+        if call is not None and call.tape is not None and piece:
+            call.tape.append((time.monotonic(), piece))
+
     def _read_head(self, answer: Answer) -> bool:
         """Take the head; False: this answer is not the one that is passed on."""
-        call = self._call_made
-        assert call is not None and call.way is not None
+        call, way = self._call_made, self._way
+        assert call is not None and way is not None
         status = answer.status
         if status in _NOT_NOW and (call.ways or status in _OUR_KEY):
             call.status = status
-            self._refused = f"{call.way.name} answered {status}"
+            self._refused = f"{way.name} answered {status}"
             self._hang_up()
             if call.ways:
                 self._connection.run(self._try_next)
@@ -187,7 +237,7 @@ class ModelExchange(Delivery):
                 self._reply(
                     refusal(
                         502,
-                        f"the provider does not take the key that agentainerd has for {call.way.name}",
+                        f"the provider does not take the key that agentainerd has for {way.name}",
                         "provider_key_refused",
                         kind="server_error",
                     )
@@ -197,11 +247,12 @@ class ModelExchange(Delivery):
         call.status = status
         answer.cookies.clear()
         drop_fields(answer.lines, _ACCOUNT)
-        answer.lines.append(b"X-Agentainer-Model: %b\r\n" % call.way.name.encode())
+        answer.lines.append(b"X-Agentainer-Model: %b\r\n" % way.name.encode())
         kind = answer.value(b"content-type") or b""
-        is_stream = kind[:17].lower() == b"text/event-stream"
+        call.content_type = kind.decode("latin-1")
+        is_stream = call.content_type[:17].lower() == _EVENTS
         if answer.value(b"content-encoding") is None:
-            hides = call.way.hides_usage and answer.length < 0
+            hides = way.hides_usage and answer.length < 0
             self._meter = Meter(is_stream=is_stream, hides_usage=hides)
         return True
 
@@ -232,3 +283,13 @@ class ModelExchange(Delivery):
         close, head_only = not self._connection.can_go_on(), self._request.method == b"HEAD"
         head = replies.head(reply.status, len(reply.body), self.id, fields=reply.fields, close=close)
         self._say(head if head_only else head + reply.body)
+
+
+def _played_head(play: ModelPlay, request_id: str, *, is_chunked: bool, close: bool) -> bytes:
+    framing = "Transfer-Encoding: chunked\r\n" if is_chunked else ""
+    framing += "Connection: close\r\n" if close else ""
+    return (
+        f"HTTP/1.1 {play.status} {replies.PHRASES.get(play.status, b'Unknown').decode()}\r\n"
+        f"Content-Type: {play.content_type}\r\n{framing}"
+        f"X-Agentainer-Model: {play.name}\r\nX-Agentainer-Request-ID: {request_id}\r\n\r\n"
+    ).encode()

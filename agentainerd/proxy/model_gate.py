@@ -64,25 +64,46 @@ class ModelWay:
         self.hides_usage = hides_usage
 
 
+class ModelPlay:
+    """An answer that was recorded: `pieces` of its body. `hides_usage`: as of a ModelWay."""
+
+    __slots__ = ("content_type", "hides_usage", "name", "pieces", "status")
+
+    def __init__(self, name: str, status: int, content_type: str, pieces: list[bytes], *, hides_usage: bool) -> None:
+        self.name = name
+        self.status = status
+        self.content_type = content_type
+        self.pieces = pieces
+        self.hides_usage = hides_usage
+
+
 class ModelCall:
     """A call that may be made: the ways to have it answered, the first choice first, and how that went.
 
     Attributes:
         ways: what was not tried yet.
         ticket: of whoever let it pass; nothing to the data plane.
-        way: what is tried, or was tried last; None: nothing.
+        play: what is played instead, where exchanges were recorded.
+        tape: where the pieces of the answer are kept as they come, each with when (monotonic seconds); None: nowhere.
+        content_type: of the answer.
+        model: provider/model that is asked, or was last; "" for none.
         status: of its answer; 0: there was none.
         usage: the last that the provider said about tokens: JSON that begins with an object; b"" for nothing.
         events: of a stream, how many came.
         is_whole: the caller got all of it; else `reason` says why not.
     """
 
-    __slots__ = ("events", "is_whole", "reason", "status", "ticket", "usage", "way", "ways")
+    __slots__ = (
+        "content_type", "events", "is_whole", "model", "play", "reason", "status", "tape", "ticket", "usage", "ways",
+    )  # fmt: skip
 
     def __init__(self, ways: list[ModelWay], ticket: object = None) -> None:
         self.ways = ways
         self.ticket = ticket
-        self.way: ModelWay | None = None
+        self.play: ModelPlay | None = None
+        self.tape: list[tuple[float, bytes]] | None = None
+        self.content_type = ""
+        self.model = ""
         self.status = 0
         self.usage = b""
         self.events = 0

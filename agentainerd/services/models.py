@@ -26,6 +26,7 @@ from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelW
 from agentainerd.proxy.providers import ProviderTarget
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.model_limits import RateLimits
+from agentainerd.services.model_recorder import ModelRecorder
 from agentainerd.services.model_usage import ModelUsageService, day_of
 from agentainerd.services.tokens import TokenService
 from agentainerd.store.model_usage import Spent
@@ -63,11 +64,11 @@ class _Ticket:
 
     agent_id: str
     agent: str
-    asked_for: str
     models: dict[str, Model]
     run_id: str
     session_id: str
-    request_bytes: int
+    path: str
+    body: bytes
 
 
 class ModelService:
@@ -80,9 +81,17 @@ class ModelService:
     """
 
     def __init__(
-        self, config: ModelsConfig, fleet: Fleet, tokens: TokenService, usage: ModelUsageService, *, url: str
+        self,
+        config: ModelsConfig,
+        fleet: Fleet,
+        tokens: TokenService,
+        usage: ModelUsageService,
+        recorder: ModelRecorder,
+        *,
+        url: str,
     ) -> None:
         self.usage = usage
+        self._recorder = recorder
         self.find_run: Callable[[str], Run] = _no_run
         self.find_session: Callable[[str], Session] = _no_session
         self.active_runs: Callable[[str], list[Run]] = lambda agent_id: []
@@ -141,7 +150,7 @@ class ModelService:
             return self._answer(ask, agent_id, route.name)
         except NotFound as error:
             message = f"{error.message} ({error.hint})" if error.hint else error.message
-            return refusal(404, message, "model_not_found")
+            return refusal(404, message, error.code.lower())
         except Unavailable as error:
             return refusal(
                 503, error.message, error.code.lower(), kind="server_error", retry_after_s=error.retry_after_s or 2
@@ -151,14 +160,14 @@ class ModelService:
         """Count what a call used; see ModelGate.on_end."""
         ticket = call.ticket
         assert isinstance(ticket, _Ticket)
-        name = call.way.name if call.way else ""
+        name = call.model
         model = ticket.models.get(name)
         is_answer = 200 <= call.status < 300
         usage, source = usage_of(
             call.usage if is_answer else b"",
             model.price if model else None,
             is_whole=call.is_whole and is_answer,
-            request_bytes=ticket.request_bytes,
+            request_bytes=len(ticket.body),
             events=call.events if is_answer else 0,
         )
         is_listed = model is not None and (model.name in model.provider.models or model.price is not None)
@@ -167,6 +176,7 @@ class ModelService:
         spent = Spent(day_of(time.time()), ticket.agent_id, name, usage, ticket.run_id, ticket.session_id)
         self._limits.add_tokens(ticket.agent_id, usage.tokens)
         self.usage.add(spent)
+        self._recorder.keep(call, ticket.path, ticket.body)
         if not call.is_whole or not is_answer:
             log.info(
                 "a call to a model failed",
@@ -232,7 +242,7 @@ class ModelService:
             head, fields = _read(ask.body)
         except msgspec.MsgspecError as error:
             return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
-        models = self.catalogue.resolve(head.model or DEFAULT)
+        models = [] if self._recorder.is_playing else self.catalogue.resolve(head.model or DEFAULT)
         try:
             run, session_id = self._work_of(ask, agent_id)
         except NotFound as error:
@@ -241,20 +251,17 @@ class ModelService:
         if refused is not None:
             return refused
         hides = path == CHAT and bool(head.stream) and not (head.stream_options or {}).get("include_usage")
+        known = {model.ref: model for model in models}
+        call = ModelCall([], _Ticket(agent_id, agent, known, run.id if run else "", session_id, path, ask.body))
+        if self._recorder.is_playing:
+            call.play = self._recorder.play(path, ask.body, hides_usage=hides)
+            return call
         if hides:
             options = {**(head.stream_options or {}), "include_usage": True}
             fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-        ways = [self._way(model, path, fields, hides_usage=hides) for model in models]
-        ticket = _Ticket(
-            agent_id,
-            agent,
-            head.model,
-            {model.ref: model for model in models},
-            run.id if run else "",
-            session_id,
-            len(ask.body),
-        )
-        return ModelCall(ways, ticket)
+        call.ways = [self._way(model, path, fields, hides_usage=hides) for model in models]
+        call.tape = [] if self._recorder.is_recording else None
+        return call
 
     def _way(self, model: Model, path: str, fields: dict[str, msgspec.Raw], *, hides_usage: bool) -> ModelWay:
         provider = model.provider

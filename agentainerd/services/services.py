@@ -38,6 +38,7 @@ from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
 from agentainerd.services.metrics_history import MetricsHistory
 from agentainerd.services.metrics_reports import MetricsReports
+from agentainerd.services.model_recorder import ModelRecorder
 from agentainerd.services.model_reports import ModelReports
 from agentainerd.services.model_usage import ModelUsageService
 from agentainerd.services.models import ModelService
@@ -332,7 +333,8 @@ def _models(
 ) -> ModelService:
     usage = ModelUsageService(ModelUsageStore(stores.redis), supervisor.spawn)
     url = f"http://{defaults.DAEMON_NAME}:{port}"
-    models = ModelService(config.models, fleet, tokens, usage, url=url)
+    recorder = ModelRecorder(config.models.record, config.models.replay, supervisor.spawn)
+    models = ModelService(config.models, fleet, tokens, usage, recorder, url=url)
     containers.models, fleet.on_withdrawn = models.environment, models.forget
     gate = fleet.routes.models
     gate.on_ask, gate.on_end = models.ask, models.end

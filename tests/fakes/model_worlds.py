@@ -7,6 +7,7 @@ import httpx2
 import openai
 import pytest
 
+from agentainerd.model.model_usage import Usage
 from agentainerd.model.providers import Price, Provider
 from agentainerd.proxy.server import DataPlane, ProxyOptions
 from tests.fakes.models import KEY, MODEL, ModelServer, Turn
@@ -18,13 +19,14 @@ PRICES = {MODEL: Price(input=2.0, output=8.0, cached=1.0)}
 
 
 class ModelWorld:
-    """`world` with the agent "web", which uses the model of `server`; `token` is the agent's."""
+    """`world` with the agent `name`, which uses the model of `server`; `token` is the agent's."""
 
-    def __init__(self, world: World, server: ModelServer):
+    def __init__(self, world: World, server: ModelServer, name: str = "web"):
+        self.name = name
         self.world = world
         self.server = server
         self.models = world.services.models
-        self.agent = world.up("web", model=f"fake/{MODEL}")
+        self.agent = world.up(name, model=f"fake/{MODEL}")
         self.plane = DataPlane(
             world.routes,
             world.journal,
@@ -45,7 +47,7 @@ class ModelWorld:
     @property
     def home(self) -> str:
         """The address of the agent's container, which its calls come from."""
-        return str(self.world.route("web").targets[0].address[0])
+        return str(self.world.route(self.name).targets[0].address[0])
 
     def client(self, **options) -> openai.OpenAI:
         transport = httpx2.HTTPTransport(local_address=self.home)
@@ -80,9 +82,12 @@ class ModelWorld:
                 answer += piece
         return Answered(answer)
 
-    def spent(self) -> dict[str, object]:
+    def spent(self) -> dict[str, Usage]:
         """What is stored, by model; waits for nothing."""
-        return {each.model: each.usage for each in self.models.usage.since(0)}
+        sums: dict[str, Usage] = {}
+        for each in self.models.usage.since(0):
+            sums[each.model] = sums.get(each.model, Usage()).plus(each.usage)
+        return sums
 
     def close(self) -> None:
         self.plane.stop_accepting()
@@ -104,7 +109,7 @@ def make_models(make_world):
         server = ModelServer(turns, rules=rules).__enter__()
         servers.append(server)
         models.setdefault("providers", (provider(server),))
-        made.append(ModelWorld(make_world(models=models), server))
+        made.append(ModelWorld(make_world(models=models), server, f"web{len(made) or ''}"))
         return made[-1]
 
     yield make

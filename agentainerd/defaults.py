@@ -141,6 +141,7 @@ MAX_RUNS_BYTES = 128 * 1024 * 1024  # events of ended ones that are kept
 RUN_KEY_TTL_S = 24 * 3600.0  # idempotency keys of runs
 MAX_MODEL_CHARS = 256
 MAX_SESSIONS = 10_000
+SESSION_RUNS_SHOWN = 100  # with a session, the last ones; run_count counts all
 MAX_SESSION_MESSAGES = 2000  # kept, the oldest go first
 MAX_SESSION_SENT_BYTES = 4 * 1024 * 1024  # of the messages that an agent gets with a run
 MAX_SESSION_STATE_BYTES = 256 * 1024  # metadata and state, each

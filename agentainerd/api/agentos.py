@@ -31,8 +31,8 @@ LOOK_S = 1.0  # so often it is seen whether a client that waits has left
 class RunContext(msgspec.Struct, frozen=True):
     """What later versions of that document send along; the other fields say nothing to us."""
 
-    run_id: str = ""
-    session_id: str = ""
+    run_id: str | None = None
+    session_id: str | None = None
 
 
 class RunBody(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class RunBody(msgspec.Struct, frozen=True):
     @property
     def session(self) -> str:
         """The session that is meant."""
-        return self.session_id or self.run_context.session_id
+        return self.session_id or self.run_context.session_id or ""
 
 
 @speaks_agentos
@@ -108,7 +108,7 @@ def _begin(
         media=[msgspec.to_builtins(one) for one in attachments],
         on_disconnect=body.on_disconnect,
     )
-    return services.runs.create(wanted, request.actor)
+    return services.runs.create(wanted, request.actor, key=request.headers.get("Idempotency-Key", ""))
 
 
 def _wait(request: ApiRequest, services: Services, begun: Run) -> Run:
@@ -157,7 +157,7 @@ def _streamed(request: ApiRequest, services: Services, begun: Run, body: RunBody
 
 def _frames(services: Services, run: Run, body: RunBody, wanted: frozenset[str]) -> Iterator[bytes]:
     """Return the run's events as frames, to the last; whoever stops to read before that cancels it."""
-    projection = AgnoProjection(story_of(run, body.run_context.run_id))
+    projection = AgnoProjection(story_of(run, body.run_context.run_id or ""))
     is_over = run.on_disconnect is OnDisconnect.CONTINUE
     told = projection.begin(run.created_at)
     try:

@@ -91,7 +91,7 @@ def chat(request: ApiRequest, services: Services, ref: str) -> Response:
 @speaks_bridge
 def remove(request: ApiRequest, services: Services, ref: str) -> Response:
     """DELETE /api/agents/{ref}."""
-    services.agents.remove(ref, request.actor)
+    services.autonomous.remove(ref, request.actor)
     return answer_flat({"success": True})
 
 

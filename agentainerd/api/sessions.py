@@ -117,7 +117,7 @@ def history(request: ApiRequest, services: Services, session_id: str) -> Respons
     session = services.sessions.get(session_id)
     wanted = number(request, "num_messages", 0, defaults.MAX_SESSION_MESSAGES)
     messages = services.sessions.last_messages(session_id, wanted or defaults.MAX_SESSION_MESSAGES)
-    runs = services.sessions.runs(session_id)
+    runs = services.sessions.runs(session_id, defaults.SESSION_RUNS_SHOWN)
     return answer_flat(agentos.history_json(session, messages, runs, stream_events=flag(request, "stream_events")))
 
 
@@ -162,4 +162,4 @@ ROUTES = (
 
 
 def _shown(services: Services, session: Session) -> agentos.Json:
-    return agentos.session_json(session, services.sessions.runs(session.id))
+    return agentos.session_json(session, services.sessions.runs(session.id, defaults.SESSION_RUNS_SHOWN))

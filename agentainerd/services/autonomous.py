@@ -4,6 +4,7 @@ That conversation is a session of its own, made when it is needed. A task is a r
 """
 
 import uuid
+from contextlib import suppress
 
 from agentainerd import defaults
 from agentainerd.errors import Conflict, NotFound
@@ -54,6 +55,12 @@ class AutonomousService:
         self._require_idle(agent, "currently")
         self._bring_up(agent, actor)
         return self._give(agent, task, actor)
+
+    def remove(self, ref: str, actor: Actor) -> None:
+        """Remove an agent with its container, and its conversation."""
+        agent = self._agents.remove(ref, actor)
+        with suppress(NotFound):
+            self._sessions.delete(session_of(agent), actor)
 
     def history(self, ref: str) -> list[Message]:
         """Return what was said to an agent and by it, as far as it is kept."""

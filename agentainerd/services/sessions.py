@@ -122,10 +122,10 @@ class SessionService:
         self._store.get(session_id)
         return self._store.last_messages(session_id, limit)
 
-    def runs(self, session_id: str) -> list[Run]:
-        """Return the runs of a session that are kept, oldest first."""
+    def runs(self, session_id: str, limit: int = 0) -> list[Run]:
+        """Return the last runs of a session that are kept, oldest first; 0: all of them."""
         self._store.get(session_id)
-        return self._runs.of_session(session_id)
+        return self._runs.of_session(session_id, limit)
 
     # For runs
 

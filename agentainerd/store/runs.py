@@ -74,9 +74,10 @@ class RunStore:
                 return found, ""
             run_id, score = rows[-1]
 
-    def of_session(self, session_id: str) -> list[Run]:
-        """Return all runs of a session that are kept, oldest first."""
-        return self.some(name.decode() for name in self._client.call("ZRANGE", keys.session_runs(session_id), 0, -1))
+    def of_session(self, session_id: str, limit: int = 0) -> list[Run]:
+        """Return the last runs of a session that are kept, oldest first; 0: all of them."""
+        names = self._client.call("ZRANGE", keys.session_runs(session_id), -limit, -1)
+        return self.some(name.decode() for name in names)
 
     def active(self) -> list[Run]:
         """Return the runs that had not ended when they were written last, oldest first."""

@@ -95,6 +95,32 @@ def test_a_run_is_answered_when_it_is_over(client, agent, session, world):
     assert world.services.runs.get(said["run_id"]).on_disconnect == "cancel"
 
 
+def test_the_same_run_twice_with_a_key_is_one(client, agent):
+    made = agent()
+    keyed = {"Idempotency-Key": "k-1"}
+
+    first, second = (client.call("POST", RUN, json={"input": "ping"}, headers=keyed)[1] for _ in range(2))
+    other = client.call("POST", RUN, json={"input": "pong"}, headers=keyed)
+
+    assert first == second
+    assert len(made.inputs) == 1
+    assert other[0] == 422
+    assert error(other)[2] == "IDEMPOTENCY_MISMATCH"
+
+
+def test_what_is_null_is_as_good_as_absent(client, agent):
+    agent()
+    body = {
+        "input": "x",
+        "session_id": None,
+        "media": None,
+        "run_context": {"run_id": None, "user_id": None},
+        "stream": None,
+    }
+
+    assert client.call("POST", RUN, json=body)[0] == 200
+
+
 def test_a_run_may_stand_alone_and_the_agent_may_be_named_by_its_id(client, agent, world):
     agent()
     status, said = client.call("POST", f"/api/v1/agents/{world.agent().id}/run", data=b'{"input": "ping"}')
@@ -117,6 +143,19 @@ def test_what_was_said_is_in_the_history_and_in_the_next_run(client, agent, sess
     ]  # fmt: skip
     assert [one["content"] for one in made.inputs[1]["messages"]] == ["Hi", "hello world", "Status?"]
     assert client.call("POST", f"/api/v1/sessions/{session}/summary")[1]["summary"]["run_count"] == 2
+
+
+def test_a_session_is_shown_with_its_last_runs(client, agent, session, monkeypatch):
+    agent()
+    monkeypatch.setattr(defaults, "SESSION_RUNS_SHOWN", 2)
+    made = [client.call("POST", RUN, json={"input": "x", "session_id": session})[1]["run_id"] for _ in range(3)]
+
+    kept = client.call("GET", f"/api/v1/sessions/{session}")[1]
+
+    assert kept["run_count"] == 3
+    assert [run["run_id"] for run in kept["runs"]] == made[1:]
+    assert len(client.call("GET", f"/api/v1/sessions/{session}/history")[1]["runs"]) == 2
+    assert len(client.call("GET", f"/api/v1/sessions/{session}/export")[1]["runs"]) == 3
 
 
 def test_messages_come_in_pages_and_a_session_in_one_document(client, agent, session):

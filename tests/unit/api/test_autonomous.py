@@ -214,11 +214,13 @@ def test_an_agent_that_can_not_be_started_says_why(client, agent, world):
 
 def test_delete_removes_the_agent_and_its_container(client, agent, world):
     agent()
-    client.call("POST", f"{ROOT}/start")
+    ended(world, client.call("POST", f"{ROOT}/start", json={"task": "x"})[1]["run_id"])
+    assert client.call("GET", "/api/v1/sessions")[1]["count"] == 1
 
     assert client.call("DELETE", ROOT) == (200, {"success": True})
     assert error(client.call("DELETE", ROOT)) == (404, "Agent not found")
     assert world.agents.all() == []
+    assert client.call("GET", "/api/v1/sessions")[1]["count"] == 0
 
 
 def test_over_tcp_a_token_is_asked_for(world):

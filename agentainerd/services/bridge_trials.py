@@ -75,7 +75,7 @@ class Heard:
         """What was answered, in a few words."""
         if not self.status:
             return self.problem
-        told = f": {self.body[:80].decode('utf-8', 'replace')}" if self.status >= 400 and self.body else ""
+        told = f": {self.body[:80].decode('utf-8', 'replace').strip()}" if self.status >= 400 and self.body else ""
         return f"{self.status}, {self.content_type or 'no content type'}{told}"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.docker import docker_api
-from tests.system.test_agents_real import host  # noqa: F401 - a fixture
+from tests.fakes.models import KEY, MODEL, ModelServer, Turn, When
+from tests.system.test_agents_real import Host, host  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "deployments"
@@ -101,3 +102,29 @@ def test_event_driven_is_applied_and_each_subscriber_hears_what_is_published(hos
     assert (status, said) == (200, {"listeners": 2})
     expected = [{"channel": "events:order", "data": {"number": 1}}]
     eventually(lambda: heard() == [{"replica": number, "events": expected} for number in ("1", "2")])
+
+
+def test_llm_pipeline_is_applied_and_its_agents_reach_a_model_through_the_daemon(
+    start_daemon, docker_sandbox, agent_image, base_image, monkeypatch
+):
+    monkeypatch.setenv("BASE_IMAGE", base_image)
+    monkeypatch.setenv("AGENT_MODEL", f"local/{MODEL}")
+    turns = [
+        Turn(text="1. Leaves", when=When(system="outline of at most five", user="tea")),
+        Turn(text="Tea is leaves", when=When(system="from outlines", user="1. Leaves")),
+        Turn(text="Tea is leaves.", when=When(system="corrected text", user="Tea is leaves")),
+    ]
+    with ModelServer(turns) as server:
+        config = (
+            f"models:\n  providers:\n    local: {{base_url: {server.base_url}, api_key: {KEY}, models: [{MODEL}]}}\n"
+        )
+        host = Host(start_daemon(sandbox=docker_sandbox, config=config), agent_image)
+        host.ctl("apply", "-f", str(EXAMPLES / "llm-pipeline.yaml"))
+        answer, told = host.ctl("run", "pipeline", "A page about tea")
+
+    assert answer == "Tea is leaves.\n"
+    assert [line for line in told.splitlines() if line.startswith("> ")] == [
+        "> outline A page about tea", "> draft 1. Leaves", "> review Tea is leaves",
+    ]  # fmt: skip
+    assert {request.headers["authorization"] for request in server.received} == {f"Bearer {KEY}"}
+    docker_sandbox.remove_containers()

@@ -221,6 +221,11 @@ def _ports(sources: Sources) -> Iterator[Finding]:
             "ports", Level.WARNING, f"listens on {host}: the proxy of every agent without a token is public there, unencrypted",
             "put a TLS proxy before it (docs/security.md), or set server.host to 127.0.0.1",
         )  # fmt: skip
+    if prefixes := sources.config.security.open_prefixes:
+        yield Finding(
+            "ports", Level.WARNING, f"every user and program of this machine may use {', '.join(prefixes)} without a token",
+            "where that is not meant, empty security.open_prefixes",
+        )  # fmt: skip
 
 
 def _permissions(sources: Sources) -> Iterator[Finding]:

@@ -109,6 +109,14 @@ def test_what_is_open_to_others_is_told_with_the_command_that_closes_it(sources,
     assert [(one["level"], one["hint"]) for one in found] == [("error", f"chmod 0700 {state_dir}")]
 
 
+def test_paths_without_a_token_are_told(make_world):
+    world = make_world(security={"open_prefixes": ("/api/v1", "/api/agents")})
+
+    [finding] = [one for one in world.services.doctor.examine() if one["level"] != "ok" and one["check"] == "ports"]
+
+    assert "may use /api/v1, /api/agents without a token" in finding["message"]
+
+
 def test_a_network_that_is_open_an_address_that_is_public_and_few_descriptors_are_told(world, examine, monkeypatch):
     world.facts |= {"isolation": "there is no iptables"}
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))

@@ -218,7 +218,7 @@ class ModelService:
         """
         if ask.run_id:
             run = self.find_run(ask.run_id)
-            if run.agent_id != agent_id or (ask.session_id and run.session_id != ask.session_id):
+            if run.agent_id != agent_id or ask.session_id not in ("", run.session_id or run.id):
                 raise NotFound("run", ask.run_id)
             return run, run.session_id
         if ask.session_id and self.find_session(ask.session_id).agent_id != agent_id:

@@ -12,6 +12,7 @@ from tests.fakes.model_worlds import provider, text_of
 from tests.fakes.models import KEY, MODEL, Faults, ModelServer, Turn
 
 RUN = "X-Agentainer-Run-Id"
+SESSION = "X-Agentainer-Session-Id"
 ANSWER = Turn(text="ok", cost_usd=0.3, times=100)
 
 
@@ -55,6 +56,9 @@ def test_a_run_has_a_budget_and_a_limit_of_its_own_of_which_the_lower_counts(mak
     with pytest.raises(openai.APIStatusError, match="run-a"):
         models.ask(extra_headers={RUN: "run-a"})
     models.ask(extra_headers={RUN: "run-b"})
+    models.ask(extra_headers={RUN: "run-b", SESSION: "run-b"})  # what a run without a session calls its conversation
+    with pytest.raises(openai.BadRequestError, match="none of this agent's"):
+        models.ask(extra_headers={RUN: "run-a", SESSION: "s-2"})
 
     assert all(RUN.lower() not in each.headers for each in models.server.received)
 
@@ -95,7 +99,7 @@ def test_a_run_of_another_agent_is_refused(make_models):
     with pytest.raises(openai.BadRequestError, match="none of this agent's"):
         models.ask(extra_headers={RUN: "run-x"})
     with pytest.raises(openai.BadRequestError, match="session 's-1' is none"):
-        models.ask(extra_headers={"X-Agentainer-Session-Id": "s-1"})
+        models.ask(extra_headers={SESSION: "s-1"})
     assert models.server.received == []
 
 

@@ -88,6 +88,8 @@ async def run(
         await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
     finally:
         left += kill_all(pid, mark)
+        if pid in _not_reaped:
+            _wait_for_end(pid)  # then its children are ours, and can be waited for
         _in_progress.discard(pid)
         left += _kill_orphans()
         transport.close()
@@ -150,8 +152,11 @@ def _kill_orphans() -> int:
 
 
 def _wait_for_end(pid: int) -> None:
-    """Wait until it is a zombie: at once, unless the kernel holds it, and then not for long."""
-    descriptor = os.pidfd_open(pid)
+    """Wait until it is a zombie, or gone: at once, unless the kernel holds it, and then not for long."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         select.select([descriptor], [], [], GRACE_S)
     finally:

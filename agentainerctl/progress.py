@@ -86,7 +86,11 @@ class Ticking:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
     def _ring(self, *_: object) -> None:
-        self._tick(time.monotonic() - self._began)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is drawn is drawn whole
+        try:
+            self._tick(time.monotonic() - self._began)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Waiting:

@@ -15,7 +15,7 @@ from agentainerctl.runstream import Record, call_again, run_path
 from agentainerctl.session import Session
 from agentainerctl.sessions import session_path
 from agentainerctl.watching import View, conclude, watch
-from agentainerd.errors import AgentainerError
+from agentainerd.errors import AgentainerError, InvalidParameter
 
 _HELP = """\
 /image FILE   show it an image with what you say next
@@ -132,12 +132,19 @@ class _Talk:
     def _take(self, text: str) -> None:
         command, _, rest = text.strip().partition(" ")
         commands = {"/help": self._help, "/history": self._history, "/new": self._new, "/session": self._say_id}
-        if command == "/image" and rest:
-            self._images.append(read_image(rest.strip()))
+        if command == "/image":
+            self._take_image(rest.strip())
         elif command in commands and not rest:
             commands[command]()
         elif text.strip() or self._images:
             self._say(text)
+
+    def _take_image(self, source: str) -> None:
+        if not source:
+            raise InvalidParameter("/image", "names no file", hint="/image FILE, and then what you want to say")
+        self._images.append(read_image(source))
+        if self._lines.is_terminal:
+            output.note(f"It goes with what you say next ({len(self._images)}).")
 
     def _say(self, text: str) -> None:
         client = self._session.client

@@ -70,6 +70,7 @@ def test_an_image_goes_with_what_is_said_next(talk, run, tmp_path):
 
     assert run("chat", "web", input=b"/image a b.png\nlook\nand now\n").code == 0
     assert [len(each.get("media", ())) for each in asked(talk)] == [1, 0]
+    assert run("chat", "web", input=b"/image\n").code == 2
 
 
 def test_an_agent_that_is_not_there(api, run):

@@ -56,7 +56,7 @@ _RULES = (
     Rule("answer", "a task is answered with 200 and the content type of the tier", _ALL),
     Rule("task", "a small task is done, and does not end with an error", _ALL),
     Rule("first", "RUN_STARTED is the first event, and comes once", _EVENTS),
-    Rule("last", "exactly one RUN_FINISHED or RUN_ERROR comes, as the last event", _EVENTS),
+    Rule("last", "exactly one RUN_FINISHED or RUN_ERROR comes, as the last event, and the answer ends with it", _EVENTS),
     Rule("run_id", "RUN_STARTED and RUN_FINISHED have the runId that was sent", _EVENTS),
     Rule("fields", "each event has the fields that AG-UI asks of its type", _EVENTS),
     Rule(

@@ -133,4 +133,4 @@ class Examination:
             yield agent_status(trial)
             yield from rejoining(trial, run.heard)
             yield unknown_run(trial)
-            yield cancelling(trial)
+            yield cancelling(trial, run.heard)

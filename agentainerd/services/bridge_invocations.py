@@ -155,6 +155,8 @@ def _task(run: Invoked) -> Finding:
 def _sequence(run: Invoked) -> Iterator[Finding]:
     checker = SequenceChecker(run.run_id)
     problems = [problem for event in run.events for problem in checker.feed(event)] + checker.end()
+    if run.heard.is_left_open:
+        problems.append(agui.Problem(agui.Rule.LAST, f"the answer does not end after {run.ending.get('type')}"))
     right = {
         agui.Rule.FIRST: "RUN_STARTED",
         agui.Rule.LAST: str(run.ending.get("type")),

@@ -46,8 +46,8 @@ def unknown_run(trial: Trial) -> Finding:
     return RULES["unknown_run"].found(Outcome.PASS if is_right else Outcome.FAIL, seen)
 
 
-def cancelling(trial: Trial) -> Finding:
-    """Cancel a run after its first event."""
+def cancelling(trial: Trial, first: Heard) -> Finding:
+    """Cancel a run after its first event. `first`: the run that nobody cancelled."""
     run_id = str(uuid.uuid4())
     answers: list[tuple[Heard, float]] = []
 
@@ -61,14 +61,17 @@ def cancelling(trial: Trial) -> Finding:
     if not answers:
         return RULES["cancel"].found(Outcome.SKIP, f"the run did not begin: {heard.summary}")
     answer, answered_at = answers[0]
-    return _cancelled(answer, Invoked(run_id, heard).ending, max(0.0, heard.at[-1] - answered_at))
+    took_s = max(0.0, heard.at[-1] - answered_at)
+    if heard.kind == first.kind and took_s < SOON_S:
+        return RULES["cancel"].found(
+            Outcome.SKIP, "the run was over before it could be cancelled; give it a longer task"
+        )
+    return _cancelled(answer, Invoked(run_id, heard).ending, took_s)
 
 
 def _cancelled(answer: Heard, ending: Event, took_s: float) -> Finding:
     rule = RULES["cancel"]
     ended = f"{ending.get('type') or 'no end'} {ending.get('code') or ''}".strip()
-    if ending.get("type") == EventType.RUN_FINISHED and took_s < SOON_S:
-        return rule.found(Outcome.SKIP, "the run was over before it could be cancelled; give it a longer task")
     if answer.status != 202:
         return rule.found(Outcome.FAIL, f"it was answered {answer.summary}, and the run ended with {ended}")
     is_right = ending.get("type") == EventType.RUN_ERROR and ending.get("code") == "cancelled" and took_s < CANCEL_S

@@ -12,15 +12,17 @@ from typing import Any
 
 from gevent.event import Event
 
+from agentainerd.model.agui import TERMINAL
 from agentainerd.model.sse import Message
 from agentainerd.proxy.target import Target
-from agentainerd.services.agent_calls import AgentCall, CallBroken
+from agentainerd.services.agent_calls import AgentCall, CallBroken, CallTimedOut
 
 SSE = "text/event-stream"
 JSON = "application/json"
 PING_S = 1.0
 FIRST_PAUSE_S = 0.02  # then twice as long each time
 PING_EVERY_S = 0.5
+CLOSE_S = 2.0  # for an answer to end after the run's last event
 MAX_PINGS = 1000
 MAX_BODY_BYTES = 1024 * 1024
 MAX_MESSAGES = 20_000
@@ -48,7 +50,10 @@ class Ping:
 
 @dataclass(slots=True)
 class Heard:
-    """One answer. `messages` and `at` are of server-sent events, `body` of anything else; `problem`: how it broke off."""
+    """One answer. `messages` and `at` are of server-sent events, `body` of anything else; `problem`: how it broke off.
+
+    `closes_by`: set by the last event of a run; `is_left_open`: it was not closed by then.
+    """
 
     status: int = 0
     content_type: str = ""
@@ -56,6 +61,8 @@ class Heard:
     at: list[float] = field(default_factory=list)
     body: bytes = b""
     problem: str = ""
+    closes_by: float = 0.0
+    is_left_open: bool = False
 
     @property
     def kind(self) -> str:
@@ -215,16 +222,24 @@ def is_agui(heard: Heard) -> bool:
 
 
 def _listen(call: AgentCall, heard: Heard, end: float, on_message: Callable[[Message], bool] | None) -> None:
+    """Read the events; once the last one has come, only CLOSE_S longer, so that a connection that stays open is seen."""
     size = 0
-    for message in call.messages(lambda: _left(end)):
-        heard.messages.append(message)
-        heard.at.append(time.monotonic())
-        size += len(message.data)
-        if len(heard.messages) >= MAX_MESSAGES or size >= MAX_HEARD_BYTES:
-            heard.problem = f"more came than is looked at ({len(heard.messages)} events, {size} bytes)"
-            return
-        if on_message is not None and not on_message(message):
-            return
+    try:
+        for message in call.messages(lambda: _left(heard.closes_by or end)):
+            heard.messages.append(message)
+            heard.at.append(time.monotonic())
+            size += len(message.data)
+            if len(heard.messages) >= MAX_MESSAGES or size >= MAX_HEARD_BYTES:
+                heard.problem = f"more came than is looked at ({len(heard.messages)} events, {size} bytes)"
+                return
+            if b"RUN_" in message.data and heard.kind.split(" ")[0] in TERMINAL:
+                heard.closes_by = min(end, time.monotonic() + CLOSE_S)
+            if on_message is not None and not on_message(message):
+                return
+    except CallTimedOut:
+        if not heard.closes_by:
+            raise
+        heard.is_left_open = True
 
 
 def _left(end: float) -> float:

@@ -167,6 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         for number, event in events:
             ident = f"id: {number * step}\n" if numbered else ""
             self.wfile.write(f"data: {json.dumps(event)}\n{ident}\n".encode())
+        while self.agent.breaks == "open" and self.rfile.read(1):
+            pass  # until whoever reads has gone
 
     def invoke(self, asked):
         agent = self.agent

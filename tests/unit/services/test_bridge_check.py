@@ -9,6 +9,7 @@ from gevent.pool import Pool
 from agentainerd.model.bridge_rules import Outcome, rules_of
 from agentainerd.model.bridges import Bridge
 from agentainerd.proxy.target import Target
+from agentainerd.services import bridge_trials
 from agentainerd.services.bridge_check import Examination
 from agentainerd.services.bridge_trials import Trial
 from agentainerd.supervisor import Supervisor
@@ -82,3 +83,19 @@ def test_an_agent_that_breaks_a_rule_is_found_out_by_that_rule(examined, tier, r
     print(found[rule])
     assert found[rule].outcome is (Outcome.SKIP if is_recommended else Outcome.FAIL)
     assert failed(found) - {rule} <= FOLLOWS.get(rule, set())
+
+
+def test_an_answer_that_does_not_end_with_its_run_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(bridge_trials, "CLOSE_S", 0.05)
+
+    _, found = examine("agui", "open")
+
+    assert failed(found) == {"last"}
+    assert found["last"].seen == "the answer does not end after RUN_FINISHED"
+
+
+def test_what_is_over_too_soon_to_be_seen_is_not_held_against_it():
+    _, found = examine("native", pieces=0)
+
+    assert failed(found) == set()
+    assert found["cancel"].outcome is Outcome.SKIP

@@ -81,13 +81,13 @@ def show_messages(found: Iterable[Record], agent: str = "agent", *, is_full: boo
     """Print messages as a conversation; of a tool's results the beginning, where not `is_full`."""
     import sys
 
-    from agentainerctl.transcript import arguments
+    from agentainerctl.transcript import arguments, result_lines
 
     for message in found:
         role = str(message.get("role") or "")
         content = str(message.get("content") or "")
         if role == "tool":
-            lines = content.rstrip().splitlines()
+            lines = result_lines(content)
             kept = lines if is_full or len(lines) <= _RESULT_LINES + 1 else lines[:_RESULT_LINES]
             shown = [f"| {shorten(strip_ansi(line), _MAX_LINE)}".rstrip() for line in kept]
             _indented([*shown, f"| ... {len(lines) - len(kept)} more lines ..."] if len(kept) < len(lines) else shown)

@@ -57,6 +57,8 @@ class Transcript:
         self._is_full = is_full
         self._width = width
         self._calls: dict[str, _Call] = {}
+        self._names: dict[str, str] = {}  # of calls whose results are awaited
+        self._told = ""  # the call that was told of last
         self._owner: object = None  # what the line about to be gone on with belongs to: a call, thinking, or nothing
         self._message = ""  # the message that the last text belonged to
         self._held = ""  # a carriage return whose newline may be in the next piece of text
@@ -130,10 +132,13 @@ class Transcript:
         yield Piece("")
 
     def _begin_call(self, event: Event) -> Iterator[Piece]:
-        if len(self._calls) >= _MAX_OPEN_CALLS:
-            del self._calls[next(iter(self._calls))]
+        for kept in (self._calls, self._names):
+            if len(kept) >= _MAX_OPEN_CALLS:
+                del kept[next(iter(kept))]
         call = _Call(self._cut(plain(_string(event, "toolCallName") or "a tool")))
-        self._calls[_string(event, "toolCallId")] = self._owner = call
+        self._told = _string(event, "toolCallId")
+        self._calls[self._told] = self._owner = call
+        self._names[self._told] = call.name
         yield Piece(f"> {call.name}", colour="bold")
 
     def _arguments(self, event: Event) -> Iterator[Piece]:
@@ -156,15 +161,19 @@ class Transcript:
         shown = shorten(arguments(call.arguments), max(room, 20))
         if self._owner is not call:
             yield Piece(f"> {call.name}", colour="bold")
-        self._owner = None
+        self._owner, self._told = None, _string(event, "toolCallId")
         yield Piece(f" {shown}\n" if shown else "\n", is_fresh=False)
 
     def _result(self, event: Event) -> Iterator[Piece]:
-        if _string(event, "toolCallId") in self._calls:  # a call of chunks
+        identity = _string(event, "toolCallId")
+        if identity in self._calls:  # a call of chunks
             yield from self._end_call(event)
         self._owner = None
-        lines = _string(event, "content").rstrip().splitlines()
-        for line in self._ends_of(lines):
+        name = self._names.pop(identity, "")
+        if name and identity != self._told:  # several were called at a time
+            yield Piece(f"  {name}:\n", colour="dim")
+            self._told = identity
+        for line in self._ends_of(result_lines(_string(event, "content"))):
             yield Piece(f"  | {self._raw(line)}".rstrip() + "\n", colour="dim")
 
     def _ends_of(self, lines: list[str]) -> Iterator[str]:
@@ -238,6 +247,25 @@ def arguments(text: str) -> str:
     return words(found, _MAX_VALUE)
 
 
+def result_lines(text: str) -> list[str]:
+    """Return the lines of what a tool gave; of a JSON object its short values on one line, then the lines of each long one.
+
+    What is in them may have control characters.
+    """
+    try:
+        found = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return text.rstrip().splitlines()
+    long = {name: value for name, value in found.items() if isinstance(value, str) and "\n" in value.rstrip()}
+    short = {name: _short(value) for name, value in found.items() if name not in long and value not in ("", None)}
+    lines = [words(short, _MAX_LINE)] if short else []
+    for name, value in long.items():
+        lines += [*([f"{name}:"] if len(long) > 1 else []), *value.rstrip().splitlines()]
+    return lines
+
+
 def words(values: Mapping[str, object], width: int) -> str:
     """Return values with their names on one harmless line: `path=a.py old="a b" line=3`; each in at most `width` cells."""
     return " ".join(f"{plain(name)}={_word(value, width)}" for name, value in values.items())
@@ -247,6 +275,10 @@ def _word(value: object, width: int) -> str:
     """Return a value as one word; a text that would be several is put in quotes."""
     text = shorten(plain(_as_text(value)), width)
     return f'"{text}"' if isinstance(value, str) and (" " in text or not text) else text
+
+
+def _short(value: object) -> object:
+    return value.rstrip() if isinstance(value, str) else value
 
 
 def _as_text(value: object) -> str:

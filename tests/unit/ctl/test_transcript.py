@@ -170,7 +170,9 @@ def test_calls_at_one_time_are_told_apart():
         "> read_file",
         "> read_file b",
         "> read_file a",
+        "  read_file:",
         "  | B",
+        "  read_file:",
         "  | A",
     ]
 
@@ -192,6 +194,38 @@ def test_calls_at_one_time_are_told_apart():
 )
 def test_arguments_are_one_line(given, shown):
     assert arguments(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain\ntext\n", ["plain", "text"]),
+        ('{"success": true, "path": "a b", "count": 2}', ['success=true path="a b" count=2']),
+        ('{"exitCode": 1, "stdout": "", "stderr": "one\\ntwo\\n"}', ["exitCode=1", "one", "two"]),
+        ('{"stdout": "a\\nb", "stderr": "c\\nd"}', ["stdout:", "a", "b", "stderr:", "c", "d"]),
+        ('{"content": "one line\\n"}', ['content="one line"']),
+        ("{}", []),
+        ("{not json", ["{not json"]),
+        ('["a"]', ['["a"]']),
+        ("", []),
+    ],
+)
+def test_a_result_that_is_an_object_is_told_as_what_is_in_it(given, shown):
+    assert told(result(given)).splitlines() == [f"  | {line}" for line in shown]
+
+
+def test_results_of_several_calls_at_a_time_are_told_apart():
+    events = [*call("edit_file", identity="1"), *call("read_file", identity="2"), edit("a", "modified")]
+
+    assert told(*events, result("A", "1"), result("B", "2")).splitlines() == [
+        "> edit_file",
+        "> read_file",
+        "~ modified a",
+        "  edit_file:",
+        "  | A",
+        "  read_file:",
+        "  | B",
+    ]
 
 
 def test_long_values_and_lines_are_cut():
@@ -245,6 +279,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\b\x00\u202etxt\u200b\u2066\U000e0041
         call(HOSTILE, json.dumps({HOSTILE: HOSTILE, "b": [HOSTILE]})),
         call("t", HOSTILE),
         [result(HOSTILE)],
+        [result(json.dumps({HOSTILE: HOSTILE, "b": f"{HOSTILE}\n{HOSTILE}", f"{HOSTILE}2": f"{HOSTILE}\n{HOSTILE}"}))],
         [edit(HOSTILE, HOSTILE, f"@@\n+{HOSTILE}")],
         [{"type": "STEP_STARTED", "stepName": HOSTILE}],
         [{"type": "CUSTOM", "name": HOSTILE, "value": {HOSTILE: HOSTILE}}],

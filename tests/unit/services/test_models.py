@@ -1,10 +1,13 @@
 """The gateway to models as an agent sees it, with OpenAI's own client as the judge and a scripted provider behind it."""
 
+import dataclasses
+
 import openai
 import pytest
 
 from tests.fakes.model_worlds import USER, text_of
 from tests.fakes.models import KEY, MODEL, Faults, Turn
+from tests.fakes.world import ADMIN
 
 
 def test_an_answer_comes_through_with_the_providers_key_and_nothing_of_ours(make_models):
@@ -131,3 +134,46 @@ def test_an_agent_that_asks_for_a_model_finds_it_in_its_environment_and_no_key(m
     own = models.world.deploy("own", model=MODEL, env_vars={"OPENAI_API_KEY": "sk-mine"})
     assert models.models.environment(own) == {}
     assert models.models.environment(models.world.deploy("none")) == {}
+
+
+def test_who_names_no_model_gets_the_one_of_the_configuration(make_models):
+    models = make_models(Turn(text="ok", times=3), default=f"fake/{MODEL}")
+
+    models.ask("ok", model="default")
+    assert models.raw("/chat/completions", {"messages": [USER]}).status == 200
+    assert [each.body["model"] for each in models.server.received] == [MODEL, MODEL]
+
+    models.models.use(dataclasses.replace(models.models.config, default=""))
+    with pytest.raises(openai.NotFoundError, match="no provider serves the model 'default'"):
+        models.ask(model="default")
+
+
+def test_a_reload_takes_new_keys_and_providers(make_models):
+    models = make_models(Turn(text="ok", times=2))
+    models.ask("ok")
+    (before,) = models.models.config.providers
+
+    models.models.use(
+        dataclasses.replace(models.models.config, providers=(dataclasses.replace(before, api_key="sk-new"),))
+    )
+    with pytest.raises(openai.InternalServerError, match="does not take the key"):
+        models.ask()
+    models.models.use(dataclasses.replace(models.models.config, providers=(before,)))
+
+    models.ask("ok")
+    assert [each.headers["authorization"] for each in models.server.received] == [
+        f"Bearer {KEY}",
+        "Bearer sk-new",
+        f"Bearer {KEY}",
+    ]
+
+
+def test_an_agent_that_is_removed_can_not_ask_any_more(make_models):
+    models = make_models(Turn(text="ok", times=2))
+    models.ask("ok")
+    home = models.home
+
+    models.world.services.agents.remove(models.agent.id, ADMIN)
+
+    assert models.raw("/chat/completions", {"model": MODEL, "messages": [USER]}, source=home).status == 401
+    assert models.models.usage.totals == {}

@@ -41,11 +41,10 @@ def follow_run(
             for event in client.events(run_path(run_id, "events"), {"after": after}):
                 deadline = 0.0
                 number = event.get("seq")
-                if not isinstance(number, int) or number <= after:
-                    continue
-                after = number
-                yield event
-                if is_last(event):
+                if isinstance(number, int) and number > after:
+                    after = number
+                    yield event
+                if is_last(event):  # told in any case, also to those who have seen it
                     return
         except AgentainerError as error:
             if not _is_away(error, has_seen_it=deadline > 0) or 0 < deadline < time.monotonic():

@@ -138,6 +138,13 @@ def test_events_are_followed_to_the_end_of_the_run(api, run):
     assert api.asked[0].query == {"after": ["2"]}
 
 
+def test_of_a_run_that_has_ended_the_last_event_is_told_to_those_who_have_seen_it_too(api, run):
+    api.on_events(EVENTS, STORY[-1])
+
+    assert run("runs", "events", ID, "--follow", "--after", "10") == (0, "", "No such events.\n")
+    assert len(api.asked) == 1
+
+
 def test_a_run_that_has_ended_is_told_from_its_beginning(api, run):
     api.on("GET", RUN, record())
     api.on_events(EVENTS, *STORY)

@@ -45,6 +45,7 @@ COMMANDS = {
     "chat": ("chat", "chat", "Talk to an agent."),
     "bridge": ("bridges", "bridge", "Check what an agent's container speaks."),
     "requests": ("requests", "requests", "Show and manage the durable requests of an agent."),
+    "runtime": ("runtime", "group", "Build the image that agents of --runtime have."),
     "backup": ("backups", "backup", "Back up agents with what is in their volumes, and restore them."),
     "build": ("images", "build", "Build an image from a Dockerfile."),
     "system": ("system", "system", "Ask the daemon about itself."),

@@ -125,6 +125,7 @@ _FIELDS: dict[str, tuple[str, _Show]] = {
     "updateStrategy": ("update_strategy", _same),
     "bridge": ("bridge", _same),
     "model": ("model", _same),
+    "runtime": ("runtime", _same),
     "labels": ("labels", _escaped),
 }
 _RESOURCES: dict[str, tuple[str, _Show]] = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}

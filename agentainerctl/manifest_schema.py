@@ -140,6 +140,7 @@ FIELDS: Fields = {
     "updateStrategy": ("update_strategy", as_text),
     "bridge": ("bridge", as_text),
     "model": ("model", as_text),
+    "runtime": ("runtime", as_flag),
 }
 RESOURCES: Fields = {"memory": ("memory_limit", _as_size), "cpu": ("cpu_limit", _as_cpu)}
 PERSISTENCE: Fields = {

@@ -254,6 +254,17 @@ class ModelsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What agents of the runtime image get where they are deployed without: bytes, nano-CPUs, what Git is told."""
+
+    memory_limit: int = _key(defaults.RUNTIME_MEMORY_BYTES, values.size(0, 2**50), env=("DEFAULT_CONTAINER_MEMORY",))
+    cpu_limit: int = _key(defaults.RUNTIME_CPU, values.integer(0, 10**12), env=("DEFAULT_CONTAINER_CPU",))
+    git_user_name: str = _key("", values.text, env=("GIT_USER_NAME",))
+    git_user_email: str = _key("", values.text, env=("GIT_USER_EMAIL",))
+    github_token: str = _key("", values.secret, env=("GITHUB_TOKEN",), secret=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. `Config()` is what runs where nobody says anything."""
 
@@ -270,6 +281,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass(frozen=True, slots=True)

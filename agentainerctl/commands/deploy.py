@@ -17,6 +17,7 @@ from agentainerctl.failures import ApiError
 from agentainerctl.images import build_image, pull_image
 from agentainerctl.options import CPU, DURATION, ON_OFF, SIZE, Command, output_options
 from agentainerctl.progress import Waiting
+from agentainerctl.runtime import IMAGE, body_of
 from agentainerctl.session import Session
 from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import AgentainerError, Conflict, InvalidParameter
@@ -117,6 +118,16 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
     metavar="MODEL",
     help="Which model it uses, through the daemon: provider/model, or an alias.",
 )
+@click.option(
+    "--runtime",
+    "runtime",
+    is_flag=True,
+    help="Deploy the runtime image, `runtime build`: an agent that works on its own.",
+)
+@click.option("--repo", metavar="URL", help="With --runtime: the Git repository that it works on.")
+@click.option("--branch", metavar="NAME", help="With --repo: what is checked out.  [default: the repository's]")
+@click.option("--target-branch", metavar="NAME", help="With --repo: the branch that is made for its work.")
+@click.option("--instructions", metavar="FILE", help="With --runtime: what the model is told before anything else.")
 @click.option("--replicas", "replicas", type=int, metavar="N", help="How many containers it has, behind one path.")
 @click.option(
     "--idle-timeout",
@@ -167,6 +178,9 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
     if given["config"]:
         _apply(session, given)
         return
+    is_own = given["runtime"] and given["image"] is None
+    if is_own:
+        given["image"], given["pull"] = IMAGE, "never"
     for option in ("name", "image"):
         if given[option] is None:
             raise click.UsageError(f"Missing option '-{option[0]}' / '--{option}', or '--config FILE'")
@@ -180,7 +194,12 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
         raise click.UsageError("--build-arg needs a Dockerfile as --image")
     else:
         _pull(session, given["image"], given["pull"])
-    agent = _create(session, body, is_built=bool(dockerfile))
+    try:
+        agent = _create(session, body, is_built=bool(dockerfile))
+    except ApiError as error:
+        if given["runtime"] and error.code == "IMAGE_NOT_FOUND":
+            error.hint = "agentainerctl runtime build"
+        raise
     if given["start"] or given["wait"]:
         agent = _start(session, agent, given["timeout"] if given["wait"] else None)
     _show(session, agent, is_ready=given["wait"])
@@ -208,7 +227,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         field: given[field]
         for field in ("name", "image", "auto_restart", "token", "port", "memory_limit", "hold_timeout_s", "request_timeout_s",
                       "stop_grace_s", "replay_policy", "replay_concurrency", "ordered", "max_pending", "max_pending_bytes",
-                      "replicas", "idle_timeout_s", "update_strategy", "bridge", "model")
+                      "replicas", "idle_timeout_s", "update_strategy", "bridge")
         if given[field] is not None
     }  # fmt: skip
     file_lines = tuple(line for path in given["env_files"] for line in read_env_file(path))
@@ -220,7 +239,9 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         "volumes": [parse_volume(text) for text in given["volume"]],
         "labels": {name: value for name, _, value in (text.partition("=") for text in given["label"])},
         "command": _command(given["command"], given["command_line"]),
+        "model": given["model"],
     }
+    found |= _runtime(given, found)
     found["services"] = dict.fromkeys(given["services"], True)
     found["health_check"] = _health_check(given)
     body |= {field: value for field, value in found.items() if value}
@@ -230,6 +251,18 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
         if given[field]:
             body[field] = given[field] == "on"
     return body
+
+
+def _runtime(given: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that --runtime means; what was given with other options wins."""
+    if not given["runtime"]:
+        for option in ("repo", "branch", "target_branch", "instructions"):
+            if given[option] is not None:
+                raise click.UsageError(f"--{option.replace('_', '-')} needs --runtime")
+        return {}
+    if given["repo"] is None and (given["branch"] or given["target_branch"]):
+        raise click.UsageError("--branch and --target-branch need --repo")
+    return body_of(given, env=found["env_vars"], volumes=found["volumes"])
 
 
 def _health_check(given: dict[str, Any]) -> dict[str, Any]:

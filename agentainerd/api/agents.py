@@ -14,6 +14,7 @@ from agentainerd.model.containers import LogPiece
 from agentainerd.services.agents import AgentFilter
 from agentainerd.services.log_merge import LogMerge, Told
 from agentainerd.services.logs import LogOptions, LogReader, Notice
+from agentainerd.services.runtime import RuntimeAgents
 from agentainerd.services.services import Services
 
 MAX_WAIT_S = 3600.0
@@ -30,13 +31,19 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeployBody(AgentSpec, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What POST /agents takes: an `AgentSpec`, and the original's `ports`."""
+    """What POST /agents takes: an `AgentSpec`, and the original's `ports`. A limit that is None was not given."""
 
     ports: tuple[Port, ...] = ()
+    memory_limit: int = None  # type: ignore[assignment]  # a default is not checked, what is given is
+    cpu_limit: int = None  # type: ignore[assignment]
 
-    def spec(self) -> AgentSpec:
+    def spec(self, runtime: RuntimeAgents) -> AgentSpec:
         """Return it as a spec; `port` wins over the first of `ports`."""
         fields = {name: getattr(self, name) for name in AgentSpec.__struct_fields__}
+        if self.memory_limit is None:
+            fields["memory_limit"] = runtime.memory_limit(is_runtime=self.runtime)
+        if self.cpu_limit is None:
+            fields["cpu_limit"] = runtime.cpu_limit(is_runtime=self.runtime)
         if not self.port and self.ports:
             fields["port"] = self.ports[0].container_port
         return AgentSpec(**fields)
@@ -44,7 +51,7 @@ class DeployBody(AgentSpec, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def deploy(request: ApiRequest, services: Services) -> Response:
     """POST /agents."""
-    agent = services.agents.deploy(request.read_json(DeployBody).spec(), request.actor)
+    agent = services.agents.deploy(request.read_json(DeployBody).spec(services.runtime), request.actor)
     return answer("Agent deployed successfully", _public(services, agent), status=201)
 
 

@@ -237,7 +237,9 @@ def _hardened(spec: ContainerSpec, gateway: str) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": defaults.PIDS_LIMIT,
         "ulimits": [Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)],
-        "init": True,
+        # Docker's init runs as the image's user: what its tools start could read every variable from /proc/1/environ.
+        "init": not spec.is_runtime,
+        "read_only": spec.is_runtime,
         "log_config": LogConfig(type=LogConfig.types.JSON, config=LOG_OPTIONS),
         "restart_policy": {"Name": "no"},
         "mounts": [_mount(volume) for volume in spec.volumes],

@@ -75,7 +75,8 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
     `services`: what it finds in its environment. `bridge`: how runs are given to it; "": as its image or its containers say.
-    `model`: which model it reaches through the daemon; "": none.
+    `model`: which model it reaches through the daemon; "": none. `runtime`: its image is of the kind that `agentainerctl runtime
+    build` makes: its own init, a root that can't be written, Git's variables of the daemon.
     """
 
     name: str
@@ -109,6 +110,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     services: AgentServices = AgentServices()
     bridge: Bridge | None = None
     model: str = ""
+    runtime: bool = False
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""

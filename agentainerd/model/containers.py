@@ -23,6 +23,7 @@ class ContainerSpec:
 
     `name` is the container's, `hostname` the agent's id, `aliases` what other agents can call it.
     `cpu_limit` nano-CPUs (0: none), `memory_limit` bytes (0: none). `egress` False: on the isolated network.
+    `is_runtime`: its program is an init itself, and writes to its volumes and /tmp only.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ContainerSpec:
     cpu_limit: int = 0
     memory_limit: int = 0
     egress: bool = True
+    is_runtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from agentainerd.errors import AgentainerError, Conflict, NotFound
 from agentainerd.model.agents import Agent
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
 from agentainerd.model.replicas import container_name, is_successor, number_of, successor_name
+from agentainerd.services.runtime import RuntimeAgents
 from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.volumes import VolumePolicy
 
@@ -22,11 +23,14 @@ class Containers:
     """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon.
 
     Attributes:
-        models: returns what an agent that asks for a model finds in its environment.
+        models: returns what an agent that asks for a model finds in its environment. runtime: of the runtime image.
     """
 
-    def __init__(self, engine: Engine, volumes: VolumePolicy, url: str, shared_redis: SharedRedisService) -> None:
+    def __init__(
+        self, engine: Engine, volumes: VolumePolicy, url: str, shared_redis: SharedRedisService, runtime: RuntimeAgents
+    ) -> None:
         self.models: Callable[[Agent], Mapping[str, str]] = lambda agent: {}
+        self.runtime = runtime
         self._shared_redis = shared_redis
         self._engine = engine
         self._volumes = volumes
@@ -152,12 +156,19 @@ class Containers:
                     image=self._image(agent),
                     aliases=(agent.id, agent.name),
                     labels={**spec.labels, **labels},
-                    env={**agent.links, **self.models(agent), **spec.env_vars, **env},
+                    env={
+                        **agent.links,
+                        **self.runtime.environment(agent),
+                        **self.models(agent),
+                        **spec.env_vars,
+                        **env,
+                    },
                     command=spec.command,
                     volumes=self._volumes.resolve(spec.volumes),
                     cpu_limit=spec.cpu_limit,
                     memory_limit=spec.memory_limit,
                     egress=spec.network_egress,
+                    is_runtime=spec.runtime,
                 )
             )
         except Conflict as error:

@@ -50,6 +50,7 @@ from agentainerd.services.requests import RequestService
 from agentainerd.services.rollouts import Rollout
 from agentainerd.services.run_executions import Means
 from agentainerd.services.runs import RunService
+from agentainerd.services.runtime import RuntimeAgents
 from agentainerd.services.sessions import SessionService
 from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
@@ -102,6 +103,7 @@ class Services:
     restores: RestoreService
     exchange: ExchangeService
     runs: RunService
+    runtime: RuntimeAgents
     bridge_checks: BridgeCheckService
     sessions: SessionService
     autonomous: AutonomousService
@@ -164,7 +166,9 @@ def build(
     fleet = Fleet(stores.agents, routes, readiness, events, persistence=config.features.request_persistence)
     volumes = VolumePolicy(_own_paths(config), config.security.volume_roots)
     shared_redis = _shared_redis(config, stores, supervisor)
-    containers = Containers(engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis)
+    containers = Containers(
+        engine, volumes, f"http://{defaults.DAEMON_NAME}:{port}", shared_redis, RuntimeAgents(config.runtime)
+    )
     models = _models(config, stores, fleet, tokens, containers, supervisor, port=port)
     resolver = SpecResolver(engine, stores.agents, volumes, f"http://{defaults.DAEMON_NAME}:{port}")
     lifecycle = Lifecycle(fleet, containers, supervisor.spawn)
@@ -264,6 +268,7 @@ def build(
             audit=audit,
         ),
         runs=runs,
+        runtime=containers.runtime,
         sessions=runs.sessions,
         bridge_checks=BridgeCheckService(fleet, bridges, supervisor.spawn, audit),
         autonomous=AutonomousService(agents, runs.sessions, runs),

@@ -66,6 +66,7 @@ def agent_json(
         "network_egress": spec.network_egress,
         "services": msgspec.structs.asdict(spec.services),
         "model": spec.model,
+        "runtime": spec.runtime,
         "replicas": spec.replicas,
         "dependencies": list(spec.dependencies),
         "links": dict(agent.links),

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from agentainerctl.build_context import BuildContext, Entry, collect
+from agentainerd import version
 from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import InvalidParameter, NotFound
 
@@ -20,9 +21,7 @@ def context(wheels: str | None) -> BuildContext:
         NotFound: this installation has no runtime, or there is no such folder.
         InvalidParameter: the folder has no packages.
     """
-    import agentainerd
-
-    root = os.path.join(os.path.dirname(agentainerd.__file__), "runtime")
+    root = os.path.join(os.path.dirname(version.__file__), "runtime")
     made = collect(root, os.path.join(root, "Dockerfile"))
     entries = tuple(entry for entry in made.entries if "__pycache__" not in entry.name.split("/"))
     if wheels is None:

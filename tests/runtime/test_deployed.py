@@ -1,10 +1,14 @@
 """The runtime image behind a real daemon: built and deployed by the command line, given runs, killed."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.fakes.docker import BASE_IMAGE
+from tests.fakes.runtime import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 TURNS = [
@@ -69,6 +73,17 @@ def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtim
 
     assert fixed == b"def add(a, b): return a + b\n", shown
     assert "Fixed." in shown
+
+
+def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client):
+    tag = f"agentainer-test-{os.getpid()}:built"
+
+    shown = ctl("runtime", "build", "--base", BASE_IMAGE, "--wheels", str(ROOT / ".wheels/runtime"), "--tag", tag)
+
+    labels = docker_client.inspect_image(tag)["Config"]["Labels"]
+    docker_client.remove_image(tag, force=True)
+    assert f"Image: {tag}" in shown
+    assert labels["agentainer.bridge"] == "native"
 
 
 def test_what_the_runtime_cannot_be_deployed_with_is_said(ctl):

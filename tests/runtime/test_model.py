@@ -95,7 +95,7 @@ def test_it_does_what_the_model_asks_for_until_the_model_is_done(both):
 def test_three_calls_at_once_are_done_in_order_and_edits_are_told(models, runtime_on):
     calls = (ToolCall("write", {"path": "a.txt"}), ADD, ToolCall("add", {"a": 1, "b": 1}))
     models.add(Turn(calls=calls), Turn(text="done", when=When(tool=r'"success": true.*"sum": 42.*"sum": 2')))
-    runtime = runtime_on(models, GITHUB_TOKEN="ghp_nobody", MY_SETTING="fine", DATABASE_URL=f"x://{KEY}@y")
+    runtime = runtime_on(models, GITHUB_TOKEN="ghp_nobody", DATABASE_URL=f"x://{KEY}@y")
 
     events = runtime.run()
 
@@ -103,7 +103,7 @@ def test_three_calls_at_once_are_done_in_order_and_edits_are_told(models, runtim
     edits = [event["value"] for event in events if event.get("name") == "file.changed"]
     assert edits == [{"path": "a.txt", "operation": "created", "diff": "+x\n"}]
     environment = results_of(events)[0]["environment"]
-    assert "MY_SETTING" in environment
+    assert "PATH" in environment
     assert not {"GITHUB_TOKEN", "OPENAI_API_KEY", "DATABASE_URL"} & set(environment)
     status = runtime.ask("GET", "/agent/status")[1]
     assert [edit["path"] for edit in status["filesEdited"]] == ["a.txt"]

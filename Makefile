@@ -76,6 +76,7 @@ soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; jo
 		scripts/test tests/hostile --timeout 0 $(PYTEST_ARGS)
 	@AUDIT_KILLS=$${AUDIT_KILLS:-50} scripts/test tests/system/test_audit.py --timeout 0 $(PYTEST_ARGS)
 	@SOAK_METRICS_AGENTS=$${SOAK_METRICS_AGENTS:-100} scripts/test tests/system/test_metrics.py --timeout 0 $(PYTEST_ARGS)
+	@SOAK_BRIDGE=1 scripts/test tests/system/test_bridge.py $(PYTEST_ARGS)
 
 ##@ Packaging
 build: wheel image ## the wheel, and the image of the example agent

@@ -30,13 +30,14 @@ def bridge() -> None:
 
 @bridge.command(
     "check",
+    names="agents",
     examples=(
         "agentainerctl bridge check web",
         "agentainerctl bridge check web --bridge agui --task 'Say hello.' --timeout 5m",
         "agentainerctl bridge check web -o json | jq '.findings[] | select(.outcome == \"fail\")'",
     ),
 )
-@click.argument("agent")
+@click.argument("ref", metavar="AGENT")
 @click.option("--bridge", "tier", type=click.Choice(_TIERS), help="Check this tier.  [default: the agent's own]")
 @click.option("--task", metavar="TEXT", help="What the agent is given to do.  [default: to count to 40]")
 @click.option(
@@ -44,7 +45,7 @@ def bridge() -> None:
 )
 @output_options("table", "json", "yaml")
 @click.pass_obj
-def check(session: Session, agent: str, tier: str | None, task: str | None, timeout: str | None) -> None:
+def check(session: Session, ref: str, tier: str | None, task: str | None, timeout: str | None) -> None:
     """Hold a ready agent's container against the contract for images, and say of each rule how it was met.
 
     Gives the agent up to four small tasks, which may cost something where a model does them. ✓ kept, ✗ broken, - not seen, or
@@ -55,7 +56,7 @@ def check(session: Session, agent: str, tier: str | None, task: str | None, time
         body["timeout_s"] = parse_duration(timeout, "--timeout")
     findings: list[Record] = []
     result: Record | None = None
-    path = path_of("api", "v1", "agents", agent, "bridge", "check")
+    path = path_of("api", "v1", "agents", ref, "bridge", "check")
     with closing(session.client.stream("POST", path, body=body)) as lines:  # type: ignore[type-var] # a generator has close()
         for line in lines:
             if "result" in line:
@@ -69,7 +70,7 @@ def check(session: Session, agent: str, tier: str | None, task: str | None, time
     if session.is_machine:
         output.machine({**result, "findings": findings}, session.output)
     elif not session.is_quiet:
-        output.say(_summary(agent, result))
+        output.say(_summary(ref, result))
     if result["failed"]:
         session.exit_code = exits.FAILED
 

@@ -54,6 +54,7 @@ def complete(api, run, tmp_path):
         ("agentainerctl runs list --status f", ["failed"]),
         ("agentainerctl sessions history ta", ["talk-1"]),
         ("agentainerctl start w", ["web", "worker"]),
+        ("agentainerctl bridge check w", ["web", "worker"]),
         ("agentainerctl start web wo", ["worker"]),
         ("agentainerctl start --ti", ["--timeout"]),
         ("agentainerctl start --timeout ", []),

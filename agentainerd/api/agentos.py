@@ -16,7 +16,6 @@ from agentainerd.api.exchange import SSE, ApiRequest, answer_flat
 from agentainerd.api.run_dialects import OPENING, story_of
 from agentainerd.errors import AgentainerError, DeadlineExceeded, InvalidParameter
 from agentainerd.model.agentos import run_json
-from agentainerd.model.agents import Agent
 from agentainerd.model.dialect_agno import CANCELLED, AgnoProjection, encode, parse_types
 from agentainerd.model.media import Media, effective_input, parse_media
 from agentainerd.model.runs import OnDisconnect, Run, RunRequest, RunStatus
@@ -63,9 +62,7 @@ def page(request: ApiRequest, services: Services) -> Response:
 def run(request: ApiRequest, services: Services, ref: str) -> Response:
     """POST /api/v1/agents/{ref}/run."""
     body = read(request, RunBody)
-    asked = _asked(body)
-    agent = services.agents.get(ref)
-    begun = _begin(request, services, agent, body, asked)
+    begun = _begin(request, services, ref, body, _asked(body))
     if body.stream or flag(request, "stream_events"):
         return _streamed(request, services, begun, body)
     ended = _wait(request, services, begun)
@@ -78,8 +75,12 @@ def run(request: ApiRequest, services: Services, ref: str) -> Response:
 def stream(request: ApiRequest, services: Services, ref: str) -> Response:
     """POST /api/v1/agents/{ref}/run/stream."""
     body = read(request, RunBody)
-    agent = services.agents.get(ref)
-    return _streamed(request, services, _begin(request, services, agent, body, _asked(body)), body)
+    try:
+        asked = _asked(body)
+    except InvalidParameter:
+        services.agents.get(ref)  # one that is not there is told of first
+        raise
+    return _streamed(request, services, _begin(request, services, ref, body, asked), body)
 
 
 ROUTES = (
@@ -98,11 +99,11 @@ def _asked(body: RunBody) -> tuple[str, tuple[Media, ...]]:
 
 
 def _begin(
-    request: ApiRequest, services: Services, agent: Agent, body: RunBody, asked: tuple[str, tuple[Media, ...]]
+    request: ApiRequest, services: Services, ref: str, body: RunBody, asked: tuple[str, tuple[Media, ...]]
 ) -> Run:
     text, attachments = asked
     wanted = RunRequest(
-        agent_id=agent.id,
+        agent_id=ref,
         input=text,
         session_id=body.session,
         media=[msgspec.to_builtins(one) for one in attachments],

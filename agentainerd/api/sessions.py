@@ -98,7 +98,7 @@ def summary(request: ApiRequest, services: Services, session_id: str) -> Respons
 @speaks_agentos
 def summarize(request: ApiRequest, services: Services, session_id: str) -> Response:
     """POST /api/v1/sessions/{session_id}/summary; with `async` the same, as it takes no time, and another answer."""
-    made = services.sessions.summarize(session_id).summary
+    made = services.sessions.summarize(session_id, request.actor).summary
     if flag(request, "async"):
         return answer_flat({"status": "scheduled", "session_id": session_id}, status=202)
     return answer_flat({"summary": made and agentos.summary_json(made)})

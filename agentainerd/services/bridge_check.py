@@ -77,18 +77,19 @@ class BridgeCheckService:
             NotFound: the agent. Conflict: none of its containers is ready.
             NotSupported: it speaks no tier (BRIDGE_UNKNOWN). Unavailable: it does not answer.
         """
-        agent = self._fleet.find(request.agent)
-        route = self._fleet.route(agent.id)
-        target = route.pick() if route is not None else None
-        if target is None:
-            raise Conflict(
-                f"agent '{agent.name}' has no container that is ready",
-                code="AGENT_NOT_RUNNING",
-                hint=f"agentainerctl start {agent.name} --wait",
-            )
-        declared = request.bridge or self._bridges.declared(agent.id)
-        bridge = declared or self._bridges.of(agent.id, target)
-        self._audit.record(actor, "check_bridge", agent.id)
+        with self._audit.mutation(actor, "check_bridge", request.agent) as entry:
+            agent = self._fleet.find(request.agent)
+            route = self._fleet.route(agent.id)
+            target = route.pick() if route is not None else None
+            if target is None:
+                raise Conflict(
+                    f"agent '{agent.name}' has no container that is ready",
+                    code="AGENT_NOT_RUNNING",
+                    hint=f"agentainerctl start {agent.name} --wait",
+                )
+            declared = request.bridge or self._bridges.declared(agent.id)
+            bridge = declared or self._bridges.of(agent.id, target)
+            entry.target = agent.id
         trial = Trial(target, self._spawn, request.task, request.wall_s, self._pause_s)
         return Examination(trial, bridge, is_declared=declared is not None)
 

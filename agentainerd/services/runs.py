@@ -61,6 +61,12 @@ class RunService:
             another agent (SESSION_OF_OTHER_AGENT), or the key stands for another request (IDEMPOTENCY_MISMATCH).
             TooManyRequests: MAX_ACTIVE_RUNS are under way. Unavailable: it was not accepted.
         """
+        with self._audit.mutation(actor, "create_run", request.agent_id) as entry:
+            run = self._create(request, key)
+            entry.target = run.id
+        return run
+
+    def _create(self, request: RunRequest, key: str) -> Run:
         request.check()
         agent = self._means.fleet.find(request.agent_id)
         if request.session_id:
@@ -72,7 +78,7 @@ class RunService:
                     hint="begin a session with this agent, or bind that one to it",
                 )
         if not key:
-            return self._accept(request, agent.id, agent.name, actor)
+            return self._accept(request, agent.id, agent.name)
         if len(key) > MAX_KEY_CHARS:
             raise InvalidParameter("Idempotency-Key", f"is longer than {MAX_KEY_CHARS} characters")
         scope = hashlib.sha256(f"{agent.id}\n{key}".encode()).hexdigest()
@@ -88,7 +94,7 @@ class RunService:
                     return self.get(run_id)
                 except NotFound:
                     log.info("the run of an idempotency key is not kept any more", extra={"run_id": run_id})
-            return self._accept(request, agent.id, agent.name, actor, scope=scope, fingerprint=fingerprint)
+            return self._accept(request, agent.id, agent.name, scope=scope, fingerprint=fingerprint)
 
     def get(self, run_id: str) -> Run:
         """Return a run as it is now. Raises NotFound, Unavailable."""
@@ -138,11 +144,11 @@ class RunService:
         Raises:
             NotFound, Unavailable.
         """
-        run = self.get(run_id)
-        execution = self._active.get(run_id)
-        if execution is None or run.status.is_final:
-            return run, False
         with self._audit.mutation(actor, "cancel_run", run_id):
+            run = self.get(run_id)
+            execution = self._active.get(run_id)
+            if execution is None or run.status.is_final:
+                return run, False
             is_first = execution.stop(RunCode.CANCELLED, f"it was cancelled by {actor.name}", mode)
         return self.get(run_id), is_first
 
@@ -203,7 +209,6 @@ class RunService:
         request: RunRequest,
         agent_id: str,
         agent: str,
-        actor: Actor,
         *,
         scope: str = "",
         fingerprint: str = "",
@@ -231,8 +236,7 @@ class RunService:
         before = tuple(busy)
         self._enlist(execution)
         try:
-            with self._audit.mutation(actor, "create_run", run.id):
-                self._begin(run, scope, fingerprint)
+            self._begin(run, scope, fingerprint)
         except BaseException:
             self._delist(execution)
             raise

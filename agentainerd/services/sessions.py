@@ -93,12 +93,12 @@ class SessionService:
 
     def delete(self, session_id: str, actor: Actor) -> None:
         """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run."""
-        with self.locked(session_id) as session, self._audit.mutation(actor, "delete_session", session.id):
+        with self._audit.mutation(actor, "delete_session", session_id), self.locked(session_id) as session:
             self._writer.commit(SessionStore.remove(session.id))
 
-    def summarize(self, session_id: str) -> Session:
+    def summarize(self, session_id: str, actor: Actor) -> Session:
         """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked."""
-        with self.locked(session_id) as session:
+        with self._audit.mutation(actor, "summarize_session", session_id), self.locked(session_id) as session:
             runs = self._runs.of_session(session_id)
             said = [run.output.strip() for run in runs if run.output.strip()][-SUMMARY_RUNS:]
             asked = [run.input.strip() for run in runs if run.input.strip()][-SUMMARY_RUNS:]
@@ -169,7 +169,7 @@ class SessionService:
         return SessionStore.put(changed, messages)
 
     def _change(self, session_id: str, actor: Actor, action: str, changes: Mapping[str, Any]) -> Session:
-        with self.locked(session_id) as session, self._audit.mutation(actor, action, session_id):
+        with self._audit.mutation(actor, action, session_id), self.locked(session_id) as session:
             session = msgspec.structs.replace(session, **changes, updated_at=clock.now())
             session.check()
             self._writer.commit(SessionStore.put(session))

@@ -5,7 +5,19 @@ import uuid
 
 import pytest
 
-from agentainerd.api import agents, backups, deployments, images, replicas, requests, tokens
+from agentainerd.api import (
+    agentos,
+    agents,
+    autonomous,
+    backups,
+    deployments,
+    images,
+    replicas,
+    requests,
+    runs,
+    sessions,
+    tokens,
+)
 from agentainerd.api.access import Door
 from agentainerd.api.app import ROUTES
 
@@ -114,8 +126,18 @@ ASKED = {
     backups.create: {"name": "nightly"},
     tokens.create: {"name": "ci", "scopes": ["read"]},
     images.pull: {"image": "echo", "policy": "always"},
+    runs.create: {"agent_id": "nobody", "input": "x"},
+    agentos.run: {"input": "x"},
+    agentos.stream: {"input": "x"},
+    sessions.create: {"agent_id": "web"},
+    sessions.reuse: {"user_id": "u"},
+    autonomous.start: {"task": "x"},
+    autonomous.resume: {"newTask": "x"},
+    autonomous.chat: {"message": "x"},
 }
 """Bodies without which a request does not get as far as changing something."""
+BRING_UP = (autonomous.start, autonomous.resume, autonomous.chat)
+"""What they change first is an agent that is there."""
 QUERIES = {requests.purge: {"state": "pending"}, images.build: {"tag": "made"}}
 CHANGES = [
     (method, rule)
@@ -129,7 +151,7 @@ CHANGES = [
 def test_every_route_that_changes_something_leaves_an_entry_with_its_request(client, world, method, rule):
     world.deploy("web")
     path = rule.rule.replace("<request_id>", str(uuid.uuid4()))
-    path = re.sub("<[^>]*>", "nothing", path)
+    path = re.sub("<[^>]*>", "web" if rule.endpoint in BRING_UP else "nothing", path)
     query = QUERIES.get(rule.endpoint, {})
 
     with client.open(path, method=method, query_string=query, json=ASKED.get(rule.endpoint, {})) as response:

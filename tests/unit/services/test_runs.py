@@ -533,10 +533,10 @@ def test_a_state_that_the_agent_tells_is_kept(runs, sessions, agent):
 def test_a_summary_is_made_of_the_last_answers(runs, sessions, agent):
     agent()
     session = sessions.create(ADMIN, agent_id="web")
-    assert sessions.summarize(session.id).summary.content == "nothing was said yet"
+    assert sessions.summarize(session.id, ADMIN).summary.content == "nothing was said yet"
     finish(runs, ask(runs, session_id=session.id).id)
 
-    summary = sessions.summarize(session.id).summary
+    summary = sessions.summarize(session.id, ADMIN).summary
 
     assert (summary.content, summary.run_count, summary.total_tokens) == ("hello world", 1, 9)
 

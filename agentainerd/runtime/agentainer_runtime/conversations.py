@@ -75,6 +75,12 @@ class Conversation:
         for result in missing_results(self.messages):
             self.add(result)
 
+    def said_by_user(self) -> list[str]:
+        """Return the user's words, message by message."""
+        contents = [each.get("content") for each in self.messages if each["role"] == "user"]
+        parts = [content if isinstance(content, list) else [{"text": content}] for content in contents]
+        return [str(part.get("text") or "") for content in parts for part in content if isinstance(part, dict)]
+
     def _write(self, record: dict[str, Any]) -> None:
         if self._path is None:
             return

@@ -161,7 +161,7 @@ class Loop:
             elif not is_object(call) and answer.finish == "length":
                 result = {"error": f"not done: the call was cut off. {_CUT_OFF}"}
             else:
-                result = await self._toolbox.run(call, self._transcript.edited)
+                result = await self._toolbox.run(call, self._transcript.edited, self._conversation.said_by_user())
             content = content_of(result)
             self._conversation.add({"role": "tool", "tool_call_id": call.id, "content": content})
             self._transcript.result(call.id, content)

@@ -35,6 +35,8 @@ class ToolContext:
         environment: the whole environment for processes that it starts; no keys and tokens are in it.
         report_edit: to be called for each change of a file, after it was made; from the event loop's thread.
         outputs: a folder below the workspace for what an answer leaves out; it exists.
+        approve: asks whether a person allowed an action in this conversation: "" if so, else the code that they answer with
+            `approve CODE` to allow it. None where nobody can be asked.
         deadline_s: `time.monotonic()` by which it should have ended. At that time the call is cancelled.
     """
 
@@ -43,6 +45,7 @@ class ToolContext:
     report_edit: Callable[[FileEdit], None]
     outputs: Path
     deadline_s: float
+    approve: Callable[[str], str] | None = None
 
 
 class Tool(Protocol):

@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from agentainer_runtime.approvals import Approvals
 from agentainer_runtime.provider import Call
 from agentainer_runtime.tool import ENTRY_POINT_GROUP, FileEdit, Tool, ToolContext
 
@@ -28,6 +29,7 @@ class Toolbox:
         self._outputs = outputs
         self._environment = environment
         self._timeout_s = timeout_s
+        self._approvals = Approvals()
 
     @property
     def names(self) -> list[str]:
@@ -44,8 +46,13 @@ class Toolbox:
             for _, tool in sorted(self._tools.items())
         ]
 
-    async def run(self, call: Call, report_edit: Callable[[FileEdit], None]) -> dict[str, Any]:
-        """Do what the model asked for and return the tool's answer; everything but a cancellation ends in one."""
+    async def run(
+        self, call: Call, report_edit: Callable[[FileEdit], None], said: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Do what the model asked for and return the tool's answer; everything but a cancellation ends in one.
+
+        `said` is what the user said in the conversation: there they allow what needs it.
+        """
         tool = self._tools.get(call.name)
         if tool is None:
             return {"error": f"there is no tool {call.name!r}; there are: {', '.join(self.names)}"}
@@ -56,7 +63,12 @@ class Toolbox:
         if not isinstance(arguments, dict):
             return {"error": "the arguments are not an object"}
         context = ToolContext(
-            self._workspace, self._environment, report_edit, self._outputs, time.monotonic() + self._timeout_s
+            self._workspace,
+            self._environment,
+            report_edit,
+            self._outputs,
+            time.monotonic() + self._timeout_s,
+            lambda action: self._approvals.missing(action, said),
         )
         try:
             async with asyncio.timeout(self._timeout_s):

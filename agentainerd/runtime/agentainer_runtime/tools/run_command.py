@@ -38,6 +38,19 @@ def _description(policy: Policy) -> str:
     return f"{text} Pipes, &&, ; and redirections work; these programs may be run: {' '.join(sorted(policy.allowed))}"
 
 
+def ask(policy: Policy, context: ToolContext, action: str, reason: str) -> dict[str, Any]:
+    """Return the answer to what is not on the list; {} where a person is to be asked and has allowed it."""
+    if policy.mode is not Mode.CONFIRM or context.approve is None:
+        return {"error": reason}
+    code = context.approve(action)
+    if not code:
+        return {}
+    asking = (
+        f"say what it does and why, and that `approve {code}` as their answer allows it. Then call it again as it is"
+    )
+    return {"error": f"{reason}. Or ask the user to allow it: {asking}.", "approval": code}
+
+
 async def _work(policy: Policy, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     command = arguments["command"]
     if not command.strip() or "\0" in command:
@@ -45,6 +58,6 @@ async def _work(policy: Policy, arguments: dict[str, Any], context: ToolContext)
     folder = file_policy.check(context.workspace, arguments["directory"])
     with about(arguments["directory"]), paths.folder(context.workspace, folder):
         decision = policy.judge(command, context.workspace, folder)
-    if decision.reason:
-        return {"error": decision.reason}
+    if decision.reason and (refusal := ask(policy, context, command, decision.reason)):
+        return refusal
     return await commands.run(decision.argv, context, timeout_s=arguments["timeout_s"], label="command", folder=folder)

@@ -8,7 +8,9 @@ from agentainer_runtime import commands
 from agentainer_runtime.built_in import BuiltIn, ToolFailed, in_thread
 from agentainer_runtime.policy import Mode, Policy
 from agentainer_runtime.tool import ToolContext
+from agentainer_runtime.tools.run_command import ask
 
+NOT_LISTED = "Command not allowed: python3. The one who runs this agent has taken it from the list"
 MAX_CHARACTERS = 1_000_000
 
 
@@ -17,8 +19,9 @@ def tool(policy: Policy | None = None) -> BuiltIn:
     judge = policy or Policy.from_environment(os.environ)
 
     async def work(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
-        if judge.mode is not Mode.OFF and "python3" not in judge.allowed:
-            raise ToolFailed("Command not allowed: python3. The one who runs this agent has taken it from the list")
+        is_listed = judge.mode is Mode.OFF or "python3" in judge.allowed
+        if not is_listed and (refusal := ask(judge, context, arguments["code"], NOT_LISTED)):
+            return refusal
         return await _work(arguments, context)
 
     return BuiltIn(

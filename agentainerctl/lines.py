@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Mapping
 
+from agentainerd.errors import InvalidParameter
+
 _QUOTES = '"""'
 _MAX_KEPT = 1000  # inputs
 _KEYS = (r'"\e\C-m": "\C-v\C-j"', r'"\e\C-j": "\C-v\C-j"')
@@ -29,15 +31,23 @@ class Lines:
         Raises:
             EOFError: there is no more.
             KeyboardInterrupt: Ctrl-C; what was typed is gone.
+            InvalidParameter: it is not UTF-8.
         """
-        text = self._line(self._prompt)
-        if text.strip() == _QUOTES:
-            text = self._block()
-        else:
-            while text.endswith("\\"):
-                text = f"{text[:-1]}\n{self._line(self._more)}"
+        try:
+            text = self._text()
+            text.encode()  # bytes that are none were kept as lone surrogates
+        except UnicodeError as error:
+            raise InvalidParameter("PROMPT", "is not UTF-8") from error
         if self._history:
             self._history.add(text)
+        return text
+
+    def _text(self) -> str:
+        text = self._line(self._prompt)
+        if text.strip() == _QUOTES:
+            return self._block()
+        while text.endswith("\\"):
+            text = f"{text[:-1]}\n{self._line(self._more)}"
         return text
 
     def _block(self) -> str:
@@ -49,10 +59,10 @@ class Lines:
     def _line(self, prompt: str) -> str:
         if self.is_terminal:
             return input(prompt)
-        line = sys.stdin.readline() if sys.stdin else ""
+        line = sys.stdin.buffer.readline() if sys.stdin else b""
         if not line:
             raise EOFError
-        return line.removesuffix("\n")
+        return line.decode().removesuffix("\n")
 
 
 class History:

@@ -10,6 +10,7 @@ from agentainerd.errors import AgentainerError
 
 Record = dict[str, Any]
 
+_PAUSE_S = 1.0
 _LAST = ("RUN_FINISHED", "RUN_ERROR")  # exactly one of them ends every run
 
 
@@ -35,21 +36,22 @@ def follow_run(
     Raises:
         AgentainerError: as `Client.events`; after a break, only when the daemon was away for `limit_s`.
     """
-    deadline = 0.0  # until when the daemon may be away; 0.0 while it is there
+    deadline = 0.0  # until when the daemon may be away; 0.0 while events come
     while True:
         try:
             for event in client.events(run_path(run_id, "events"), {"after": after}):
-                deadline = 0.0
                 number = event.get("seq")
                 if isinstance(number, int) and number > after:
-                    after = number
+                    after, deadline = number, 0.0
                     yield event
                 if is_last(event):  # told in any case, also to those who have seen it
                     return
         except AgentainerError as error:
             if not _is_away(error, has_seen_it=deadline > 0) or 0 < deadline < time.monotonic():
                 raise
-        if not deadline:
+        if deadline:
+            sleep(_PAUSE_S)  # nothing came since the last break
+        else:
             deadline = time.monotonic() + limit_s
             on_break()
         wait_for_daemon(client, limit_s, sleep)

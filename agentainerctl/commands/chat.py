@@ -110,24 +110,29 @@ class _Talk:
         """Read and answer until there is no more."""
         while True:
             try:
-                text = self._lines.read()
+                text = self._read()
+                if text.strip() in ("/exit", "/quit"):
+                    break
+                self._take(text)
             except EOFError:
                 if self._lines.is_terminal:
                     output.note("")
                 break
-            except KeyboardInterrupt:
-                output.note("")
-                continue
-            if text.strip() in ("/exit", "/quit"):
-                break
-            try:
-                self._take(text)
             except AgentainerError as error:
                 code = self._session.report(error)
                 if not self._lines.is_terminal:
                     self._session.exit_code = code
                     return
         self._leave()
+
+    def _read(self) -> str:
+        try:
+            return self._lines.read()
+        except KeyboardInterrupt:
+            if not self._lines.is_terminal:
+                raise
+            output.note("")
+            return ""  # the line that was begun is forgotten
 
     def _take(self, text: str) -> None:
         command, _, rest = text.strip().partition(" ")
@@ -142,7 +147,7 @@ class _Talk:
     def _take_image(self, source: str) -> None:
         if not source:
             raise InvalidParameter("/image", "names no file", hint="/image FILE, and then what you want to say")
-        self._images.append(read_image(source))
+        self._images.append(read_image(os.path.expanduser(source)))
         if self._lines.is_terminal:
             output.note(f"It goes with what you say next ({len(self._images)}).")
 

@@ -1,7 +1,9 @@
 """`chat` as a process, in a pipe and on a terminal."""
 
 import json
+import signal
 import stat
+import subprocess
 
 import pytest
 
@@ -71,6 +73,26 @@ def test_an_image_goes_with_what_is_said_next(talk, run, tmp_path):
     assert run("chat", "web", input=b"/image a b.png\nlook\nand now\n").code == 0
     assert [len(each.get("media", ())) for each in asked(talk)] == [1, 0]
     assert run("chat", "web", input=b"/image\n").code == 2
+
+
+def test_in_a_pipe_an_interrupt_ends_it(talk, start, eventually):
+    process = start("chat", "web", stdin=subprocess.PIPE)
+    process.stdin.write(b"one\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"Fixed.\n"
+    eventually(lambda: f"{RUNS}/{ID}" in talk.paths("GET"))
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(10) == 130
+
+
+def test_what_is_no_text_is_refused_and_not_sent(talk, run):
+    done = run("chat", "web", input=b"one\ncaf\xe9\n")
+
+    assert (done.code, done.out) == (2, "Fixed.\n")
+    assert "is not UTF-8" in done.err
+    assert len(asked(talk)) == 1
 
 
 def test_an_agent_that_is_not_there(api, run):
@@ -174,6 +196,12 @@ def test_a_failure_is_told_and_the_talk_goes_on(talk, run_on_terminal, tmp_path)
     assert said.code == 0
     assert "error: too many" in said.out
     assert "Fixed." in said.out
+
+
+def test_a_person_may_write_in_any_language(talk, run_on_terminal, tmp_path):
+    person(run_on_terminal, tmp_path, (PROMPT, "naïve 日本 👩\n".encode()), (PROMPT, b"\x04"))
+
+    assert [each["input"] for each in asked(talk)] == ["naïve 日本 👩"]
 
 
 def test_a_conversation_that_is_resumed_is_shown(talk, run_on_terminal, tmp_path):

@@ -35,6 +35,7 @@ FLAGS = {
     "idle_timeout_s": "--idle-timeout",
     "update_strategy": "--update-strategy",
     "bridge": "--bridge",
+    "bridge_command": "--bridge-command",
     "health_check.endpoint": "--health-endpoint",
     "health_check.command": "--health-command",
     "health_check.interval": "--health-interval",

@@ -124,6 +124,7 @@ _FIELDS: dict[str, tuple[str, _Show]] = {
     "networkEgress": ("network_egress", _same),
     "updateStrategy": ("update_strategy", _same),
     "bridge": ("bridge", _same),
+    "bridgeCommand": ("bridge_command", _same),
     "model": ("model", _same),
     "runtime": ("runtime", _same),
     "labels": ("labels", _escaped),

@@ -139,6 +139,7 @@ FIELDS: Fields = {
     "networkEgress": ("network_egress", as_flag),
     "updateStrategy": ("update_strategy", as_text),
     "bridge": ("bridge", as_text),
+    "bridgeCommand": ("bridge_command", _as_words),
     "model": ("model", as_text),
     "runtime": ("runtime", as_flag),
 }

@@ -145,8 +145,14 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
 @click.option(
     "--bridge",
     "bridge",
-    type=click.Choice(["native", "agui", "agentcore", "openai", "bridge"]),
+    type=click.Choice(["native", "agui", "agentcore", "openai", "bridge", "exec", "acp"]),
     help="How runs are given to it.  [default: as its image's label agentainer.bridge says, else it is asked]",
+)
+@click.option(
+    "--bridge-command",
+    "bridge_command",
+    metavar="LINE",
+    help="What a run starts in its container, with --bridge exec or acp.  [default: the image's label agentainer.bridge.command]",
 )
 @click.option("--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection.")
 @click.option("--health-command", metavar="LINE", help="Or what it runs in the container.")
@@ -244,6 +250,7 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
     found |= _runtime(given, found)
     found["services"] = dict.fromkeys(given["services"], True)
     found["health_check"] = _health_check(given)
+    found["bridge_command"] = _command((), given["bridge_command"], "bridge-command")
     body |= {field: value for field, value in found.items() if value}
     if given["cpu"] is not None:
         body["cpu_limit"] = round(given["cpu"] * 1e9)
@@ -290,7 +297,7 @@ def _warn_of_keys(session: Session, variables: dict[str, str]) -> None:
         )
 
 
-def _command(words: tuple[str, ...], line: str | None) -> list[str]:
+def _command(words: tuple[str, ...], line: str | None, option: str = "command") -> list[str]:
     if words and line is not None:
         raise click.UsageError("give the command with --command or after --, not both")
     if line is None:
@@ -300,7 +307,7 @@ def _command(words: tuple[str, ...], line: str | None) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise InvalidParameter("command", f"{line!r} cannot be split into words: {error}") from error
+        raise InvalidParameter(option, f"{line!r} cannot be split into words: {error}") from error
 
 
 def _build(session: Session, name: str, dockerfile: str, given: dict[str, Any]) -> str:

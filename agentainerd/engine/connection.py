@@ -5,7 +5,7 @@ program holds a docker client, and nothing of docker's own private parts is used
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ import docker.utils
 from gevent import socket
 
 from agentainerd.engine.errors import docker_errors, unreachable
-from agentainerd.engine.streams import ByteStream
+from agentainerd.engine.streams import ByteStream, Duplex
 from agentainerd.errors import InvalidParameter, Unavailable
 
 _POOL_SIZE = 64
@@ -81,6 +81,22 @@ class Connection:
         stream = ByteStream(response, client._get_raw_response_socket(response)._sock, on_close=self._streams.discard)
         self._streams.add(stream)
         return stream
+
+    def attach(self, container_id: str, command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Duplex]:
+        """Start a command in a container; return its name and a connection to its input and output. Inside `calling`."""
+        calls: Any = self._client("calls")
+        started: str = calls.exec_create(container_id, list(command), stdin=True, environment=dict(environment))["Id"]
+        client: Any = self._client("streams")
+        response = client._post_json(
+            client._url("/exec/{0}/start", started),
+            headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+            data={"Tty": False, "Detach": False},
+            stream=True,
+            timeout=self.timeout_s,
+        )
+        client._raise_for_status(response)
+        # What came with the head is in the reader's buffer already: whoever reads the socket would miss it.
+        return started, Duplex(response, client._get_raw_response_socket(response)._sock, response.raw._fp.fp)
 
     def stat_in_container(self, container_id: str, path: str) -> str | None:
         """Return what the engine knows of a file in a container, as base64 of JSON, or None where there is none.

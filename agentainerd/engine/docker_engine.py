@@ -8,7 +8,7 @@ from typing import IO
 
 from agentainerd import defaults
 from agentainerd.engine import logs
-from agentainerd.engine.commands import Commands
+from agentainerd.engine.commands import AttachedCommand, Commands
 from agentainerd.engine.connection import Connection
 from agentainerd.engine.containers import Containers, epoch_s
 from agentainerd.engine.engine import Stream
@@ -137,6 +137,10 @@ class DockerEngine:
     def execute(self, container_id: str, command: Sequence[str], *, timeout_s: float) -> int:
         """See Engine."""
         return self._commands.run(container_id, command, timeout_s)
+
+    def attach(self, container_id: str, command: Sequence[str], environment: Mapping[str, str]) -> AttachedCommand:
+        """See Engine."""
+        return self._commands.attach(container_id, command, environment)
 
     def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:
         """See Engine."""

@@ -36,6 +36,31 @@ class Stream(Iterator[Item], Protocol[Item]):
         """End it, from any greenlet: one that waits in `next` gets StopIteration. Safe to repeat."""
 
 
+class Attached(Protocol):
+    """A command under way in a container. One greenlet reads and closes; any may do the rest."""
+
+    def read(self, timeout_s: float) -> list[LogPiece]:
+        """Return what it wrote since, [] at its end. Raises DeadlineExceeded, after which nothing more can be read."""
+
+    def send(self, data: bytes) -> None:
+        """Write to its input. Raises Unavailable: it takes no more."""
+
+    def end_input(self) -> None:
+        """Close its input."""
+
+    def exit_code(self) -> int | None:
+        """Return how it ended (126 or 127: it can't be run, or is not there); None: it has not. Raises NotFound, Unavailable."""
+
+    def signal(self, name: str) -> None:
+        """Send a signal ("TERM", "KILL") to its process group, once it has said anything. Raises nothing."""
+
+    def abort(self) -> None:
+        """Hear nothing more of it: a read under way ends."""
+
+    def close(self) -> None:
+        """Let go of it; it goes on."""
+
+
 class Engine(Protocol):
     """Containers, images and networks of one host."""
 
@@ -114,6 +139,12 @@ class Engine(Protocol):
 
         Raises NotFound, Conflict (it does not run), DeadlineExceeded: it takes longer than `timeout_s`. It can't be ended
         then; until it ends by itself, further ones in this container are DeadlineExceeded at once.
+        """
+
+    def attach(self, container_id: str, command: Sequence[str], environment: Mapping[str, str]) -> Attached:
+        """Start a command in a running container, with more variables, and speak with it. The image needs a shell.
+
+        Raises NotFound, Conflict (it does not run), Unavailable.
         """
 
     def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:

@@ -118,6 +118,7 @@ def from_inspect(found: Mapping[str, Any]) -> Image:
         created_at=epoch_s(found.get("Created")),
         size=int(found.get("Size") or 0),
         labels=dict(config.get("Labels") or {}),
+        folder=config.get("WorkingDir") or "/",
     )
 
 

@@ -6,6 +6,7 @@ it is the engine, or `close`.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BufferedReader
 from typing import Generic, TypeVar
 
 import requests  # noqa: TID251 - the type of docker's answers
@@ -75,6 +76,42 @@ class ByteStream:
     def _end(self) -> None:
         self.closed = True
         self._on_close(self)
+
+
+class Duplex:
+    """A connection that was upgraded: bytes both ways. One greenlet reads, any may send or close."""
+
+    def __init__(self, response: requests.Response, sock: socket.socket, reader: BufferedReader) -> None:
+        self._response = response
+        self._socket = sock
+        self._reader = reader
+        self._is_open = True
+
+    def read(self, timeout_s: float) -> bytes:
+        """Return what came, b"" at the end; after a TimeoutError there is nothing more to read. Raises OSError."""
+        self._socket.settimeout(timeout_s)
+        return self._reader.read1(_PIECE_BYTES) if self._is_open else b""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError."""
+        self._socket.sendall(data)
+
+    def end_input(self) -> None:
+        """Say that nothing more is sent."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """End it, from any greenlet: who reads gets b"" or an OSError."""
+        self._is_open = False
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End it, and let go of it; for the greenlet that reads. Safe to repeat."""
+        self.abort()
+        self._response.close()  # and with it the reader
+        self._socket.close()
 
 
 class ItemStream(Generic[Item]):

@@ -74,7 +74,8 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `idle_timeout_s`: without any request for so long it is stopped, until the next one comes; 0: never.
     `health_check`: what each of them is asked; None: nothing, it is ready when it listens.
     `dependencies`: names of agents whose URLs are in its environment. `deployment`: the name of the one that it belongs to.
-    `services`: what it finds in its environment. `bridge`: how runs are given to it; "": as its image or its containers say.
+    `services`: what it finds in its environment. `bridge`: how runs are given to it; None: as its image or its containers say.
+    `bridge_command`: what a run starts in its container, for the tiers exec and acp; empty: as its image says.
     `model`: which model it reaches through the daemon; "": none. `runtime`: its image is of the kind that `agentainerctl runtime
     build` makes: its own init, a root that can't be written, Git's variables of the daemon.
     """
@@ -109,6 +110,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
     services: AgentServices = AgentServices()
     bridge: Bridge | None = None
+    bridge_command: tuple[str, ...] = ()
     model: str = ""
     runtime: bool = False
 
@@ -122,7 +124,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     `replicas`: one for each of its containers, by number; while it is scaled down, also those that are on their way out.
     What is said of the agent as a whole is that of its leading replica (model/replicas.py). `links`: variables with the URLs of
-    its dependencies, as its containers have them.
+    its dependencies, as its containers have them. `bridge`: as its spec or its image says.
     """
 
     id: str
@@ -131,6 +133,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str = ""
     port: int = defaults.AGENT_PORT
     links: dict[str, str] = {}
+    bridge: Bridge | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
 
@@ -268,6 +271,7 @@ def validate(spec: AgentSpec) -> AgentSpec:
         raise InvalidParameter(
             "replicas", f"'{spec.name}-{spec.replicas}' is longer than {defaults.MAX_NAME_CHARS} characters"
         )
+    _check_bridge(spec)
     if spec.health_check is not None:
         check_health(spec.health_check)
     _check_services(spec)
@@ -276,6 +280,13 @@ def validate(spec: AgentSpec) -> AgentSpec:
     if spec.ordered and spec.replay_concurrency not in (1, defaults.REPLAY_CONCURRENCY):
         raise InvalidParameter("replay_concurrency", "an ordered agent is replayed one by one: leave it out, or 1")
     return spec
+
+
+def _check_bridge(spec: AgentSpec) -> None:
+    for part in spec.bridge_command:
+        _check_text("bridge_command", part, 32768)
+    if spec.bridge_command and not (spec.bridge and spec.bridge.is_command):
+        raise InvalidParameter("bridge_command", "is of the bridges exec and acp only", hint="--bridge exec, or acp")
 
 
 def check_image(image: str) -> None:

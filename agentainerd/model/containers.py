@@ -65,7 +65,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image on the engine: `exposed` are its TCP ports, sorted."""
+    """An image on the engine: `exposed` are its TCP ports, sorted; `folder` is where its programs begin."""
 
     id: str
     tags: tuple[str, ...]
@@ -73,6 +73,7 @@ class Image:
     created_at: float
     size: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    folder: str = "/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
 from agentainerd.model.agents import MASK, Agent, AgentSpec, UpdateStrategy, check_name, validate
+from agentainerd.model.bridges import Bridge
 from agentainerd.model.replicas import AgentState
 
 Value = str | int | float | bool | list[object] | dict[str, object] | None
@@ -61,6 +62,7 @@ class ResolvedSpec(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str
     port: int
     links: dict[str, str] = {}
+    bridge: Bridge | None = None
 
 
 class Need(StrEnum):

@@ -20,6 +20,7 @@ class Target:
         container_id, started_at: which run of which container this is; a restart makes a new target.
         number: which replica of the agent it is.
         in_flight: calls under way.
+        listens: something is to listen there; else it is ready when it runs.
         refusals: connections that could not be opened since one could.
         used_at: monotonic time when the last call ended, or it was admitted.
         retired: set when the container of this run is known to be down.
@@ -30,6 +31,7 @@ class Target:
         "address",
         "container_id",
         "in_flight",
+        "listens",
         "number",
         "refusals",
         "retired",
@@ -38,12 +40,19 @@ class Target:
     )
 
     def __init__(
-        self, address: tuple[str, int] | str, *, container_id: str = "", started_at: float = 0.0, number: int = 1
+        self,
+        address: tuple[str, int] | str,
+        *,
+        container_id: str = "",
+        started_at: float = 0.0,
+        number: int = 1,
+        listens: bool = True,
     ) -> None:
         self.address = address
         self.container_id = container_id
         self.started_at = started_at
         self.number = number
+        self.listens = listens
         self.in_flight = 0
         self.refusals = 0
         self.used_at = time.monotonic()

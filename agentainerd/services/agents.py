@@ -101,6 +101,7 @@ class AgentService:
                 image_id=wanted.image_id,
                 port=wanted.port,
                 links=wanted.links,
+                bridge=wanted.bridge,
                 created_at=now,
                 updated_at=now,
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentainerd import defaults
-from agentainerd.errors import Conflict, InvalidParameter
+from agentainerd.errors import Conflict, InvalidParameter, NotSupported
 from agentainerd.model.bridge_rules import RULES, Finding, Outcome
 from agentainerd.model.bridges import Bridge
 from agentainerd.services.audit import Actor, AuditService
@@ -89,6 +89,10 @@ class BridgeCheckService:
                 )
             declared = request.bridge or self._bridges.declared(agent.id)
             bridge = declared or self._bridges.of(agent.id, target)
+            if bridge.is_command:
+                raise NotSupported(
+                    f"runs of agent '{agent.name}' are commands ({bridge}): there is no contract to check"
+                )
             entry.target = agent.id
         trial = Trial(target, self._spawn, request.task, request.wall_s, self._pause_s)
         return Examination(trial, bridge, is_declared=declared is not None)

@@ -218,7 +218,7 @@ class Fleet:
         address = (container.address, agent.port)
         if target is None or target.address != address:
             self._drop_targets(route, number)
-            target = Target(address, container_id=container.id, started_at=container.started_at, number=number)
+            target = _target(agent, number, container)
             route.targets = [*route.targets, target]
         elif target in route.serving:
             return None
@@ -245,8 +245,7 @@ class Fleet:
         route = self.route(agent.id)
         if route is None:
             return None
-        address = (container.address, agent.port)
-        target = Target(address, container_id=container.id, started_at=container.started_at, number=number)
+        target = _target(agent, number, container)
         self._staged.setdefault(agent.id, []).append(target)
         return self._readiness.stage(route, target, agent.spec.health_check)
 
@@ -399,3 +398,13 @@ class Fleet:
                 route.remove(target)
                 target.retire()
                 self._readiness.health.forget(target)
+
+
+def _target(agent: Agent, number: int, container: Container) -> Target:
+    return Target(
+        (container.address, agent.port),
+        container_id=container.id,
+        started_at=container.started_at,
+        number=number,
+        listens=not (agent.bridge and agent.bridge.is_command),
+    )

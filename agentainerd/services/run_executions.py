@@ -27,7 +27,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
 from agentainerd.services.bridges import BridgeService
 from agentainerd.services.fleet import Fleet
-from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel, link
+from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel
 from agentainerd.services.run_logs import RunLog
 from agentainerd.services.sessions import SessionService
 from agentainerd.store.connection import Argument
@@ -174,7 +174,7 @@ class Execution:
             self._started(bridge, target)
         try:
             after = self.log.source_seq if is_known else 0
-            return self._converse(link(bridge, target, task, after=after), target), False
+            return self._converse(self._means.bridges.link(bridge, target, task, after=after), target), False
         except CallTimedOut as error:
             return self._timed_out(error), False
         except CallBroken as error:

@@ -185,7 +185,7 @@ class ExecuteLink:
 
 
 def link(bridge: Bridge, target: Target, task: Task, *, after: int = 0) -> Link:
-    """Return a link of this tier. `after`: of a run that the container has already, the last event that is known."""
+    """Return a link of a tier that is HTTP. `after`: of a run that the container has already, the last event that is known."""
     if bridge is Bridge.OPENAI:
         return ChatLink(target, task)
     if bridge is Bridge.BRIDGE:

@@ -231,7 +231,7 @@ def build(
         audit=audit,
         events=events,
     )
-    bridges = BridgeService(fleet, engine)
+    bridges = BridgeService(fleet, engine, supervisor.spawn)
     runs = _runs(stores, fleet, bridges, models, supervisor=supervisor, audit=audit, agents=agents)
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))

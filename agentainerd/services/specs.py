@@ -6,6 +6,7 @@ from agentainerd import defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import NotFound
 from agentainerd.model.agents import AgentSpec
+from agentainerd.model.bridges import labelled
 from agentainerd.model.containers import Image
 from agentainerd.model.deployments import ResolvedSpec, links_of
 from agentainerd.services.volumes import VolumePolicy
@@ -50,6 +51,7 @@ class SpecResolver:
             image_id=image.id if image else "",
             port=_port(spec, image),
             links=links_of(spec, {name: url for name, url in urls.items() if url}),
+            bridge=spec.bridge or (labelled(image.labels) if image else None),
         )
 
     def _url_of(self, name: str, known: Mapping[str, ResolvedSpec]) -> str:

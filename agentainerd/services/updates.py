@@ -157,6 +157,7 @@ def _with_spec(agent: Agent, wanted: ResolvedSpec) -> Agent:
         image_id=wanted.image_id,
         port=wanted.port,
         links=wanted.links,
+        bridge=wanted.bridge,
         updated_at=time.time(),
     )
 

@@ -282,6 +282,86 @@ def executes(engine, box) -> bool:
         return False
 
 
+def all_of(command) -> dict[str, bytes]:
+    """What a command writes to its end."""
+    said = {"stdout": b"", "stderr": b""}
+    while pieces := command.read(10):
+        for piece in pieces:
+            said[piece.stream] += piece.data
+    wait_until(lambda: command.exit_code() is not None, limit_s=5)
+    return said
+
+
+def test_a_command_is_spoken_with(bench):
+    command = bench.engine.attach(bench.started().id, ["/bin/cat"], {})
+
+    command.send(b"one\n")
+    [piece] = command.read(10)
+    command.send(b"two\n" * 50_000)
+    command.end_input()
+
+    assert (piece.stream, piece.data) == ("stdout", b"one\n")
+    assert all_of(command) == {"stdout": b"two\n" * 50_000, "stderr": b""}
+    assert command.exit_code() == 0
+    command.close()
+
+
+def test_a_command_has_two_outputs_an_environment_and_an_exit_code(bench):
+    script = 'echo "$WHO"; echo oh >&2; exit 3'
+    command = bench.engine.attach(bench.started().id, ["/bin/sh", "-c", script], {"WHO": 'it\'s "me" $HOME'})
+
+    assert all_of(command) == {"stdout": b'it\'s "me" $HOME\n', "stderr": b"oh\n"}
+    assert command.exit_code() == 3
+    command.close()
+
+
+def test_a_command_that_is_not_there(bench):
+    command = bench.engine.attach(bench.started().id, ["/no/such/program"], {})
+
+    all_of(command)
+
+    assert command.exit_code() == 127
+    command.close()
+
+
+@pytest.mark.parametrize(("signal", "code"), [("TERM", 143), ("KILL", 137)])
+def test_a_command_gets_a_signal_with_all_its_processes(bench, signal, code):
+    command = bench.engine.attach(bench.started().id, ["/bin/sh", "-c", "echo here; sleep 30; echo after"], {})
+    command.read(10)
+
+    began = time.monotonic()
+    command.signal(signal)
+    all_of(command)  # which ends when nothing has its output any more: neither the shell nor what it started
+
+    assert time.monotonic() - began < 5
+    assert command.exit_code() == code
+    command.close()
+
+
+def test_a_command_that_says_nothing_for_too_long(bench):
+    command = bench.engine.attach(bench.started().id, ["/bin/sh", "-c", "echo here; sleep 3"], {})
+    command.read(10)
+
+    with pytest.raises(DeadlineExceeded):
+        command.read(0.1)
+
+    command.signal("KILL")
+    command.close()
+
+
+def test_a_reader_of_a_command_can_be_ended(bench):
+    command = bench.engine.attach(bench.started().id, ["/bin/sh", "-c", "echo here; sleep 30"], {})
+    command.read(10)
+    reader = gevent.spawn(command.read, 30)  # noqa: TID251
+    gevent.sleep(0.1)
+
+    command.abort()
+
+    assert reader.get(timeout=5) == []
+    command.signal("KILL")
+    command.close()
+
+
 def test_a_command_needs_a_container_that_runs(bench):
     container_id = bench.engine.create(bench.spec())
 
@@ -289,6 +369,10 @@ def test_a_command_needs_a_container_that_runs(bench):
         bench.engine.execute(container_id, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
     with pytest.raises(NotFound):
         bench.engine.execute("0" * 64, ["/bin/sh", "-c", "exit 0"], timeout_s=5)
+    with pytest.raises(Conflict):
+        bench.engine.attach(container_id, ["/bin/cat"], {})
+    with pytest.raises(NotFound):
+        bench.engine.attach("0" * 64, ["/bin/cat"], {})
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ from agentainerd.model.containers import (
 )
 from agentainerd.model.metrics import Usage
 from agentainerd.model.replicas import number_of
+from tests.fakes.commands import FakeCommand
 from tests.fakes.containers import END, FakeContainer, FakeRun, FakeStream
 from tests.fakes.programs import Program
 
@@ -60,6 +61,7 @@ class FakeEngine:
         self.registry: dict[str, Program] = {}
         self.registry_down = False
         self.calls: Counter[str] = Counter()
+        self.commands: list[FakeCommand] = []
         self._why_down, self._lost_at = "", 0.0
         self._images: dict[str, tuple[Image, Program]] = {}
         self._boxes: dict[str, FakeContainer] = {}
@@ -70,7 +72,7 @@ class FakeEngine:
 
     # What tests do to it
 
-    def add_image(self, name: str, program: Program | None = None) -> Image:
+    def add_image(self, name: str, program: Program | None = None, labels: Mapping[str, str] | None = None) -> Image:
         """Make `program` (default: the echo server) a local image under this name; one without a tag is `:latest`."""
         program = program or Program()
         exposed = program.ports if program.exposed is None else program.exposed
@@ -81,6 +83,7 @@ class FakeEngine:
             exposed=tuple(sorted(exposed)),
             created_at=time.time(),
             size=1,
+            labels=dict(labels or {}),
         )
         self._images[tag] = (image, program)
         return image
@@ -333,6 +336,14 @@ class FakeEngine:
             if box.busy_until > time.monotonic():
                 raise DeadlineExceeded("the command did not end in time")
         return int(number) if word == "exit" else box.program.commands_exit
+
+    def attach(self, container_id: str, command: Sequence[str], environment: Mapping[str, str]) -> FakeCommand:
+        self._called("attach")
+        box = self._box(container_id)
+        if box.run is None or box.state is not ContainerState.RUNNING:
+            raise Conflict(f"the container is {box.state}", code="CONTAINER_STATE")
+        self.commands.append(FakeCommand(box.program.command, list(command), {**box.spec.env, **environment}))
+        return self.commands[-1]
 
     def usages(self, container_ids: Sequence[str]) -> dict[str, Usage]:
         self.calls["usages"] += 1

@@ -22,6 +22,8 @@ from typing import Protocol
 from gevent import socket
 from gevent.event import Event
 
+from tests.fakes.commands import Command, shell
+
 
 class Connection:
     """One accepted connection of an agent; a paused agent stands still in every call."""
@@ -193,6 +195,7 @@ class Program:
         heeds_sigterm: False: it ends only by SIGKILL, after the grace.
         prints: its first lines, on stdout.
         commands_exit: what commands that are run in it exit with.
+        command: what commands do that somebody speaks with.
     """
 
     handler: Handler = field(default_factory=lambda: http(echo))
@@ -204,3 +207,4 @@ class Program:
     heeds_sigterm: bool = True
     prints: tuple[str, ...] = ()
     commands_exit: int = 0
+    command: Command = shell

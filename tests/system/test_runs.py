@@ -82,7 +82,7 @@ class Host:
         self.must("POST", "/agents/web/start?wait=30")
 
     def ask(self, text, **fields):
-        return self.must("POST", "/api/v1/runs", {"agent_id": "web", "input": text, **fields})
+        return self.must("POST", "/api/v1/runs", {"agent_id": "web", "input": text} | fields)
 
     def run(self, run_id, wait=30):
         return self.must("GET", f"/api/v1/runs/{run_id}?wait={wait}")
@@ -183,6 +183,33 @@ def test_a_cancel_reaches_the_container(host):
     assert cancelled["cancelled"] is True
     assert reader.all_of_it()[-1]["message"] == "it was cancelled"
     assert host.run(run["id"])["status"] == "cancelled"
+
+
+def test_a_run_that_is_a_command_leaves_no_process_behind(host, docker_client):
+    line = 'echo "you said $JOB_PROMPT"; (sleep 60; echo late) & sleep 60'
+    body = {
+        "name": "tool", "image": host.image, "command": ["/bin/sleep", "infinity"], "bridge": "exec",
+        "bridge_command": ["/bin/sh", "-c", line],
+    }  # fmt: skip
+    host.must("POST", "/agents", body)
+    host.must("POST", "/agents/tool/start?wait=30")
+    container = host.must("GET", "/agents/tool")["container_id"]
+    run = host.ask("it's $HOME", agent_id="tool")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 3)
+    assert len(processes(docker_client, container)) > 1
+
+    host.daemon.control("POST", f"/api/v1/runs/{run['id']}/cancel")
+
+    assert reader.all_of_it()[-1]["code"] == "cancelled"
+    assert host.run(run["id"])["output"] == "you said it's $HOME\n"
+    wait_until(lambda: processes(docker_client, container) == ["/bin/sleep infinity"], what="only the agent's own process")
+
+
+def processes(client, container) -> list[str]:
+    """The command lines in a container, without its init."""
+    lines = [row[-1] for row in client.top(container, "-eo pid,args")["Processes"]]
+    return [line for line in lines if not line.startswith(("/sbin/docker-init", "/usr/bin/docker-init"))]
 
 
 def test_curl_reads_a_stream_and_ends_with_it(host):

@@ -18,7 +18,7 @@ Translator = Callable[[RunEvent], bytes]
 def story_of(run: Run, context_id: str = "") -> RunStory:
     """Return what AgentOS's events say of a run. `context_id`: what the client calls it."""
     media = [msgspec.convert(one, Media) for one in run.media]
-    return RunStory(run.id, run.agent_id, run.session_id, run.input, media, context_id)
+    return RunStory(run.id, run.agent_id, run.session_id, run.input, media, context_id, run.model)
 
 
 def translated(

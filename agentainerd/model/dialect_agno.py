@@ -45,7 +45,7 @@ KNOWN_CODES = frozenset((
 class RunStory:
     """What the events of a run do not tell: which run of whom they are of, and what was asked.
 
-    `context_id`: what the client calls the run, "" where it does not.
+    `context_id`: what the client calls the run, "" where it does not. `model`: the one that was asked for, "" for the agent's.
     """
 
     run_id: str
@@ -54,6 +54,7 @@ class RunStory:
     input: str = ""
     media: Sequence[Media] = ()
     context_id: str = ""
+    model: str = ""
 
 
 class AgnoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,7 +118,7 @@ class AgnoProjection:
                 self._token_count += 1
             case Thought(content, redacted):
                 self._last_thought = content
-                data = _filled({"redacted_content": redacted})
+                data = _filled({"redacted_content": redacted, "model": self._story.model})
                 yield "reasoning", {"content": content, "message_index": self._thoughts, **data}
                 self._thoughts += 1
             case ToolResult(call, result):
@@ -143,8 +144,11 @@ class AgnoProjection:
             "status": "cancelled" if ended.code else "completed",
             "run_id": self._story.run_id,
             "cancellation_reason": ended.message,
-            "reasoning": _filled({"content": self._last_thought}),
         }
+        if self._last_thought:
+            tokens = self._result.usage.reasoning_tokens
+            summary = {"content": self._last_thought, "token_count": tokens, "model": self._story.model}
+            data["reasoning"] = _filled(summary)
         yield "complete", _filled(data | usage_fields(self._result.usage), keep=("output", "duration"))
 
     def _event(self, kind: str, at: float, data: dict[str, object]) -> AgnoEvent:

@@ -50,11 +50,20 @@ def test_a_whole_run():
         ("token", {"token": "It is", "index": 0}),
         ("token", {"token": " 3.", "index": 1}),
         ("complete", {
-            "output": "It is 3.", "duration": 13.0, "status": "completed", "run_id": "run-1", "reasoning": {"content": "hm"},
+            "output": "It is 3.", "duration": 13.0, "status": "completed", "run_id": "run-1", "reasoning": {"content": "hm", "token_count": 4},
             "token_count": 46,
             "usage": {"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46, "reasoning_tokens": 4},
         }),
     ]  # fmt: skip
+
+
+def test_a_model_that_was_asked_for_is_named_where_it_thought():
+    story = RunStory("run-1", "agent-1", input="hello", model="provider/large")
+    thought = [event("REASONING_MESSAGE_CONTENT", delta="hm"), event("REASONING_MESSAGE_END")]
+    told = tell(STARTED, *thought, event("RUN_FINISHED"), story=story)
+
+    assert told[1].data == {"content": "hm", "message_index": 0, "model": "provider/large"}
+    assert told[-1].data["reasoning"] == {"content": "hm", "model": "provider/large"}
 
 
 def test_every_event_is_in_the_envelope():

@@ -92,7 +92,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens and cost of a run. `cost_usd` None: not known; `cost_source`: "provider", "table", or "" for none."""
+    """Tokens and cost of a run. `cost_usd` None: not known; `cost_source`: "provider", "table", "gateway" where the daemon
+    counted its calls to models, or "" for none.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0

@@ -62,7 +62,7 @@ class ModelReports:
 
     def of_run(self, run_id: str) -> dict[str, object]:
         """Return what the calls of a run used."""
-        return self._models.usage.store.run(run_id).public()
+        return self._models.usage.of_run(run_id).public()
 
     def of_session(self, session_id: str) -> dict[str, object]:
         """Return what the calls of a session used."""

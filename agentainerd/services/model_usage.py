@@ -43,7 +43,7 @@ class ModelUsageService:
         self._lock = RLock()
         self._day = ""
         self._today: dict[str, int] = {}
-        self._runs: OrderedDict[str, int] = OrderedDict()
+        self._runs: OrderedDict[str, Usage] = OrderedDict()
         self.totals: dict[tuple[str, str], Usage] = {}
         """What was used since this start, by agent id and model."""
 
@@ -54,7 +54,7 @@ class ModelUsageService:
         if spent.day == self._day:
             self._today[spent.agent_id] = self._today.get(spent.agent_id, 0) + spent.usage.cost_nano
         if spent.run_id in self._runs:
-            self._runs[spent.run_id] += spent.usage.cost_nano
+            self._runs[spent.run_id] = self._runs[spent.run_id].plus(spent.usage)
         self._waiting.append(spent)
         if not self._is_writing:
             self._is_writing = True
@@ -85,13 +85,14 @@ class ModelUsageService:
                 self._day, self._today = today, found
         return self._today.get(agent_id, 0), sum(self._today.values())
 
-    def of_run(self, run_id: str) -> int:
-        """Return what the calls of a run cost so far, in nanodollars."""
+    def of_run(self, run_id: str) -> Usage:
+        """Return what the calls of a run used so far, those among them that are not stored yet."""
         with self._lock:
             if run_id not in self._runs:
-                stored = self.store.run(run_id).cost_nano
-                waiting = (spent.usage.cost_nano for spent in self._waiting if spent.run_id == run_id)
-                self._runs[run_id] = stored + sum(waiting)
+                used = self.store.run(run_id)
+                for spent in self._waiting:
+                    used = used.plus(spent.usage) if spent.run_id == run_id else used
+                self._runs[run_id] = used
                 if len(self._runs) > defaults.MAX_SPENT_RUNS:
                     self._runs.popitem(last=False)
             return self._runs[run_id]

@@ -21,6 +21,7 @@ from agentainerd.model.agents import Agent
 from agentainerd.model.model_usage import NANO, usage_of
 from agentainerd.model.providers import Catalogue, Model, Provider
 from agentainerd.model.runs import Run, RunStatus
+from agentainerd.model.runs import Usage as RunUsage
 from agentainerd.model.sessions import Session
 from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelWay, refusal
 from agentainerd.proxy.providers import ProviderTarget
@@ -129,6 +130,23 @@ class ModelService:
         """An agent is gone."""
         self.usage.forget(agent_id)
         self._limits.forget(agent_id)
+
+    def used_by(self, run_id: str) -> RunUsage | None:
+        """Return what the calls of a run used; None where it made none here, or that can't be known now."""
+        try:
+            used = self.usage.of_run(run_id)
+        except Unavailable:
+            return None
+        if not used.calls:
+            return None
+        return RunUsage(
+            used.input_tokens,
+            used.output_tokens,
+            used.cached_tokens,
+            used.reasoning_tokens,
+            used.cost_usd,
+            "gateway" if used.cost_usd is not None else "",
+        )
 
     # ---- for the data plane
 
@@ -295,7 +313,7 @@ class ModelService:
         """Return why nothing more may be spent, or None. What is under way is not known yet, and comes on top."""
         config = self.config
         limits = [each for each in (config.budget_run_usd, run.limits.cost_usd if run else None) if each]
-        if run and limits and self.usage.of_run(run.id) >= min(limits) * NANO:
+        if run and limits and self.usage.of_run(run.id).cost_nano >= min(limits) * NANO:
             return _spent(f"the budget of the run '{run.id}' is used up (${min(limits):g})")
         if not (config.budget_agent_usd or config.budget_day_usd):
             return None

@@ -20,7 +20,7 @@ from agentainerd.model.bridges import Bridge
 from agentainerd.model.narration import failed, started
 from agentainerd.model.replicas import Replica
 from agentainerd.model.run_results import RunResult
-from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus
+from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus, Usage
 from agentainerd.model.sessions import Message, new_message_id
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
@@ -46,7 +46,8 @@ _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
 @dataclass(frozen=True, slots=True)
 class Means:
     """What executions work with. `dead_check` blocks and says whether a target's container died. `restart` (blocks) starts an
-    agent's containers anew.
+    agent's containers anew. `used` returns what the calls to models were counted to use that a run made through the daemon, None
+    for none.
     """
 
     fleet: Fleet
@@ -56,6 +57,7 @@ class Means:
     writer: RunWriter
     dead_check: Callable[[Route, Target], bool]
     restart: Callable[[str], object]
+    used: Callable[[str], Usage | None]
     spawn: Callable[..., object]
 
 
@@ -368,6 +370,11 @@ class Execution:
         self.run = msgspec.structs.replace(self.run, **changes)
         self._means.writer.write(RunStore.put(self.run), insists=True)
 
+    def _used(self) -> Usage:
+        """Return what the agent says that it used; where it says nothing, what was counted of it."""
+        told = self._result.usage
+        return told if told != Usage() else self._means.used(self.run.id) or told
+
     def _finish(self, last: "_Last") -> None:
         """Write the last event, the run's last state, and the session's messages: all or nothing."""
         event: dict[str, Any] = msgspec.json.decode(last.payload)
@@ -380,10 +387,11 @@ class Execution:
         if not self.log.last_seq:
             self._first()
         final = (event["type"], last.payload, last.is_ours)
+        usage = self._used()
 
         def ended() -> list[Argument]:
             self.run = msgspec.structs.replace(
-                self.run, status=status, error=error, output=self._result.output, usage=self._result.usage,
+                self.run, status=status, error=error, output=self._result.output, usage=usage,
                 steps=self._result.steps, finished_at=clock.now(), last_seq=self.log.last_seq, bytes=self.log.bytes,
             )  # fmt: skip
             return RunStore.end(self.run)

@@ -319,6 +319,7 @@ def _runs(
         writer,
         dead_check=fleet.routes.on_dead_check,
         restart=lambda agent_id: agents.restart(agent_id, DAEMON),
+        used=models.used_by,
         spawn=supervisor.spawn,
     )
     runs = RunService(means, audit)

@@ -72,7 +72,7 @@ def test_what_was_spent_is_known_after_a_restart(make_models, make_world, eventu
     usage = make_world(models={"budget_agent_usd": 0.2}).services.models.usage
 
     assert usage.of_today(models.agent.id) == (300_000_000, 300_000_000)
-    assert usage.of_run("run-a") == 300_000_000
+    assert usage.of_run("run-a").cost_usd == 0.3
     assert usage.store.session("s-1").cost_usd == 0.3
 
 

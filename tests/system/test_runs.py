@@ -203,7 +203,9 @@ def test_a_run_that_is_a_command_leaves_no_process_behind(host, docker_client):
 
     assert reader.all_of_it()[-1]["code"] == "cancelled"
     assert host.run(run["id"])["output"] == "you said it's $HOME\n"
-    wait_until(lambda: processes(docker_client, container) == ["/bin/sleep infinity"], what="only the agent's own process")
+    wait_until(
+        lambda: processes(docker_client, container) == ["/bin/sleep infinity"], what="only the agent's own process"
+    )
 
 
 def processes(client, container) -> list[str]:

@@ -8,6 +8,7 @@ words and redirections lead. One simple command is run without a shell, everythi
 import fnmatch
 import os
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,10 @@ ALLOWED = escapes.names(
     python python3 rg rm rustc sed sleep sort tail test touch true uniq vitest wc yarn"""
 )
 PRINTERS = frozenset(("echo", "printf", "true", "false", "test", "["))  # what they are given goes nowhere
+EXPRESSION_FIRST = frozenset(("awk", "grep", "rg", "sed"))
+GIVES_EXPRESSION = re.compile(
+    r"-[^-]*[ef]|--?[ref]"
+)  # -e, -f, --regexp, --expression, --file: then all others are paths
 WRITERS = escapes.names("cp ln mkdir mv rm sed touch tee")
 SYSTEM = escapes.names("bin boot dev etc home lib lib32 lib64 media mnt opt proc root run sbin srv sys usr var")
 DEVICES = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr"))
@@ -71,7 +76,8 @@ class Policy:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Policy":
-        """Read AGENT_COMMANDS (`list` where it is not set) and AGENT_COMMANDS_ALLOWED, more names between blanks or commas.
+        """Read AGENT_COMMANDS (`list` where it is not set) and AGENT_COMMANDS_ALLOWED: names between blanks or commas, which
+        are put on the list, or with `-` in front taken from it.
 
         Raises:
             ValueError: the mode is none of the three.
@@ -79,7 +85,11 @@ class Policy:
         mode = environment.get(MODE, "").strip().lower() or Mode.LIST
         if mode not in list(Mode):
             raise ValueError(f"{MODE} is {mode!r}: it must be off, list or confirm")
-        return cls(Mode(mode), ALLOWED | set(environment.get(ALSO_ALLOWED, "").replace(",", " ").split()))
+        names = set(environment.get(ALSO_ALLOWED, "").replace(",", " ").split())
+        return cls(
+            Mode(mode),
+            frozenset(name for name in ALLOWED | names if f"-{name}" not in names and not name.startswith("-")),
+        )
 
     def judge(self, command: str, workspace: Path, directory: str = ".") -> Decision:
         """Return how to run `command`, which begins in `directory` of the workspace, and whether the list has it."""
@@ -177,12 +187,13 @@ class _Judge:
     def _arguments(self, name: str, words: Sequence[shell.Word], places: set[str]) -> None:
         if name in PRINTERS:
             return
-        for word in words:
+        pattern = _pattern(name, [word.text for word in words])
+        for at, word in enumerate(words):
             if not word.is_known:
                 raise NotListed(f"{name} with a variable or $( ) in its arguments: write them out")
             if escapes.is_guarded(name) and not word.is_literal and word.parts[0].kind == "glob":
                 raise NotListed(f"{name} {word.text} may expand to an option: write ./{word.text}")
-            for candidate in _candidates(word.text):
+            for candidate in _candidates(word.text) if at != pattern else ():
                 self._path(candidate, places, writes=name in WRITERS)
         if why := escapes.reason(name, [word.text for word in words]):
             raise NotListed(why)
@@ -235,11 +246,18 @@ def _may_be_parent(part: str) -> bool:
     return part.startswith(".") and any(sign in part for sign in "*?[") and fnmatch.fnmatchcase("..", part)
 
 
+def _pattern(name: str, arguments: list[str]) -> int:
+    """Return which argument is an expression and no path, as in `grep -n /lib/ a.ts`; -1 where none is."""
+    if name not in EXPRESSION_FIRST or any(GIVES_EXPRESSION.match(argument) for argument in arguments):
+        return -1
+    return next((at for at, argument in enumerate(arguments) if not argument.startswith("-")), -1)
+
+
 def _candidates(text: str) -> set[str]:
-    """Return what in an argument may be a path: all of it, the value of an option, what follows `@` or `:`."""
+    """Return what in an argument may be a path: all of it, the value of an option, what follows `:`."""
     found = {text}
     if text.startswith("-") and not text.startswith("--"):
         found.add(text[2:])
-    for sign in "=@:":
+    for sign in "=:":
         found |= set(text.split(sign)[1:])
     return {candidate for candidate in found if candidate}

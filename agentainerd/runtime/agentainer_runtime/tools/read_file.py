@@ -1,6 +1,7 @@
 """read_file: lines of a text file, of outputs that were too long for an answer, too."""
 
 import os
+import time
 from io import BufferedReader
 from typing import Any
 
@@ -11,6 +12,7 @@ from agentainer_runtime.tool import ToolContext
 MAX_LINES = 2000
 MAX_LINE_CHARACTERS = 2000
 MAX_CHARACTERS = 60_000
+TIME_LIMIT_S = 20.0
 COUNTED_BYTES = 64 * 1024 * 1024  # lines after the last one shown are counted that far
 
 
@@ -43,24 +45,25 @@ async def _work(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
 
 def _read(context: ToolContext, path: str, offset: int, limit: int) -> dict[str, Any]:
     file_policy.check(context.workspace, path)
+    until = min(context.deadline_s, time.monotonic() + TIME_LIMIT_S)
     with about(path), paths.regular_file(context.workspace, path) as descriptor:
         size = os.fstat(descriptor).st_size
         if texts.is_binary(os.pread(descriptor, texts.PROBED_BYTES, 0)):
             raise ToolFailed(f"{path} is not text: a binary file of {size} bytes")
         with open(descriptor, "rb", closefd=False) as file:
             for _ in range(offset - 1):
-                if not _line(file):
+                if not _line(file, until):
                     break
-            lines, more = _lines(file, limit)
+            lines, more = _lines(file, limit, until)
             total, is_exact = (offset - 1 + len(lines), True) if not more else _count(file, offset + len(lines))
     return _answer(path, offset, lines, total if is_exact else None, more)
 
 
-def _lines(file: BufferedReader, limit: int) -> tuple[list[str], bool]:
+def _lines(file: BufferedReader, limit: int, until: float) -> tuple[list[str], bool]:
     """Read up to `limit` lines and MAX_CHARACTERS; tell whether another line was begun."""
     lines: list[str] = []
     room = MAX_CHARACTERS
-    while line := _line(file):
+    while line := _line(file, until):
         room -= len(line)
         if len(lines) == limit or (room < 0 and lines):
             return lines, True
@@ -68,12 +71,16 @@ def _lines(file: BufferedReader, limit: int) -> tuple[list[str], bool]:
     return lines, False
 
 
-def _line(file: BufferedReader) -> str:
+def _line(file: BufferedReader, until: float) -> str:
     """Read a line, cut it, and leave the file at the next one. "" is the end."""
+    if time.monotonic() > until:
+        raise ToolFailed(
+            "the file is too long to be read up to there: look for it with search_files, or with a program"
+        )
     most = 4 * MAX_LINE_CHARACTERS
     content = piece = file.readline(most)
     while piece and not piece.endswith(b"\n"):
-        piece = file.readline(1024 * 1024)
+        piece = b"\n" if time.monotonic() > until else file.readline(1024 * 1024)
     text = content.decode("utf-8", "replace")
     if len(text.rstrip("\r\n")) > MAX_LINE_CHARACTERS:
         return text[:MAX_LINE_CHARACTERS] + " [... cut]\n"

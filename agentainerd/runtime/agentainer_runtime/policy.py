@@ -25,9 +25,7 @@ ALLOWED = escapes.names(
 )
 PRINTERS = frozenset(("echo", "printf", "true", "false", "test", "["))  # what they are given goes nowhere
 EXPRESSION_FIRST = frozenset(("awk", "grep", "rg", "sed"))
-GIVES_EXPRESSION = re.compile(
-    r"-[^-]*[ef]|--?[ref]"
-)  # -e, -f, --regexp, --expression, --file: then all others are paths
+GIVES_EXPRESSION = re.compile(r"-[^-]*[ef]|--(reg|exp|fi)")  # then all the others are paths
 WRITERS = escapes.names("cp ln mkdir mv rm sed touch tee")
 SYSTEM = escapes.names("bin boot dev etc home lib lib32 lib64 media mnt opt proc root run sbin srv sys usr var")
 DEVICES = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr"))

@@ -11,7 +11,14 @@ import pytest
 from tests.fakes.models import KEY, MODEL, Faults, ModelServer, Rules, ToolCall, Turn, When
 from tests.fakes.runtime import answer_of, run_input, runtimes
 
-TOOLS = {"add": "Adder", "write": "Writer", "sleep": "Sleeper", "broken": "Broken", "not_json": "NotJson"}
+TOOLS = {
+    "add": "Adder",
+    "write": "Writer",
+    "sleep": "Sleeper",
+    "broken": "Broken",
+    "not_json": "NotJson",
+    "note": "Note",
+}
 ADD = ToolCall("add", {"a": 2, "b": 40})
 
 
@@ -327,3 +334,20 @@ def test_a_conversation_that_is_too_long_is_said(runtime_on):
 
     assert end_of(events) == ("RUN_ERROR", "model_error")
     assert "context" in events[-1]["message"]
+
+
+def test_a_conversation_that_gets_too_long_is_made_shorter_and_goes_on(runtime_on):
+    size = "x" * 1500
+    turns = [Turn(calls=(ToolCall("note", {"text": f"{n} {size}"}),)) for n in range(4)]
+    summary = Turn(text="four notes were made", when=When(system="Summarize"), times=9)
+    done = Turn(text="done", when=When(user="four notes were made"))
+    with ModelServer([summary, done, *turns], rules=Rules(context_tokens=2500)) as models:
+        runtime = runtime_on(models, AGENT_CONTEXT_TOKENS="100000")  # more than the model takes: it refuses
+
+        events = runtime.run("make notes", thread="t")
+
+        assert end_of(events) == ("RUN_FINISHED", None)
+        told = [event["value"] for event in events if event.get("name") == "context.compressed"]
+        assert told[0]["after_tokens"] < told[0]["before_tokens"]
+        assert events[-1]["result"]["steps"] <= 5
+        assert answer_of(events) == "done"

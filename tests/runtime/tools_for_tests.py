@@ -60,3 +60,11 @@ class NotJson(Adder):
 
     async def run(self, arguments, context):
         return {"value": float("nan")}
+
+
+class Note(Adder):
+    name = "note"
+    parameters = {"type": "object", "properties": {"text": {"type": "string"}}}
+
+    async def run(self, arguments, context):
+        return {"noted": arguments["text"]}

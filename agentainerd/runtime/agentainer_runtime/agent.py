@@ -105,6 +105,8 @@ class Agent:
             model=model,
             system=system_prompt(self.settings),
             steps=given.steps or self.settings.max_steps,
+            context_tokens=self.settings.context_tokens,
+            is_compressing=self.settings.is_compressing and not model.startswith(SCRIPT_PREFIX),
             cost_usd=given.cost_usd,
             fields=self._fields(given),
         )

@@ -5,16 +5,30 @@ ended this one.
 """
 
 import json
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentainer_runtime.compression import Context
 from agentainer_runtime.conversations import Conversation, Message
-from agentainer_runtime.provider import Again, Call, End, ModelFailed, Provider, Reasoning, Request, Text, Usage
+from agentainer_runtime.provider import (
+    Again,
+    Call,
+    ContextOverflow,
+    End,
+    ModelFailed,
+    Provider,
+    Reasoning,
+    Request,
+    Text,
+    Usage,
+)
 from agentainer_runtime.stuck import NUDGE, Repetitions, Verdict
 from agentainer_runtime.toolbox import Toolbox, content_of
 from agentainer_runtime.transcript import Transcript
-from agentainer_runtime.views import view
+
+log = logging.getLogger(__name__)
 
 _MAX_CALLS = 32
 _MAX_FAULTY = 3
@@ -32,11 +46,15 @@ class LimitReached(Exception):
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for one run: the model's name and first words, the most steps and cost (None: any), fields of requests."""
+    """What holds for one run: the model's name, its first words and how much it takes (tokens), whether longer conversations are
+    made shorter, the most steps and cost (None: any), fields of requests.
+    """
 
     model: str
     system: str
     steps: int
+    context_tokens: int
+    is_compressing: bool
     cost_usd: float | None = None
     fields: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +93,14 @@ class Loop:
         self._transcript = transcript
         self._provider = provider
         self._toolbox = toolbox
+        self._context = Context(
+            terms.system,
+            conversation,
+            toolbox.functions(),
+            limit=terms.context_tokens,
+            is_compressing=terms.is_compressing,
+        )
+        self._can_shorten = True
         self._repetitions = Repetitions()
         self._faulty = 0
         self._used_ids: set[str] = set()
@@ -115,9 +141,34 @@ class Loop:
 
     async def _ask(self) -> _Answer:
         self._transcript.step()
-        conversation = self._conversation
-        messages = view(self._terms.system, conversation.messages, conversation.summary, conversation.covers)
-        request = Request(self._terms.model, messages, self._toolbox.functions(), self._terms.fields)
+        if (
+            self._context.is_full
+            and not (self._context.leave_out() and not self._context.is_full)
+            and self._can_shorten
+        ):
+            try:
+                await self._shorten()
+            except ModelFailed as error:
+                log.warning("the conversation was not made shorter: %s", error)
+                self._can_shorten = False  # not again and again: the model may take it as it is
+        try:
+            return await self._answer()
+        except ContextOverflow:
+            if not self._terms.is_compressing:
+                raise
+            self._context.overflowed()
+            self._context.leave_out()
+            await self._shorten()
+            return await self._answer()
+
+    async def _shorten(self) -> None:
+        before = self._context.size()
+        usage = await self._context.summarize(self._provider, self._terms.model, self._terms.fields)
+        self._transcript.usage = self._transcript.usage.plus(usage)
+        self._transcript.note("context.compressed", {"before_tokens": before, "after_tokens": self._context.size()})
+
+    async def _answer(self) -> _Answer:
+        request = Request(self._terms.model, self._context.messages(), self._toolbox.functions(), self._terms.fields)
         answer = _Answer()
         async with aclosing(self._provider.answer(request)) as pieces:
             async for piece in pieces:
@@ -142,6 +193,7 @@ class Loop:
             case End(finish, usage):
                 answer.finish = finish
                 self._transcript.usage = self._transcript.usage.plus(usage or Usage())
+                self._context.told(usage)
 
     def _named(self, call: Call) -> Call:
         """Give a call an id that no other of this run has: some servers count from 0 in each answer."""

@@ -8,30 +8,30 @@ _SUMMARY = "What happened before in this conversation, in short:\n\n"
 
 
 def view(system: str, messages: Sequence[Message], summary: str = "", covers: int = 0) -> list[Message]:
-    """Return the messages to send; with a summary, it is in place of the first `covers`.
+    """Return the messages to send; with a summary, it is in place of the first `covers`, but for what the user said first.
 
-    Two messages of the user, or two plain ones of the assistant, that follow each other become one. What the assistant said is
-    never the first.
+    Two messages of the user, or of the assistant where the first calls no tool, that follow each other become one. What the
+    assistant said is never the first.
     """
     shown: list[Message] = [{"role": "system", "content": system}]
-    if summary:
-        shown.append({"role": "user", "content": _SUMMARY + summary})
-    for message in messages[covers if summary else 0 :]:
+    first = [message for message in messages[:1] if message["role"] == "user"]
+    before = [*first, {"role": "user", "content": _SUMMARY + summary}] if summary else []
+    for message in [*before, *messages[covers if summary else 0 :]]:
         last = shown[-1]
         if message["role"] == "assistant" and last["role"] == "system":
             shown.append({"role": "user", "content": "(The conversation began before this.)"})
         if _can_join(last, message):
-            shown[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}"}
+            shown[-1] = {**last, **message, "content": _joined(last, message)}
         else:
             shown.append(message)
     return shown
 
 
 def _can_join(one: Message, other: Message) -> bool:
-    return (
-        one["role"] == other["role"] in ("user", "assistant")
-        and not one.get("tool_calls")
-        and not other.get("tool_calls")
-        and isinstance(one.get("content"), str)
-        and isinstance(other.get("content"), str)
-    )
+    if one["role"] != other["role"] or one["role"] not in ("user", "assistant") or one.get("tool_calls"):
+        return False
+    return all(isinstance(each.get("content") or "", str) for each in (one, other))
+
+
+def _joined(one: Message, other: Message) -> str:
+    return "\n\n".join(filter(None, [one.get("content"), other.get("content")]))

@@ -2,7 +2,7 @@
 
 `run_start` comes first, then `token`, `reasoning`, `tool_call`, `step_start` and `step_end` as they happen, and `complete` or
 `error` last; a run that was cancelled ends with both. Tokens are the pieces that the agent sent, spaces and all: put together
-they are what it said. Frames have no id and there is no heartbeat: clients of this format read neither. No I/O, no clock.
+they are the output. Frames have no id and there is no heartbeat: clients of this format read neither. No I/O, no clock.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,6 +85,8 @@ class AgnoProjection:
         self._has_begun = False
         self._started_at = 0.0
         self._token_count = 0
+        self._paragraph = ""
+        self._opening: str | None = ""
         self._thoughts = 0
         self._last_thought = ""
 
@@ -114,8 +116,7 @@ class AgnoProjection:
             case Started():
                 self._started_at = at
             case Text(delta):
-                yield "token", {"token": delta, "index": self._token_count}
-                self._token_count += 1
+                yield from self._speak(delta)
             case Thought(content, redacted):
                 self._last_thought = content
                 data = _filled({"redacted_content": redacted, "model": self._story.model})
@@ -128,8 +129,26 @@ class AgnoProjection:
                 yield "step_start" if is_start else "step_end", {"step_name": name, "step_index": index}
             case Ended():
                 yield from self._end(occurrence, at)
-            case ToolCall() | FileChange():
-                return  # told with its result; there is no such event here
+            case ToolCall():  # told with its result
+                self._end_paragraph()
+            case FileChange():
+                return  # there is no such event here
+
+    def _speak(self, delta: str) -> Iterator[tuple[str, dict[str, object]]]:
+        """Tell a piece of text so that all tokens together are the output: paragraphs that tools stand between begin on a line
+        of their own, and one of spaces is none. `_opening`: the spaces that it began with; None: it has begun.
+        """
+        if self._opening is not None:
+            self._opening += delta
+            if not self._opening.strip():
+                return
+            delta, self._opening = self._paragraph + self._opening, None
+        yield "token", {"token": delta, "index": self._token_count}
+        self._token_count += 1
+
+    def _end_paragraph(self) -> None:
+        if self._opening is None:
+            self._opening, self._paragraph = "", "\n"
 
     def _end(self, ended: Ended, at: float) -> Iterator[tuple[str, dict[str, object]]]:
         code = error_code(ended.code)

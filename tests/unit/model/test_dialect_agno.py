@@ -153,6 +153,23 @@ def test_any_run_has_one_beginning_and_one_end_and_its_tokens_are_numbered(given
     assert [one.data["index"] for one in told if one.type == "token"] == list(range(types.count("token")))
     for one in told:
         assert parse(one.encode())[0] == one.type
+    if types[-1] == "complete":
+        assert "".join(one.data["token"] for one in told if one.type == "token") == told[-1].data["output"]
+
+
+def test_what_is_said_after_a_tool_begins_on_a_line_of_its_own():
+    told = tell(
+        STARTED,
+        *say("Writing", "."),
+        *call("{}"),
+        *say(" ", "\n", "Done."),
+        *call("{}", ident="c2"),
+        *say("  "),
+        event("RUN_FINISHED"),
+    )
+
+    assert [one.data["token"] for one in told if one.type == "token"] == ["Writing", ".", "\n \nDone."]
+    assert told[-1].data["output"] == "Writing.\n \nDone."
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"])), max_size=20))
@@ -160,5 +177,5 @@ def test_tokens_put_together_are_the_output(deltas):
     told = tell(STARTED, *say(*deltas), event("RUN_FINISHED"))
     tokens = "".join(one.data["token"] for one in told if one.type == "token")
 
-    assert tokens == "".join(deltas)
-    assert told[-1].data["output"] == tokens
+    whole = "".join(deltas)
+    assert told[-1].data["output"] == tokens == (whole if whole.strip() else "")

@@ -17,7 +17,7 @@ from agentainerd.units import parse_duration
 Record = dict[str, Any]
 _MARKS = {"pass": "✓", "fail": "✗", "skip": "-"}
 _COLOURS = {"pass": "green", "fail": "red", "skip": "yellow"}
-_TIERS = ("native", "agui", "agentcore", "openai", "bridge")
+_TIERS = ("native", "agui", "agentcore", "openai", "bridge", "exec", "acp")
 _WIDTH = 14  # of the longest rule's name
 
 

@@ -43,6 +43,8 @@ _EVENTS = frozenset({Bridge.NATIVE, Bridge.AGUI})
 _NATIVE = frozenset({Bridge.NATIVE})
 _OPENAI = frozenset({Bridge.OPENAI})
 _BRIDGE = frozenset({Bridge.BRIDGE})
+_COMMANDS = frozenset({Bridge.EXEC, Bridge.ACP})
+_HTTP = frozenset(Bridge) - _COMMANDS
 _ALL = frozenset(Bridge)
 
 _RULES = (
@@ -53,7 +55,8 @@ _RULES = (
     Rule("models", "GET /v1/models lists a model: by that an image without a label is recognised", _OPENAI),
     Rule("agent_status", "GET /agent/status is answered with 200 and a JSON object", _NATIVE),
     Rule("initialized", 'GET /agent/status has "initialized": true or false', _BRIDGE),
-    Rule("answer", "a task is answered with 200 and the content type of the tier", _ALL),
+    Rule("answer", "a task is answered with 200 and the content type of the tier", _HTTP),
+    Rule("command", "the command of a run is in the image, and can be run", _COMMANDS),
     Rule("task", "a small task is done, and does not end with an error", _ALL),
     Rule("first", "RUN_STARTED is the first event, and comes once", _EVENTS),
     Rule("last", "exactly one RUN_FINISHED or RUN_ERROR comes, as the last event, and the answer ends with it", _EVENTS),
@@ -64,7 +67,9 @@ _RULES = (
         _EVENTS,
     ),
     Rule("numbering", "each event has an id: 1, 2, 3, ... within its run", _NATIVE),
-    Rule("text", "the answer has text", frozenset({Bridge.AGENTCORE, Bridge.OPENAI, Bridge.BRIDGE})),
+    Rule("text", "the answer has text", frozenset({Bridge.AGENTCORE, Bridge.OPENAI, Bridge.BRIDGE}) | _COMMANDS),
+    Rule("stop_reason", "session/prompt is answered with a stopReason", frozenset({Bridge.ACP})),
+    Rule("terminates", "a command that is cancelled ends within 5 s: at session/cancel (acp), or SIGTERM", _COMMANDS),
     Rule("streamed", "with stream: true the answer is text/event-stream (recommended)", _OPENAI),
     Rule("end", "a stream ends with data: [DONE], or has a finish_reason before its end", _OPENAI),
     Rule("frames", "each frame is a JSON object with a type", _BRIDGE),
@@ -73,8 +78,8 @@ _RULES = (
     Rule("ping_busy", "GET /ping is answered within 1 s also during a run", _PINGED),
     Rule("busy", 'the status in /ping is "HealthyBusy" during a run', _NATIVE),
     Rule("progress", "time_of_last_update is newer after a run than it was before (below native: recommended)", _PINGED),
-    Rule("unknown_fields", "fields and headers that it does not know are tolerated", _ALL),
-    Rule("bad_request", "a body that it can't understand is answered with 400 to 499", _ALL),
+    Rule("unknown_fields", "fields and headers that it does not know are tolerated", _HTTP),
+    Rule("bad_request", "a body that it can't understand is answered with 400 to 499", _HTTP),
     Rule("history", "a conversation of several messages is taken", _OPENAI),
     Rule("disconnect", "a run goes on when its reader has gone", _NATIVE),
     Rule("rejoin", "GET /runs/{id}/events?after=N streams what comes after event N, until the run ends", _NATIVE),

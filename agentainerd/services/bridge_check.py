@@ -6,18 +6,23 @@ It costs the agent a run or two (native: four). Nothing of it is in the list of 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentainerd import defaults
-from agentainerd.errors import Conflict, InvalidParameter, NotSupported
+from agentainerd import clock, defaults
+from agentainerd.errors import Conflict, InvalidParameter
+from agentainerd.model.agents import Agent
 from agentainerd.model.bridge_rules import RULES, Finding, Outcome
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.runs import Run, new_run_id
+from agentainerd.model.sessions import Message, new_message_id
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.bridge_chats import chat_checks, execute_checks
+from agentainerd.services.bridge_commands import Begin, command_checks
 from agentainerd.services.bridge_invocations import agui_run, invoke, plain_run, robustness
 from agentainerd.services.bridge_native import agent_status, cancelling, rejoining, unknown_run
 from agentainerd.services.bridge_pings import idle_pings
 from agentainerd.services.bridge_trials import Spawn, Trial, is_agui
 from agentainerd.services.bridges import BridgeService
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.run_links import Link, Task
 
 TASK = "Write the numbers from 1 to 40, one on each line, and nothing else."
 PAUSE_S = 1.1  # most containers tell whole seconds
@@ -75,7 +80,8 @@ class BridgeCheckService:
 
         Raises:
             NotFound: the agent. Conflict: none of its containers is ready.
-            NotSupported: it speaks no tier (BRIDGE_UNKNOWN). Unavailable: it does not answer.
+            NotSupported: it speaks no tier (BRIDGE_UNKNOWN), or names no command (BRIDGE_COMMAND_MISSING).
+            Unavailable: it does not answer.
         """
         with self._audit.mutation(actor, "check_bridge", request.agent) as entry:
             agent = self._fleet.find(request.agent)
@@ -89,13 +95,14 @@ class BridgeCheckService:
                 )
             declared = request.bridge or self._bridges.declared(agent.id)
             bridge = declared or self._bridges.of(agent.id, target)
-            if bridge.is_command:
-                raise NotSupported(
-                    f"runs of agent '{agent.name}' are commands ({bridge}): there is no contract to check"
-                )
             entry.target = agent.id
+
+            def begin() -> Link:
+                return self._bridges.link(bridge, target, _task(agent, request.task))
+
+            begin().close()  # where no command is named, this says so
         trial = Trial(target, self._spawn, request.task, request.wall_s, self._pause_s)
-        return Examination(trial, bridge, is_declared=declared is not None)
+        return Examination(trial, bridge, begin, is_declared=declared is not None)
 
 
 class Examination:
@@ -104,8 +111,10 @@ class Examination:
     A container that was only recognised by its /ping may be one of AgentCore's, which have the same: its first answer tells.
     """
 
-    def __init__(self, trial: Trial, bridge: Bridge, *, is_declared: bool = True) -> None:
+    def __init__(self, trial: Trial, bridge: Bridge, begin: Begin | None = None, *, is_declared: bool = True) -> None:
+        """`begin`, for commands: gives a link for one run of the task. `is_declared`: the tier was named, and not asked for."""
         self.bridge = bridge
+        self._begin = begin
         self._trial = trial
         self._is_declared = is_declared
 
@@ -116,6 +125,9 @@ class Examination:
                 return chat_checks(self._trial)
             case Bridge.BRIDGE:
                 return execute_checks(self._trial)
+            case Bridge.EXEC | Bridge.ACP:
+                assert self._begin is not None
+                return command_checks(self._trial, self.bridge, self._begin)
             case _:
                 return self._invocations()
 
@@ -139,3 +151,8 @@ class Examination:
             yield from rejoining(trial, run.heard)
             yield unknown_run(trial)
             yield cancelling(trial, run.heard)
+
+
+def _task(agent: Agent, text: str) -> Task:
+    run = Run(id=new_run_id(), agent_id=agent.id, agent=agent.name, input=text, created_at=clock.now())
+    return Task(run, [Message(id=new_message_id(), role="user", content=text)], {})

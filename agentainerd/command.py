@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from agentainerd import folders
-from agentainerd.config import Config, ConfigError, Loaded, describe, load
+from agentainerd.config import Config, ConfigError, Loaded, load
+from agentainerd.config_print import describe
 from agentainerd.config_sources import Given
 from agentainerd.daemon import Daemon
 from agentainerd.errors import AgentainerError, InvalidParameter

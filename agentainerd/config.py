@@ -243,7 +243,7 @@ class ModelsConfig:
 
     providers: tuple[Provider, ...] = _key((), models.providers, reload=True, nested=True)
     aliases: models.Aliases = _key((), models.aliases, reload=True, nested=True)
-    default: str = _key("", values.text, reload=True)
+    default: str = _key("", values.text, env=("AGENT_MODEL",), reload=True)
     budget_run_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
     budget_agent_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
     budget_day_usd: float = _key(0.0, values.number(0, 1e6), reload=True)
@@ -355,7 +355,7 @@ def load(file: str | None, environment: Mapping[str, str], flags: Mapping[str, G
     config = _build(parsed)
     providers, problems, odd = models.with_keys(config.models.providers, environment)
     config = dataclasses.replace(config, models=dataclasses.replace(config.models, providers=providers))
-    warnings += odd
+    warnings += [*odd, *_unheld(config)]
     if problems := [*problems, *_contradictions(config, given)]:
         raise ConfigError(problems)
     origins = {key: given[key].where for key in parsed if key in given}
@@ -381,21 +381,6 @@ def reloaded(old: Config, new: Config) -> tuple[Config, list[str], list[str]]:
         changed = dataclasses.replace(getattr(current, section), **{name: value})
         current = dataclasses.replace(current, **{section: changed})
     return current, applied, waiting
-
-
-def describe(loaded: Loaded) -> str:
-    """Return the configuration as YAML, each value with where it came from; secrets are masked."""
-    lines = []
-    section = ""
-    for key in keys():
-        group, name = key.name.split(".")
-        if group != section:
-            lines.append(f"{group}:")
-            section = group
-        value = getattr(getattr(loaded.config, group), name)
-        line = f"  {name}: {_written(key, value)}"
-        lines.append(f"{line:<50} # {loaded.origin(key.name)}")
-    return "\n".join(lines)
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, Given]:
@@ -443,6 +428,15 @@ def _build(parsed: Mapping[str, object]) -> Config:
     return dataclasses.replace(config, storage=StorageConfig(config.paths.state_dir))
 
 
+def _unheld(config: Config) -> list[str]:
+    """Return a warning where a budget is set that does not hold every model."""
+    chosen = config.models
+    names = models.unpriced(chosen.providers)
+    if not names or not (chosen.budget_run_usd or chosen.budget_agent_usd or chosen.budget_day_usd):
+        return []
+    return [f"models: no budget holds {', '.join(names[:5])}: models.providers has no prices of them"]
+
+
 def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
     """Return what is wrong with values that are right one by one."""
 
@@ -476,19 +470,3 @@ def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
     if config.docker.network == config.docker.isolated_network:
         problems.append(f"{at('docker.isolated_network')}: is docker.network too: they must be two networks")
     return problems
-
-
-def _written(key: Key, value: object) -> str:
-    if key.secret and value:
-        return '"***"' if key.name != "redis.url" else values.without_password(str(value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if key.name == "models.providers":
-        return models.written(value)  # type: ignore[arg-type]  # that is the type of this key
-    if key.name == "models.aliases":
-        return models.written_aliases(value)  # type: ignore[arg-type]
-    if isinstance(value, tuple):
-        return "[" + ", ".join(f'"{part}"' for part in value) + "]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -174,3 +174,14 @@ def _map(value: object, what: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise ValueError(f"is not {what}")
     return value
+
+
+def unpriced(given: tuple[Provider, ...]) -> list[str]:
+    """Return the models that nobody knows a price of. OpenRouter says itself what each call cost."""
+    listed = [provider for provider in given if provider.name != "openrouter"]
+    return [
+        f"{provider.name}/{model}"
+        for provider in listed
+        for model in provider.models or ("*",)
+        if model not in provider.prices
+    ]

@@ -260,7 +260,7 @@ class ModelService:
             head, fields = _read(ask.body)
         except msgspec.MsgspecError as error:
             return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
-        models = [] if self._recorder.is_playing else self.catalogue.resolve(head.model or DEFAULT)
+        models = [] if self._recorder.is_playing else self._resolve(head.model or DEFAULT)
         try:
             run, session_id = self._work_of(ask, agent_id)
         except NotFound as error:
@@ -277,11 +277,21 @@ class ModelService:
         if hides:
             options = {**(head.stream_options or {}), "include_usage": True}
             fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-        call.ways = [self._way(model, path, fields, hides_usage=hides) for model in models]
+        call.ways = [self._way(model, path, fields, size=len(ask.body), hides_usage=hides) for model in models]
         call.tape = [] if self._recorder.is_recording else None
         return call
 
-    def _way(self, model: Model, path: str, fields: dict[str, msgspec.Raw], *, hides_usage: bool) -> ModelWay:
+    def _resolve(self, name: str) -> list[Model]:
+        """Return what a name means. Raises NotFound."""
+        if name == DEFAULT and not self.catalogue.aliases.get(DEFAULT):
+            hint = "deploy it with --model, or set models.default (AGENT_MODEL in the daemon's environment)"
+            raise NotFound("model", name, message="there is no default model", hint=hint)
+        return self.catalogue.resolve(name)
+
+    def _way(
+        self, model: Model, path: str, fields: dict[str, msgspec.Raw], *, size: int, hides_usage: bool
+    ) -> ModelWay:
+        """Return how a model is asked: `fields`, of about `size` bytes, with its own name."""
         provider = model.provider
         fields["model"] = msgspec.Raw(msgspec.json.encode(model.name))
         host, port, is_secure = provider.place
@@ -291,7 +301,6 @@ class ModelService:
             f"POST {provider.path}{path} HTTP/1.1\r\nHost: {place}\r\n{key}Content-Type: application/json\r\n"
             f"Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: agentainer/{VERSION}\r\n"
         )
-        size = sum(map(len, map(bytes, fields.values())))
         body = offload.run(msgspec.json.encode, fields) if size > OFFLOAD_BYTES else msgspec.json.encode(fields)
         return ModelWay(model.ref, self._targets[provider.name], head.encode(), body, hides_usage=hides_usage)
 

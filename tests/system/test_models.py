@@ -47,6 +47,7 @@ class Scene:
                 "image": image,
                 "command": ["/usr/bin/python3", "-c", AGENT],
                 "model": f"openai/{MODEL}",
+                "network_egress": name == "writer",
             }
             status, said = daemon.control("POST", "/agents", spec)
             assert status == 201, said
@@ -95,6 +96,7 @@ def test_agents_use_models_without_the_key(scene, eventually):
     eventually(lambda: "1,000" in scene.ctl("usage"))
     lines = scene.ctl("usage").splitlines()
     assert lines[1].split() == ["writer", "1", "0", "1,000", "0", "500", "$0.0020"]
+    assert scene.ask("other")[0] == 200  # without egress, models are reached all the same
     assert scene.ctl("models", "-o", "name").split() == [f"openai/{MODEL}"]
     assert "use_model" in scene.ctl("audit", "--result", "refused")
 

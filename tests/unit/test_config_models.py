@@ -2,7 +2,8 @@
 
 import pytest
 
-from agentainerd.config import ConfigError, describe, load
+from agentainerd.config import ConfigError, load
+from agentainerd.config_print import describe
 from agentainerd.model.providers import Price
 
 FULL = """
@@ -66,6 +67,16 @@ def test_a_key_in_the_daemons_environment_is_enough(written):
         "openrouter": "sk-or", "own": "sk-other", "anthropic": "sk-ant",
     }  # fmt: skip
     assert found["openrouter"].models == ("x",)
+
+
+def test_a_budget_that_does_not_hold_a_model_is_warned_of(written):
+    prices = "prices: {a: {input: 1, output: 2}}"
+    text = "models: {{providers: {{openai: {{api_key: x, models: [a, b], {prices}}}, openrouter: {{api_key: y}}}}, {budget}}}"
+
+    loaded = load(written(text.format(prices=prices, budget="budget_run_usd: 1")), {}, {})
+
+    assert loaded.warnings == ("models: no budget holds openai/b: models.providers has no prices of them",)
+    assert load(written(text.format(prices=prices, budget="default: a")), {}, {}).warnings == ()
 
 
 def test_a_provider_without_its_key_is_warned_of(written):

@@ -18,7 +18,7 @@ def check(world, monkeypatch):
     """Deploy an agent whose first run is one command and whose second run is another one, and return what is found of it."""
     monkeypatch.setattr(bridge_commands, "PATIENCE_S", 0.2)
     for module in (bridge_commands, command_links):
-        monkeypatch.setattr(module, "TERM_S", 0.3)
+        monkeypatch.setattr(module, "TERM_S", 1.0)
 
     def examine(first, second=None, bridge="exec", words=("agent",)):
         commands = [first, second or first]

@@ -1,8 +1,13 @@
 """The rules of the contract, and that docs/bridge.md has them as they are."""
 
+import json
 from pathlib import Path
 
+import ag_ui.core
+from pydantic import TypeAdapter
+
 from agentainerctl.commands.bridges import _TIERS, _WIDTH
+from agentainerd.model.agui import SequenceChecker
 from agentainerd.model.bridge_rules import RULES, rules_of
 from agentainerd.model.bridges import Bridge
 
@@ -18,6 +23,17 @@ def test_the_page_has_every_rule_with_its_tiers_and_its_words():
 
     assert [line for line in shown if line in rows] == rows
     assert len(shown) == len(rows) + len(Bridge), "and the table of tiers"
+
+
+def test_the_run_that_the_page_shows_is_a_right_one():
+    events = [
+        json.loads(line.removeprefix("data: ")) for line in PAGE.read_text().splitlines() if line.startswith("data: ")
+    ]
+    checker = SequenceChecker(events[0]["runId"])
+
+    assert [problem for event in events for problem in checker.feed(event)] + checker.end() == []
+    for event in events:
+        TypeAdapter(ag_ui.core.Event).validate_python(event)
 
 
 def test_a_native_container_keeps_all_that_an_agui_one_does():

@@ -89,6 +89,19 @@ class RuntimeProcess:
         finally:
             connection.close()
 
+    def lines(self, method: str, path: str, body: object) -> Iterator[str]:
+        """Send a request; give the lines of its answer as they come."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request(method, path, json.dumps(body).encode())
+        response = connection.getresponse()
+
+        def read() -> Iterator[str]:
+            for line in response:
+                yield line.decode()
+            connection.close()
+
+        return read()
+
     def run(self, text: str = "go on", **fields: Any) -> list[dict[str, Any]]:
         """Do one run and return its events; their numbers have no gap."""
         found = list(self.stream("POST", "/invocations", run_input(text, **fields)))

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentainer_runtime import VERSION, bridge
+from agentainer_runtime import VERSION, bridge, websocket
 from agentainer_runtime.agent import Agent
 from agentainer_runtime.bodies import body_of
 from agentainer_runtime.inputs import InvalidInput, run_input
@@ -66,6 +66,7 @@ def make_app(agent: Agent) -> ASGIApp:
         Route("/runs/{run_id}/events", events, methods=["GET"]),
         Route("/runs/{run_id}/cancel", cancel, methods=["POST"]),
         *bridge.routes(agent),
+        websocket.route(agent),
     ]
     errors = {
         InvalidInput: _failing(400),

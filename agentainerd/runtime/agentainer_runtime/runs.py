@@ -86,8 +86,8 @@ class Runs:
 
     @property
     def active(self) -> list[str]:
-        """The ids of the runs that are at work."""
-        return list(self._active)
+        """The ids of the runs that are at work; one that has told its end is not, though its log may still be written."""
+        return [run_id for run_id, run in self._active.items() if not run.log.is_ended]
 
     @property
     def changed_at(self) -> float:
@@ -119,7 +119,7 @@ class Runs:
 
     def is_active(self, thread_id: str) -> bool:
         """Whether a run of this thread is at work."""
-        return any(run.given.thread_id == thread_id for run in self._active.values())
+        return any(run.given.thread_id == thread_id and not run.log.is_ended for run in self._active.values())
 
     def start(self, given: RunInput) -> bool:
         """Begin a run; False where it is known already, and left as it is.

@@ -230,6 +230,13 @@ class Fleet:
         targets = [*(route.targets if route else ()), *self._staged.get(agent_id, ())]
         return any(target.address[0] == address for target in targets if not target.is_retired)
 
+    def touch(self, agent_id: str) -> None:
+        """An agent did something by itself: it is not idle."""
+        now = time.monotonic()
+        if route := self.route(agent_id):
+            for target in route.targets:
+                target.used_at = now
+
     def reopen(self, agent_id: str) -> None:
         """Something that had closed the gate came to nothing: open it again for those that are ready."""
         route = self.route(agent_id)

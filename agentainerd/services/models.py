@@ -164,6 +164,7 @@ class ModelService:
                 "wrong_source",
                 kind="authentication_error",
             )
+        self._fleet.touch(agent_id)
         try:
             return self._answer(ask, agent_id, route.name)
         except NotFound as error:
@@ -178,6 +179,7 @@ class ModelService:
         """Count what a call used; see ModelGate.on_end."""
         ticket = call.ticket
         assert isinstance(ticket, _Ticket)
+        self._fleet.touch(ticket.agent_id)
         name = call.model
         model = ticket.models.get(name)
         is_answer = 200 <= call.status < 300

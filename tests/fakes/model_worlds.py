@@ -2,9 +2,8 @@
 
 import json
 import socket
+from typing import TYPE_CHECKING
 
-import httpx2
-import openai
 import pytest
 
 from agentainerd.model.model_usage import Usage
@@ -13,6 +12,9 @@ from agentainerd.proxy.server import DataPlane, ProxyOptions
 from tests.fakes.models import KEY, MODEL, ModelServer, Turn
 from tests.fakes.planes import Answered, anybody
 from tests.fakes.world import World
+
+if TYPE_CHECKING:
+    import openai
 
 USER = {"role": "user", "content": "hello"}
 PRICES = {MODEL: Price(input=2.0, output=8.0, cached=1.0)}
@@ -49,7 +51,10 @@ class ModelWorld:
         """The address of the agent's container, which its calls come from."""
         return str(self.world.route(self.name).targets[0].address[0])
 
-    def client(self, **options) -> openai.OpenAI:
+    def client(self, **options) -> "openai.OpenAI":
+        import httpx2
+        import openai  # here: it takes most of a second, and every test loads this file
+
         transport = httpx2.HTTPTransport(local_address=self.home)
         given = {"http_client": openai.DefaultHttpxClient(transport=transport), "max_retries": 0, **options}
         return openai.OpenAI(**{"base_url": self.url, "api_key": self.token, **given})

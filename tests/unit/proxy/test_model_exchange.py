@@ -121,6 +121,22 @@ def test_what_is_no_answer_is_passed_over(plane, provider, said):
     assert len(gate.ended) == 1
 
 
+def test_a_stream_that_ends_with_its_connection_is_a_whole_one(plane, provider, gate):
+    def unframed(connection, request):
+        connection.sendall(
+            b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {"usage": {"total_tokens": 7}}\n\n'
+        )
+        connection.shutdown(socket.SHUT_RDWR)
+
+    provider.script = unframed
+
+    got = plane.ask("POST", PATH, body=b"{}")
+
+    assert (got.status, got.body) == (200, b'data: {"usage": {"total_tokens": 7}}\n\n')
+    assert gate.ended[0].is_whole
+    assert gate.ended[0].usage.startswith(b'{"total_tokens": 7}')
+
+
 def test_silence_ends_with_a_timeout_once_and_for_all(plane, provider, gate, monkeypatch):
     monkeypatch.setattr(defaults, "PROVIDER_TIMEOUT_S", 0.1)
     provider.script = lambda connection, request: None

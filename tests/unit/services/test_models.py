@@ -168,6 +168,17 @@ def test_a_reload_takes_new_keys_and_providers(make_models):
     ]
 
 
+def test_an_agent_that_asks_a_model_is_not_idle(make_models):
+    models = make_models(Turn(text="ok"))
+    (target,) = models.world.route().targets
+    target.used_at -= 1000.0
+    assert models.world.route().idle_s() > 900
+
+    models.ask("ok")
+
+    assert models.world.route().idle_s() < 100
+
+
 def test_an_agent_that_is_removed_can_not_ask_any_more(make_models):
     models = make_models(Turn(text="ok", times=2))
     models.ask("ok")

@@ -56,6 +56,8 @@ class CheckRequest:
         )
         if not found.task.strip():
             raise InvalidParameter("task", "is empty", hint="say what the agent is to do")
+        if len(found.task) > defaults.MAX_RUN_INPUT_CHARS:
+            raise InvalidParameter("task", f"is longer than {defaults.MAX_RUN_INPUT_CHARS} characters")
         if not 1 <= found.wall_s <= defaults.MAX_BRIDGE_CHECK_WALL_S:
             raise InvalidParameter(
                 "timeout_s", f"{found.wall_s:g} is not between 1 and {defaults.MAX_BRIDGE_CHECK_WALL_S:g}"

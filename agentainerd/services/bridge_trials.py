@@ -109,6 +109,8 @@ class Trial:
         took_s = time.monotonic() - at
         if heard.problem:
             return Ping(at, took_s, heard.status, problem=heard.problem)
+        if took_s > self.ping_s:  # it came in pieces, each in time
+            return Ping(at, took_s, heard.status, problem=f"it took {took_s:.1f} s")
         body = decoded(heard.body)
         if heard.status != 200 or not isinstance(body, dict):
             problem = f"it answered {heard.summary}" if heard.status != 200 else "its body is no JSON object"

@@ -100,6 +100,12 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/ping" and agent.tier in ("native", "agui", "agentcore") and breaks != "ping":
             while breaks == "ping_busy" and agent.busy:
                 time.sleep(STEP_S)
+            if breaks == "drip":  # a head in pieces, each of which is in time
+                for piece in (b"HTTP/1.0 200 OK\r\n", b"Content-Type: application/json\r\n"):
+                    self.wfile.write(piece)
+                    time.sleep(10 * STEP_S)
+                self.wfile.write(b"\r\n" + json.dumps(self.health()).encode())
+                return
             if breaks == "last_update":
                 agent.updated = agent.now()
             self.answer(200, self.health())

@@ -73,7 +73,7 @@ def test_a_tier_that_was_named_is_the_one_that_is_checked(world, up):
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [({"bridge": "soap"}, "bridge"), ({"task": " "}, "task"), ({"timeout_s": 0}, "timeout_s"), ({"timeout_s": 1e9}, "timeout_s"), ({"x": 1}, "x")],
+    [({"bridge": "soap"}, "bridge"), ({"task": " "}, "task"), ({"task": "x" * 1_100_000}, "task"), ({"timeout_s": 0}, "timeout_s"), ({"timeout_s": 1e9}, "timeout_s"), ({"x": 1}, "x")],
 )  # fmt: skip
 def test_what_can_not_be_meant_is_refused(world, up, body, field):
     up(speaks(Agent("native")))

@@ -100,3 +100,10 @@ def test_what_is_over_too_soon_to_be_seen_is_not_held_against_it():
 
     assert failed(found) == set()
     assert found["cancel"].outcome is Outcome.SKIP
+
+
+def test_a_ping_that_comes_in_pieces_has_one_second_for_all_of_them():
+    _, found = examine("agui", "drip", pieces=40, ping_s=0.3)
+
+    assert failed(found) == {"ping", "ping_busy"}
+    assert found["ping"].seen.startswith("it took ")

@@ -8,7 +8,8 @@ a line of three quotes begins and ends a text of several.
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from agentainerd.errors import InvalidParameter
 
@@ -41,6 +42,24 @@ class Lines:
         if self._history:
             self._history.add(text)
         return text
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Show nothing of what is typed while the body prints; it is there for the next input."""
+        if not self.is_terminal:
+            yield
+            return
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+        silent = [*before]
+        silent[3] &= ~termios.ECHO
+        termios.tcsetattr(descriptor, termios.TCSANOW, silent)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
     def _text(self) -> str:
         text = self._line(self._prompt)

@@ -167,7 +167,8 @@ class _Talk:
     def _watch(self, run: Record) -> None:
         view = View(self._session, form="part", is_full=self._is_full)
         view.begin(run)
-        ended = watch(self._session, run, view, wants_cancel=lambda: True)
+        with self._lines.unseen():
+            ended = watch(self._session, run, view, wants_cancel=lambda: True)
         view.end(ended)
         conclude(self._session, ended)
         if self._lines.is_terminal:

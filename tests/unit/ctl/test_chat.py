@@ -5,9 +5,10 @@ import signal
 import stat
 import subprocess
 
+import gevent
 import pytest
 
-from tests.unit.ctl.fake_api import NOT_FOUND, agent, begin_stream, frame, send, send_line
+from tests.unit.ctl.fake_api import NOT_FOUND, agent, begin_stream, end_stream, frame, send, send_line
 from tests.unit.ctl.run_records import AGENT_ID, ID, MESSAGES, SESSION_ID, STORY, events, session
 from tests.unit.ctl.run_records import run as record
 
@@ -163,8 +164,6 @@ def test_lines_come_by_a_key_and_by_pasting(talk, run_on_terminal, tmp_path):
 
 def test_an_interrupt_ends_the_answer_and_the_talk_goes_on(talk, run_on_terminal, tmp_path):
     def unfinished(handler, _):
-        import gevent
-
         begin_stream(handler, "text/event-stream")
         for event in STORY[:8]:
             send_line(handler, frame(event))
@@ -184,6 +183,25 @@ def test_an_interrupt_ends_the_answer_and_the_talk_goes_on(talk, run_on_terminal
     assert said.code == 0
     assert f"run {ID} was cancelled" in said.out
     assert "[y/N]" not in said.out
+
+
+def test_what_is_typed_ahead_is_not_shown_inside_the_answer_and_is_said_next(talk, run_on_terminal, tmp_path):
+    def thoughtful(handler, _):
+        begin_stream(handler, "text/event-stream")
+        for event in STORY:
+            if event["event"]["type"] == "TEXT_MESSAGE_START":
+                gevent.sleep(0.3)  # while the person types
+            send_line(handler, frame(event))
+        end_stream(handler)
+
+    talk.forget("GET", EVENTS)
+    talk.on_raw("GET", EVENTS, thoughtful)
+
+    said = person(run_on_terminal, tmp_path, (PROMPT, b"one\n"), (b"> read_file", b"ahead\n"), (PROMPT, b"/exit\n"))
+
+    assert [each["input"] for each in asked(talk)] == ["one", "ahead"]
+    assert "ahead" not in said.out.partition("Fixed.")[0]
+    assert "web> ahead" in said.out
 
 
 def test_a_failure_is_told_and_the_talk_goes_on(talk, run_on_terminal, tmp_path):

@@ -4,8 +4,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agentainerd.model import agui
-from agentainerd.model.agui import EventType, SequenceChecker
+from agentainerd.model import agui, event_sequences
+from agentainerd.model.agui import EventType
 from agentainerd.model.bridge_rules import RULES, Finding, Outcome
 from agentainerd.model.bridges import Bridge
 from agentainerd.services.bridge_pings import busy_pings, last_update
@@ -153,16 +153,20 @@ def _task(run: Invoked) -> Finding:
 
 
 def _sequence(run: Invoked) -> Iterator[Finding]:
-    checker = SequenceChecker(run.run_id)
+    checker = event_sequences.SequenceChecker(run.run_id)
     problems = [problem for event in run.events for problem in checker.feed(event)] + checker.end()
     if run.heard.is_left_open:
-        problems.append(agui.Problem(agui.Rule.LAST, f"the answer does not end after {run.ending.get('type')}"))
+        problems.append(
+            event_sequences.Problem(
+                event_sequences.Rule.LAST, f"the answer does not end after {run.ending.get('type')}"
+            )
+        )
     right = {
-        agui.Rule.FIRST: "RUN_STARTED",
-        agui.Rule.LAST: str(run.ending.get("type")),
-        agui.Rule.RUN_ID: run.run_id,
-        agui.Rule.FIELDS: f"{len(run.heard.messages)} events",
-        agui.Rule.PAIRS: f"{len(run.heard.messages)} events",
+        event_sequences.Rule.FIRST: "RUN_STARTED",
+        event_sequences.Rule.LAST: str(run.ending.get("type")),
+        event_sequences.Rule.RUN_ID: run.run_id,
+        event_sequences.Rule.FIELDS: f"{len(run.heard.messages)} events",
+        event_sequences.Rule.PAIRS: f"{len(run.heard.messages)} events",
     }
     for rule, seen in right.items():
         wrong = [problem.message for problem in problems if problem.rule is rule]

@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from agentainerd import clock, defaults
 from agentainerd.errors import AgentainerError, NotFound, Unavailable
-from agentainerd.model.agui import TERMINAL, EventType
+from agentainerd.model.agui import TERMINAL, EventType, is_cancelled
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.narration import failed, started
 from agentainerd.model.replicas import Replica
@@ -410,8 +410,10 @@ class Execution:
             self.log.end([final], ended)
 
     def _outcome(self, event: dict[str, Any]) -> tuple[RunStatus, RunError | None]:
-        if event.get("type") == EventType.RUN_FINISHED:
+        if event.get("type") == EventType.RUN_FINISHED and not is_cancelled(event):
             return RunStatus.COMPLETED, None
+        if is_cancelled(event):
+            event = {"code": RunCode.CANCELLED, "message": "the agent says that it was cancelled"}
         code, message = str(event.get("code") or RunCode.ERROR), str(event.get("message") or "the agent failed")
         if self._stop is not None:
             code, message = self._stop.code, self._stop.message

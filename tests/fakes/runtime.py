@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from agentainerd.model.agui import SequenceChecker
+from agentainerd.model.event_sequences import SequenceChecker
 from tests.fakes.docker import BASE_IMAGE, docker_api
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import ag_ui.core
 import pytest
 from pydantic import TypeAdapter
 
-from agentainerd.model.agui import SequenceChecker
+from agentainerd.model.event_sequences import SequenceChecker
 from agentainerd.services.bridge_trials import invocation, names
 from tests.fakes.models import KEY, MODEL, Faults, ModelServer, Turn, When
 

@@ -7,9 +7,9 @@ import ag_ui.core
 from pydantic import TypeAdapter
 
 from agentainerctl.commands.bridges import _TIERS, _WIDTH
-from agentainerd.model.agui import SequenceChecker
 from agentainerd.model.bridge_rules import RULES, rules_of
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.event_sequences import SequenceChecker
 
 PAGE = Path(__file__).parents[3] / "docs" / "bridge.md"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from agentainerd.model.agui import SequenceChecker
+from agentainerd.model.event_sequences import SequenceChecker
 from agentainerd.model.openai_events import ChatCompletionEvents
 from agentainerd.model.sse import Parser
 

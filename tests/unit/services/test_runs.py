@@ -94,6 +94,17 @@ def test_a_run_ends_with_what_the_agent_said(runs, agent):
     assert given["forwardedProps"]["limits"] == {"steps": None, "wall_s": None, "cost_usd": None}
 
 
+def test_an_agent_that_says_that_it_was_cancelled_has_not_completed(runs, agent):
+    agent(lambda made, connection, body: made.play(
+        connection, body, TEXT, type="RUN_FINISHED", threadId="t", runId=body["runId"], outcome={"type": "cancelled"}
+    ))  # fmt: skip
+
+    run = finish(runs, ask(runs).id)
+
+    assert (run.status, run.error.code, run.output) == (RunStatus.CANCELLED, "cancelled", "hello world")
+    assert told(runs, run.id)[-1]["code"] == "cancelled"
+
+
 def test_events_are_numbered_from_one_and_every_reader_gets_all_of_them(runs, agent):
     go = Event()
 

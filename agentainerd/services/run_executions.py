@@ -371,9 +371,14 @@ class Execution:
         self._means.writer.write(RunStore.put(self.run), insists=True)
 
     def _used(self) -> Usage:
-        """Return what the agent says that it used; where it says nothing, what was counted of it."""
+        """Return what the agent says that it used; where it says nothing, or no cost, what was counted of it."""
         told = self._result.usage
-        return told if told != Usage() else self._means.used(self.run.id) or told
+        if told.cost_usd is not None:
+            return told
+        counted = self._means.used(self.run.id)
+        if counted is None or told == Usage():
+            return counted or told
+        return msgspec.structs.replace(told, cost_usd=counted.cost_usd, cost_source=counted.cost_source)
 
     def _finish(self, last: "_Last") -> None:
         """Write the last event, the run's last state, and the session's messages: all or nothing."""

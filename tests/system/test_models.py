@@ -1,12 +1,13 @@
 """Models through the real daemon, asked from inside real containers: who may, what it costs, and where the key is not."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.fakes.models import MODEL, ModelServer, Rules, Turn
+from tests.fakes.models import MODEL, Faults, ModelServer, Rules, ToolCall, Turn, When
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 KEY = "sk-canary-71c0ffee"
@@ -123,3 +124,59 @@ def test_a_daemon_that_was_killed_knows_its_agents_and_what_they_used(scene, sta
 
     eventually(lambda: scene.ask()[0] == 200, limit_s=20)
     eventually(lambda: "2,000" in scene.ctl("usage"))
+
+
+NAME = f"fixer-{os.getpid()}"  # volumes are the engine's, which others use too
+BUG = "def add(a, b):\n    return a - b\n"
+TEST = "from sums import add\nassert add(2, 2) == 4, 'wrong sum'\nprint('all is well')\n"
+WORK = (
+    Turn(calls=(ToolCall("write_file", {"path": "sums.py", "content": BUG}), ToolCall("write_file", {"path": "try.py", "content": TEST})),
+         when=When(user="make it add", tools=("write_file", "run_command", "edit_file"))),
+    Turn(calls=(ToolCall("run_command", {"command": "python3 try.py"}),), when=When(tool="")),
+    Turn(text="I see.", calls=(ToolCall("edit_file", {"path": "sums.py", "old_string": "a - b", "new_string": "a + b + 0"}),),
+         when=When(tool="wrong sum"), faults=Faults(piece_bytes=7, comments=True)),
+    Turn(calls=(ToolCall("run_command", {"command": "python3 try.py"}),), when=When(tool="sums.py")),
+    Turn(text="It adds now.", when=When(tool="all is well"), cost_usd=0.25),
+)  # fmt: skip
+
+
+@pytest.fixture
+def coder(start_daemon, docker_sandbox, docker_client, runtime_image):
+    """A daemon with a provider, and an agent of the runtime image, which knows of neither key nor provider."""
+    with ModelServer(rules=Rules(keys=(KEY,))) as server:
+        config = CONFIG.format(url=server.base_url, model=MODEL) + "  default: openai/" + MODEL + "\n"
+        daemon = start_daemon(sandbox=docker_sandbox, config=config, environment={"OPENAI_API_KEY": KEY})
+
+        def ctl(*words, code=0):
+            done = subprocess.run(
+                [sys.executable, "-m", "agentainerctl", "--host", f"unix://{daemon.control_socket}", *words],
+                capture_output=True, text=True, timeout=100, check=False,
+            )  # fmt: skip
+            assert done.returncode == code, (done.returncode, done.stdout, done.stderr, daemon.tail())
+            return done.stdout
+
+        ctl("deploy", "--runtime", "--image", runtime_image, "--name", NAME, "--wait")
+        yield server, ctl
+    docker_sandbox.remove_containers()
+    for volume in docker_client.volumes(filters={"name": f"{NAME}-workspace"})["Volumes"] or ():
+        docker_client.remove_volume(volume["Name"], force=True)
+
+
+def test_an_agent_of_the_runtime_works_with_a_model_through_the_daemon(coder, eventually):
+    server, ctl = coder
+    server.add(*WORK)
+
+    run = json.loads(ctl("run", NAME, "make it add", "--no-stream", "-o", "json"))
+
+    assert (run["status"], run["output"]) == ("completed", "I see.\nIt adds now.")
+    assert server.unplayed == []
+    assert not any(name.startswith("x-agentainer") for each in server.received for name in each.headers)
+    used = json.loads(ctl("usage", "-o", "json"))
+    assert used["total"]["calls"] == len(WORK)
+    assert used["total"]["input_tokens"] == run["usage"]["input_tokens"]
+
+    server.add(Turn(text="a word", calls=(ToolCall("list_directory", {}),), cost_usd=0.2, times=50))
+    eventually(lambda: json.loads(ctl("usage", "-o", "json"))["total"]["cost_usd"] > 0.25)
+    run = json.loads(ctl("run", NAME, "for ever", "--max-cost", "0.3", "--no-stream", "-o", "json", code=9))
+    assert run["error"]["code"] == "cost_limit"
+    assert len(server.received) - len(WORK) == 2

@@ -62,17 +62,25 @@ def finish(runs, run_id: str):
     return run
 
 
-def test_a_run_whose_agent_says_nothing_of_tokens_has_what_its_calls_to_models_were_counted_to_use(world, runs, agent):
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [({}, (100, 10)), ({"usage": {"input_tokens": 90, "output_tokens": 9}}, (90, 9))],
+    ids=["nothing", "no cost"],
+)
+def test_what_an_agent_does_not_say_of_its_tokens_is_what_its_calls_to_models_were_counted_to_use(
+    world, runs, agent, said, tokens
+):
     def script(made, connection, body):
         used = Usage(1, 0, 100, 10, cost_nano=250_000_000)
         world.services.models.usage.add(Spent("2026-11-21", world.agent().id, "p/m", used, body["runId"]))
-        made.play(connection, body, TEXT, type="RUN_FINISHED", threadId=body["threadId"], runId=body["runId"])
+        ids = {"threadId": body["threadId"], "runId": body["runId"]}
+        made.play(connection, body, TEXT, type="RUN_FINISHED", result=said, **ids)
 
     agent(script)
 
     run = finish(runs, ask(runs).id)
 
-    assert (run.usage.input_tokens, run.usage.output_tokens) == (100, 10)
+    assert (run.usage.input_tokens, run.usage.output_tokens) == tokens
     assert (run.usage.cost_usd, run.usage.cost_source) == (0.25, "gateway")
 
 

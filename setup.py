@@ -52,6 +52,7 @@ RUNTIME = [
     "runtime/Dockerfile",
     "runtime/pyproject.toml",
     "runtime/agentainer_runtime/py.typed",
+    "runtime/agentainer_runtime/clone.gitconfig",
     "runtime/agentainer_runtime/**/*.py",
     "runtime/agentainer_runtime/scripts/*.yaml",
 ]

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import subprocess
 
 import pytest
 
@@ -22,17 +23,56 @@ CALLS = {
 }
 
 
+TOTALS = "def total(prices):\n    return sum(prices) - 1\n"
+TEST = """import unittest
+from totals import total
+
+class Total(unittest.TestCase):
+    def test_prices_are_added(self):
+        self.assertEqual(total([1, 2]), 3)
+"""
+FIX = {"path": "totals.py", "old_string": "sum(prices) - 1", "new_string": "sum(prices)"}
+MESSAGE = "totals: prices are added, and nothing is taken off"
+FIXING = [
+    {
+        "when": {"user": "failing test"},
+        "calls": [{"name": "run_command", "arguments": {"command": "python3 -m unittest -q 2>&1 | tail"}}],
+    },
+    {"when": {"tool": "2 != 3"}, "calls": [{"name": "search_files", "arguments": {"query": "def total"}}]},
+    {"when": {"tool": "totals.py"}, "calls": [{"name": "edit_file", "arguments": FIX}]},
+    {
+        "when": {"tool": "replacements"},
+        "calls": [{"name": "run_command", "arguments": {"command": "python3 -m unittest -q"}}],
+    },
+    {
+        "when": {"tool": "OK"},
+        "calls": [{"name": "git_commit", "arguments": {"message": MESSAGE, "paths": ["totals.py"]}}],
+    },
+    {"when": {"tool": "hash"}, "text": "The test passes."},
+]
+
+
 @pytest.fixture
-def container(docker_client, docker_sandbox, docker_engine, runtime_image):
-    host = docker_client.create_host_config(
-        network_mode=docker_sandbox.network, read_only=True, tmpfs={"/tmp": "rw"}, cap_drop=["ALL"],
-        security_opt=["no-new-privileges"], pids_limit=256,
-    )  # fmt: skip
-    environment = {"AGENT_MODEL": "script/turns.json", "GITHUB_TOKEN": TOKEN, "AGENT_COMMANDS": "off"}
-    made = docker_client.create_container(runtime_image, environment=environment, host_config=host)["Id"]
-    docker_client.start(made)
-    yield made
-    docker_client.remove_container(made, force=True, v=True)
+def start(docker_client, docker_sandbox, docker_engine, runtime_image):
+    """`start(binds, **environment)`: a container of the runtime, and its address."""
+    made = []
+
+    def started(binds=(), **environment):
+        host = docker_client.create_host_config(
+            network_mode=docker_sandbox.network, read_only=True, tmpfs={"/tmp": "rw"}, cap_drop=["ALL"],
+            security_opt=["no-new-privileges"], pids_limit=256, binds=list(binds),
+        )  # fmt: skip
+        container = docker_client.create_container(
+            runtime_image, environment={"AGENT_MODEL": "script/turns.json", **environment}, host_config=host
+        )["Id"]
+        made.append(container)
+        docker_client.start(container)
+        networks = docker_client.inspect_container(container)["NetworkSettings"]["Networks"]
+        return container, networks[docker_sandbox.network]["IPAddress"]
+
+    yield started
+    for container in made:
+        docker_client.remove_container(container, force=True, v=True)
 
 
 def events_of(address, body):
@@ -44,28 +84,29 @@ def events_of(address, body):
         connection.close()
 
 
-def test_tools_work_and_see_no_secret(container, docker_client, docker_sandbox, eventually):
-    turns = [{"calls": [{"name": name, "arguments": arguments} for name, arguments in CALLS.items()]}, {"text": "done"}]
-    script = ["sh", "-c", f"cat > /workspace/turns.json <<'END'\n{json.dumps(turns)}\nEND"]
-    docker_client.exec_start(docker_client.exec_create(container, script)["Id"])
-    networks = docker_client.inspect_container(container)["NetworkSettings"]["Networks"]
-    address = networks[docker_sandbox.network]["IPAddress"]
+def run(address, text, eventually):
+    """The events of a run, once the container listens."""
 
-    def run():
+    def events():
         try:
-            return events_of(
-                address,
-                {
-                    "prompt": "go",
-                    "threadId": "t",
-                    "runId": "r",
-                    "messages": [{"id": "1", "role": "user", "content": "go"}],
-                },
-            )
+            return events_of(address, {"prompt": text})
         except OSError:
             return None
 
-    events = eventually(run, limit_s=10)
+    return eventually(events, limit_s=10)
+
+
+def inside(client, container, *command):
+    return client.exec_start(client.exec_create(container, list(command))["Id"]).decode()
+
+
+def test_tools_work_and_see_no_secret(start, docker_client, eventually):
+    turns = [{"calls": [{"name": name, "arguments": arguments} for name, arguments in CALLS.items()]}, {"text": "done"}]
+    container, address = start(GITHUB_TOKEN=TOKEN, AGENT_COMMANDS="off")
+    inside(docker_client, container, "sh", "-c", f"cat > /workspace/turns.json <<'END'\n{json.dumps(turns)}\nEND")
+
+    events = run(address, "go", eventually)
+
     names = {event["toolCallId"]: event["toolCallName"] for event in events if event["type"] == "TOOL_CALL_START"}
     results = {
         names[event["toolCallId"]]: json.loads(event["content"])
@@ -83,3 +124,38 @@ def test_tools_work_and_see_no_secret(container, docker_client, docker_sandbox, 
     assert "outside" in results["list_directory"]["error"]
     assert results["search_files"]["matches"][0] == {"file": "src/a.py", "line": 1, "content": "print(1)"}
     assert "not a git repository" in results["git_status"]["error"]
+
+
+def test_an_agent_makes_the_failing_test_of_a_repository_pass(start, docker_client, eventually, tmp_path):
+    """The repository is cloned into the workspace, worked on under the list of commands, and the work committed on its branch."""
+    work = tmp_path / "scripts" / "work"
+    work.mkdir(parents=True)
+    (work / "totals.py").write_text(TOTALS)
+    (work / "test_totals.py").write_text(TEST)
+    for arguments in (
+        ("init", "-q", "-b", "main"),
+        ("add", "."),
+        ("-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "first"),
+    ):
+        subprocess.run(["git", *arguments], cwd=work, check=True)
+    (tmp_path / "scripts" / "turns.json").write_text(json.dumps(FIXING))
+
+    container, address = start(
+        [f"{tmp_path}/scripts:/scripts:ro"],
+        GITHUB_REPO="file:///scripts/work",
+        GITHUB_TARGET_BRANCH="agent/fix-totals",
+        GIT_USER_NAME="Bug Fixer",
+        GIT_USER_EMAIL="fixer@example.com",
+    )
+    events = run(address, "make the failing test pass", eventually)
+
+    assert events[-1]["type"] == "RUN_FINISHED", events[-1]
+    assert "The test passes." in "".join(event["delta"] for event in events if event["type"] == "TEXT_MESSAGE_CONTENT")
+    (edit,) = (event["value"] for event in events if event["type"] == "CUSTOM" and event["name"] == "file.changed")
+    assert (edit["path"], edit["operation"]) == ("totals.py", "modified")
+    shown = inside(docker_client, container, "git", "-C", "/workspace", "show", "--format=%an|%s|%D", "HEAD")
+    assert shown.startswith(f"Bug Fixer|{MESSAGE}|HEAD -> agent/fix-totals")
+    for line in ("-    return sum(prices) - 1\n", "+    return sum(prices)\n"):
+        assert line in shown
+        assert line in edit["diff"]
+    assert inside(docker_client, container, "git", "-C", "/workspace", "status", "--porcelain") == ""

@@ -25,10 +25,11 @@ SETTLED = {
     "CI": "1",
     "PIP_PROGRESS_BAR": "off",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
     "TERM": "dumb",
     "LC_ALL": "C.UTF-8",
 }
-"""What keeps programs from waiting for a person, and their output plain."""
+"""What keeps programs from waiting for a person, their output plain, and what they leave behind out of commits."""
 AUTHOR = ("agent", "agent@localhost")
 
 

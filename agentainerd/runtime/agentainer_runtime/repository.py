@@ -36,12 +36,14 @@ FOR_GOOD = (
     "permission denied",
     "transport",
     "does not appear to be a git repository",
+    "dubious ownership",
 )
 ALONE = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("clone.gitconfig")),
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_ALLOW_PROTOCOL": "https:http:ssh:file",
     "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+    "GIT_CONFIG_COUNT": "0",
 }
 """What keeps settings that a tool may have left behind away from a git that has the credential."""
 

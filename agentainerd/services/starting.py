@@ -9,6 +9,7 @@ from agentainerd.model.agents import Agent
 from agentainerd.model.replicas import AgentState, Exit, Replica
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.lifecycle import Lifecycle
+from agentainerd.services.repositories import wait_for_repository
 
 
 class Starting:
@@ -39,7 +40,8 @@ class Starting:
         """Block until replicas (default: all) are ready, at most `wait_s` seconds; None: do not wait.
 
         Raises:
-            Failed: one ended, code AGENT_EXITED. DeadlineExceeded: code AGENT_NOT_READY. Conflict: somebody stopped it.
+            Failed: one ended, code AGENT_EXITED, or can't have its repository, REPOSITORY_FAILED. DeadlineExceeded: code
+                AGENT_NOT_READY. Conflict: somebody stopped it.
         """
         if wait_s is None:
             return agent
@@ -55,6 +57,9 @@ class Starting:
         ready = {target.number for target in route.serving} if route else set()
         missing = next((number for number in started if number not in ready), 0)
         if not missing:
+            for target in route.serving if route else ():
+                if target.number in started:
+                    wait_for_repository(agent, target, end)
             return self._fleet.find(agent.id)
         self._sync(agent.id)
         agent = self._fleet.find(agent.id)

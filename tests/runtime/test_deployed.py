@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.fakes.docker import BASE_IMAGE
+from tests.fakes.models import KEY, MODEL, ModelServer, ToolCall, Turn, When
 from tests.fakes.runtime import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
@@ -27,9 +28,39 @@ TURNS = [
 ]
 
 
-@pytest.fixture
-def ctl(start_daemon, docker_sandbox, docker_client):
-    daemon = start_daemon(sandbox=docker_sandbox)
+TEST = """
+import unittest
+from shop import total
+
+
+class Totals(unittest.TestCase):
+    def test_every_price_counts(self):
+        self.assertEqual(total([1, 2, 3]), 6)
+"""
+FIX = [
+    Turn(
+        text="I run the tests.",
+        calls=(ToolCall("run_command", {"command": "python3 -m unittest"}),),
+        when=When(user="failing"),
+    ),
+    Turn(calls=(ToolCall("read_file", {"path": "shop.py"}),), when=When(tool="AssertionError: 5 != 6")),
+    Turn(
+        calls=(
+            ToolCall("edit_file", {"path": "shop.py", "old_string": "prices[1:]", "new_string": "prices"}),
+            ToolCall("run_command", {"command": "python3 -m unittest"}),
+        ),
+        when=When(tool=r"prices\[1:\]"),
+    ),
+    Turn(
+        calls=(ToolCall("git_commit", {"message": "shop: the first price counts", "paths": ["shop.py"]}),),
+        when=When(tool="OK"),
+    ),
+    Turn(text="Fixed: the first price was left out.", when=When(tool='"success": true')),
+]
+
+
+def commands_to(daemon):
+    """Return what runs agentainerctl on a daemon and returns all that it printed."""
 
     def run(*words, code=0):
         done = subprocess.run(
@@ -37,12 +68,27 @@ def ctl(start_daemon, docker_sandbox, docker_client):
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr, daemon.tail())
-        return done.stdout + done.stderr
+        return done.stdout + ("" if "json" in words else done.stderr)
 
-    yield run
+    return run
+
+
+def inside(client, container, *command):
+    return client.exec_start(client.exec_create(container, list(command))["Id"]).decode()
+
+
+@pytest.fixture
+def sandbox(docker_sandbox, docker_client):
+    """The session's, with nothing left in it after the test."""
+    yield docker_sandbox
     docker_sandbox.remove_containers()
     for volume in docker_client.volumes(filters={"name": "coder-workspace"})["Volumes"] or ():
         docker_client.remove_volume(volume["Name"], force=True)
+
+
+@pytest.fixture
+def ctl(start_daemon, sandbox):
+    return commands_to(start_daemon(sandbox=sandbox))
 
 
 def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtime_image, docker_client, tmp_path):
@@ -75,6 +121,51 @@ def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtim
     assert "Fixed." in shown
 
 
+def test_a_model_fixes_a_failing_test_of_a_repository(start_daemon, sandbox, docker_client, runtime_image, tmp_path):
+    repository = tmp_path / "shop.git"
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "shop.py").write_text("def total(prices):\n    return sum(prices[1:])\n")
+    (work / "test_shop.py").write_text(TEST)
+    for command in (
+        ["init", "-q", "-b", "main"],
+        ["add", "."],
+        ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "shop"],
+    ):
+        subprocess.run(["git", *command], cwd=work, check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(repository)], check=True)
+    if os.getuid() == 0:
+        subprocess.run(
+            ["chown", "-R", "1000:1000", str(repository)], check=True
+        )  # Git trusts its user's repositories only
+    with ModelServer(FIX, host="127.0.0.1") as models:
+        provider = {"api_key": KEY, "base_url": models.base_url, "models": [MODEL]}
+        config = json.dumps({"models": {"providers": {"openai": provider}, "default": f"openai/{MODEL}"}})
+        daemon = start_daemon(
+            sandbox=sandbox, config=config, environment={"GIT_USER_NAME": "Ada", "GIT_USER_EMAIL": "a@b.c"}
+        )
+        ctl = commands_to(daemon)
+        ctl(
+            "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--repo", "file:///repo", "--branch", "main",
+            "--target-branch", "agent/fix", "--volume", f"{repository}:/repo:ro", "--wait",
+        )  # fmt: skip
+
+        shown = ctl("run", "coder", "make the failing test pass")
+
+        container = json.loads(ctl("inspect", "coder", "-o", "json"))["container_id"]
+        diff = inside(docker_client, container, "git", "-C", "/workspace", "show", "--format=%an %s")
+        branch = inside(docker_client, container, "git", "-C", "/workspace", "branch", "--show-current")
+        run = json.loads(ctl("runs", "list", "-o", "json"))[0]
+    assert "Fixed" in shown
+    assert diff.startswith("Ada shop: the first price counts")
+    assert "-    return sum(prices[1:])\n+    return sum(prices)" in diff
+    assert branch.strip() == "agent/fix"
+    assert models.unplayed == []
+    assert {request.status for request in models.received} == {200}
+    assert (run["status"], run["steps"]) == ("completed", 5)
+    assert run["usage"]["input_tokens"] > 0
+
+
 def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client):
     tag = f"agentainer-test-{os.getpid()}:built"
 
@@ -84,6 +175,17 @@ def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client
     docker_client.remove_image(tag, force=True)
     assert f"Image: {tag}" in shown
     assert labels["agentainer.bridge"] == "native"
+
+
+def test_a_start_ends_with_the_reason_why_there_is_no_repository(ctl, runtime_image):
+    said = ctl(
+        "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--model", "script/echo.yaml",
+        "--repo", "file:///nowhere.git", "--wait", code=1,
+    )  # fmt: skip
+
+    assert "agent 'coder' runs without its repository" in said
+    assert "/nowhere.git" in said
+    assert "without its repository" in ctl("restart", "coder", "--wait", code=1)
 
 
 def test_what_the_runtime_cannot_be_deployed_with_is_said(ctl):

@@ -85,6 +85,12 @@ def test_yaml_is_as_good_and_a_missing_file_names_the_places(tmp_path):
     assert text_of(answer(load("script/t.yaml", [tmp_path / "other", tmp_path]), user(""))) == "hello\n"
     with pytest.raises(InvalidScript, match=f"no file none.yaml .* looked in {tmp_path}"):
         load("script/none.yaml", [tmp_path])
+    for outside in ("../turns.json", str(tmp_path / "t.yaml"), "link"):
+        (tmp_path / "inner").mkdir(exist_ok=True)
+        (tmp_path / "inner/link").unlink(missing_ok=True)
+        (tmp_path / "inner/link").symlink_to(tmp_path / "t.yaml")
+        with pytest.raises(InvalidScript, match="no file"):
+            load(f"script/{outside}", [tmp_path / "inner"])
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InvalidScript, match="not YAML"):
         load("script/bad.yaml", [tmp_path])

@@ -88,13 +88,13 @@ class ScriptProvider:
 
 
 def load(model: str, folders: Sequence[Path]) -> ScriptProvider:
-    """Return what plays `script/FILE`, from the first of the folders that has it; an absolute FILE is taken as it is.
+    """Return what plays `script/FILE`, from the first of the folders that has it. No FILE leads out of them.
 
     Raises:
         InvalidScript: none has it, or it is no list of turns.
     """
     name = model.removeprefix(SCRIPT_PREFIX)
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    path = next((path for folder in folders if (path := _within(folder, name)).is_file()), None)
     if path is None:
         places = ", ".join(str(folder) for folder in folders)
         raise InvalidScript(f"there is no file {name} for the model {model}: looked in {places}")
@@ -107,6 +107,11 @@ def load(model: str, folders: Sequence[Path]) -> ScriptProvider:
         return ScriptProvider([_turn(entry, number) for number, entry in enumerate(entries, 1)])
     except (OSError, ValueError) as error:
         raise InvalidScript(f"{path}: {error}") from error
+
+
+def _within(folder: Path, name: str) -> Path:
+    path = (folder / name).resolve()
+    return path if path.is_relative_to(folder.resolve()) else folder
 
 
 def choose(turns: Sequence[Turn], messages: Sequence[Message]) -> Turn:

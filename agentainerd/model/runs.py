@@ -120,7 +120,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             agent's container; "" and 0 before.
         steps: calls of the model. output: the text of the answer, of at most MAX_RUN_OUTPUT_CHARS.
         last_seq: number of its last stored event. source_seq: what its agent called that, 0 where it does not number.
-        bytes: what its events take.
+        bytes: what it takes when it is over: its events, and itself with its input and attachments.
         key: its idempotency key, "" for none.
     """
 

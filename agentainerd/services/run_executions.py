@@ -395,10 +395,11 @@ class Execution:
         usage = self._used()
 
         def ended() -> list[Argument]:
-            self.run = msgspec.structs.replace(
+            run = msgspec.structs.replace(
                 self.run, status=status, error=error, output=self._result.output, usage=usage,
-                steps=self._result.steps, finished_at=clock.now(), last_seq=self.log.last_seq, bytes=self.log.bytes,
+                steps=self._result.steps, finished_at=clock.now(), last_seq=self.log.last_seq,
             )  # fmt: skip
+            self.run = msgspec.structs.replace(run, bytes=self.log.bytes + len(msgspec.json.encode(run)))
             return RunStore.end(self.run)
 
         if not self.run.session_id:

@@ -643,6 +643,17 @@ def test_pages_go_back_in_time(runs, agent):
         runs.page(limit=1, cursor="nonsense")
 
 
+def test_what_was_asked_counts_in_what_is_kept(runs, agent, monkeypatch):
+    agent()
+    picture = {"type": "image", "url": "data:image/png;base64," + "A" * 500_000}
+    asked = [finish(runs, ask(runs, "x" * 500_000, media=[picture]).id), finish(runs, ask(runs).id)]
+
+    assert asked[0].bytes > 1_000_000 > asked[1].bytes
+    monkeypatch.setattr(defaults, "MAX_RUNS_BYTES", 900_000)
+    assert runs.sweep(time.time()) == 1
+    assert runs.get(asked[1].id)
+
+
 def test_what_is_kept_too_long_or_too_much_goes(runs, sessions, agent, world, monkeypatch):
     agent()
     session = sessions.create(ADMIN, agent_id="web")

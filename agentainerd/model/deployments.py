@@ -20,7 +20,7 @@ Value = str | int | float | bool | list[object] | dict[str, object] | None
 MAX_AGENTS = 1000  # in one call
 MAX_TEXT_CHARS = 1024
 CONTAINER_FIELDS = frozenset(
-    ("image", "env_vars", "volumes", "command", "labels", "network_egress", "services", "model")
+    ("image", "env_vars", "volumes", "command", "labels", "network_egress", "services", "model", "runtime")
 )
 """What a container has from its making on. The port is one of them: the program that listens elsewhere is another one."""
 UPSTREAMS = "UPSTREAM_SERVICES"

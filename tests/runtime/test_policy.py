@@ -226,6 +226,19 @@ touch .git/x
 cat .agentainer/runs/x
 echo x > .agentainer/runs/x
 cp -t/etc x
+cat .a*/runs/x
+rm -rf .a*
+rm -rf .agentainer
+rm .agentainer/outputs/x
+echo x > .g*/hooks/pre-commit
+rm -rf .g*
+rm -rf .
+rm -rf ../workspace
+rm -rf src/..
+git clean -fdx
+git clean -X -f
+git stash -a
+git stash push --all
 mkdir /evil
 cd
 cd -
@@ -261,6 +274,8 @@ def test_an_escape_is_refused_and_told_with_the_list(workspace, command):
         ("grep -rn '/usr/bin/env' src", ["grep", "-rn", "/usr/bin/env", "src"]),
         ("sed -n '/var/p' src/a", ["sed", "--sandbox", "-n", "/var/p", "src/a"]),
         ("python3 -m pytest -q tests", ["python3", "-m", "pytest", "-q", "tests"]),
+        ("git clean -fd", ["git", "clean", "-fd"]),
+        ("rm -rf src .github", ["rm", "-rf", "src", ".github"]),
         ("python3 -u t.py -c x", ["python3", "-u", "t.py", "-c", "x"]),
         ("find . -name '*.py' -type f", ["find", ".", "-name", "*.py", "-type", "f"]),
         ("npm run test -- --watch=false", ["npm", "run", "test", "--", "--watch=false"]),

@@ -135,6 +135,9 @@ def _git_subcommand(subcommand: str, rest: list[str]) -> str:
         return _git_config(rest)
     if subcommand in ("clone", "init") and any(re.match(r"-[^-]*[cu]", argument) for argument in rest):
         return f"git {subcommand} -c and -u change what git runs"
+    ignored = {"clean": r"-[^-]*[xX]", "stash": r"-[^-]*a|--al?l?$"}.get(subcommand)
+    if ignored and any(re.match(ignored, argument) for argument in rest):
+        return f"git {subcommand} of what git ignores would remove the runtime's own folder"
     if subcommand == "grep" and any(re.match(r"-[^-]*O", argument) for argument in rest):
         return "git grep -O runs a pager"
     if subcommand == "rebase" and any(re.match(r"-[^-]*[xi]", argument) or "--i" in argument[:3] for argument in rest):

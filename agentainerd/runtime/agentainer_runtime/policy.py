@@ -193,6 +193,8 @@ class _Judge:
                 raise NotListed(f"{name} {word.text} may expand to an option: write ./{word.text}")
             for candidate in _candidates(word.text) if at != pattern else ():
                 self._path(candidate, places, writes=name in WRITERS)
+        if name == "rm" and any(self._joined(place, word.text) == "." for word in words for place in places):
+            raise NotListed("rm of the whole workspace, which has the runtime's own folder in it")
         if why := escapes.reason(name, [word.text for word in words]):
             raise NotListed(why)
 
@@ -203,9 +205,11 @@ class _Judge:
             if self._is_outside(joined, text, place, writes):
                 raise NotListed(f"{text} is outside {self._workspace}")
             parts = joined.split("/")
-            if STATE_FOLDER in parts and not (joined + "/").startswith(OUTPUTS + "/"):
+            if any(_may_be(part, STATE_FOLDER) for part in parts) and (
+                writes or not (joined + "/").startswith(OUTPUTS + "/")
+            ):
                 raise NotListed(f"{text} is the runtime's own")
-            if writes and ".git" in parts:
+            if writes and any(_may_be(part, ".git") for part in parts):
                 raise NotListed(f"{text} is git's own: use git's commands")
 
     def _joined(self, place: str, text: str) -> str:
@@ -217,7 +221,7 @@ class _Judge:
         return path.removeprefix(self._workspace + "/")
 
     def _is_outside(self, joined: str, text: str, place: str, writes: bool) -> bool:
-        if any(_may_be_parent(part) for part in text.split("/") if part != ".."):
+        if any(_may_be(part, "..") for part in text.split("/") if part != ".."):
             return True
         if joined.startswith("/") and not text.startswith("/") and not place.startswith("/"):
             return True  # `..` goes nowhere but up
@@ -239,9 +243,10 @@ class _Judge:
         return not (real + "/").startswith((workspace + "/", "/tmp/")) and real not in DEVICES
 
 
-def _may_be_parent(part: str) -> bool:
-    """Whether a component with globs may expand to `..`."""
-    return part.startswith(".") and any(sign in part for sign in "*?[") and fnmatch.fnmatchcase("..", part)
+def _may_be(part: str, name: str) -> bool:
+    """Whether a component is `name`, or has globs and may expand to it; a dot is never what a glob stands for."""
+    has_glob = part.startswith(".") and any(sign in part for sign in "*?[")
+    return part == name or (has_glob and fnmatch.fnmatchcase(name, part))
 
 
 def _pattern(name: str, arguments: list[str]) -> int:

@@ -42,7 +42,7 @@ _HINTS = {
     "cost_limit": "allow it more: --max-cost; agentainerctl runs show {id}",
     "interrupted": "what it did before may have had effects, so it was not done again: agentainerctl runs attach {id}",
     "oom": "give it more memory: --memory; agentainerctl inspect {agent}",
-    "agent_unavailable": "agentainerctl bridge check {agent}",
+    "agent_unavailable": "agentainerctl inspect {agent}",
     "agent_removed": "agentainerctl list",
     "stuck": "agentainerctl runs attach --full {id}",
 }

@@ -100,6 +100,17 @@ def test_an_empty_repository_has_its_target_branch_too(prepare, server, workspac
     assert git(workspace, "symbolic-ref", "HEAD") == "refs/heads/agent/first"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_mounted_repository_that_belongs_to_somebody_else_is_cloned(prepare, server, workspace, tmp_path):
+    subprocess.run(["cp", "-r", str(server.root / "shop.git"), str(tmp_path)], check=True)
+    subprocess.run(["chown", "-R", "12345:12345", str(tmp_path / "shop.git")], check=True)
+
+    answer = prepare(f"file://{tmp_path}/shop.git")
+
+    assert (answer["error"], answer["status"]["state"]) == ("", "ready")
+    assert git(workspace, "log", "--format=%s") == "first"
+
+
 def test_the_token_is_nowhere_that_a_tool_can_look(prepare, tools, server, workspace):
     assert prepare(GITHUB_TARGET_BRANCH="agent/x")["error"] == ""
 

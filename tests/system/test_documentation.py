@@ -35,6 +35,7 @@ REFERENCE = "<!-- reference: begin"  # of the commands, written by the program i
 PROGRAMS = ("agentainerctl ", "agentainer ", "agentainerd ", "curl ", "docker ")
 FOLLOWS = re.compile(r"--follow|follow=true|--watch|agentainerctl top\b|logs -f\b")
 FOLLOW_S = "3"
+WORKSPACE = "-workspace"  # the end of the names of volumes that `deploy --runtime` makes
 KINDS = (
     r"agent-[0-9a-f]{16}", r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", r"(?<=[?&]t=)[\w-]+",
     r"(?<=:)\d{8}-\d{6}\b",
@@ -144,7 +145,17 @@ def reader(start_daemon, docker_sandbox, named_images, tmp_path):
     folder are the examples and a file with a passphrase.
     """
     yield Reader(start_daemon(sandbox=docker_sandbox), tmp_path)
-    docker_sandbox.remove_containers()
+    with docker_api(docker_sandbox.host) as client:
+        containers = client.containers(all=True, filters={"network": docker_sandbox.network})
+        workspaces = {
+            mount["Name"]
+            for found in containers
+            for mount in found["Mounts"]
+            if mount.get("Name", "").endswith(WORKSPACE)
+        }
+        docker_sandbox.remove_containers()
+        for name in workspaces:  # the next page, or session, is to begin with an empty one
+            client.remove_volume(name)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of((ROOT / page).read_text())])

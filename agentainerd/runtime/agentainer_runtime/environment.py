@@ -18,6 +18,7 @@ NEVER_GIVEN = frozenset(
     ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "GITHUB_TOKEN", "GIT_TOKEN")
 )  # fmt: skip
 SETTLED = {
+    "PYTHONDONTWRITEBYTECODE": "1",  # an edit within a second of the last run, of the same size, would not be seen
     "PAGER": "cat",
     "GIT_PAGER": "cat",
     "GIT_EDITOR": "true",

@@ -26,7 +26,6 @@ SETTLED = {
     "CI": "1",
     "PIP_PROGRESS_BAR": "off",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "TERM": "dumb",
     "LC_ALL": "C.UTF-8",
 }

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from agentainerd import config_values as values
 from agentainerd.errors import AgentainerError
-from agentainerd.model.providers import BASE_URLS, KEY_VARIABLES, NAME, Price, Provider
+from agentainerd.model.providers import BASE_URLS, KEY_VARIABLES, MODEL_NAME, NAME, Price, Provider
 
 MAX_KEY_BYTES = 16 * 1024
 _FIELDS = ("base_url", "api_key", "api_key_file", "api_key_env", "models", "prices", "ca_file")
@@ -28,9 +28,8 @@ def aliases(value: object) -> Aliases:
     """Names, each with a model or a list of models: the first choice first."""
     found = []
     for name, entry in _map(value, "a map of names to models").items():
-        if not name or len(name) > 128 or any(sign.isspace() for sign in name):
-            raise ValueError(f"{values.shown(name)} is not a name")
-        models = values.texts(values.text)([entry] if isinstance(entry, str) else entry)
+        _model(name)
+        models = values.texts(_model)([entry] if isinstance(entry, str) else entry)
         if not models:
             raise ValueError(f"{name}: names no model")
         found.append((name, models))
@@ -112,7 +111,7 @@ def _read(name: str, entry: Mapping[str, object]) -> Provider:
         raise ValueError(f"base_url is missing ({', '.join(BASE_URLS)} need none)")
     if "@" in base_url or "?" in base_url or "#" in base_url:
         raise ValueError("base_url has more than scheme, host, port and path")
-    models = values.texts(values.text)(entry.get("models") or [])
+    models = values.texts(_model)(entry.get("models") or [])
     prices = {model: _price(model, each) for model, each in _map(entry.get("prices") or {}, "a map of prices").items()}
     return Provider(
         name,
@@ -124,6 +123,13 @@ def _read(name: str, entry: Mapping[str, object]) -> Provider:
         prices=prices,
         ca_file=values.folder(entry.get("ca_file") or ""),
     )
+
+
+def _model(value: object) -> str:
+    name = values.text(value)
+    if not MODEL_NAME.fullmatch(name):
+        raise ValueError(f"{values.shown(name)} is not a model's name: visible ASCII without | and spaces")
+    return name
 
 
 def _price(model: str, entry: object) -> Price:

@@ -13,6 +13,8 @@ from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import NotFound
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?")
+MODEL_NAME = re.compile(r"[!-{}~]{1,256}")
+"""What a model may be called: visible ASCII. It stands in a header line, and beside `|` in the store."""
 BASE_URLS = {
     "openai": "https://api.openai.com/v1",
     "openrouter": "https://openrouter.ai/api/v1",
@@ -67,6 +69,13 @@ class Provider:
         """What stands before /chat/completions."""
         return urlsplit(self.base_url).path.rstrip("/")
 
+    @property
+    def host_field(self) -> str:
+        """What is in the Host of a request to it."""
+        host, port, is_secure = self.place
+        name = f"[{host}]" if ":" in host else host
+        return name if port == (443 if is_secure else 80) else f"{name}:{port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -104,6 +113,8 @@ class Catalogue:
         Raises:
             NotFound: nothing (code MODEL_NOT_FOUND).
         """
+        if not MODEL_NAME.fullmatch(name):
+            raise NotFound("model", name[:64], message=f"{name[:64]!r} is not a model's name")
         found: dict[str, Model] = {}
         for model in self._resolve(name, 0):
             found.setdefault(model.ref, model)

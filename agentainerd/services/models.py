@@ -260,7 +260,7 @@ class ModelService:
             return refusal(404, f"Invalid URL ({ask.method} /v1{path})", "unknown_url")
         try:
             head, fields = _read(ask.body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
         models = [] if self._recorder.is_playing else self._resolve(head.model or DEFAULT)
         try:
@@ -296,11 +296,9 @@ class ModelService:
         """Return how a model is asked: `fields`, of about `size` bytes, with its own name."""
         provider = model.provider
         fields["model"] = msgspec.Raw(msgspec.json.encode(model.name))
-        host, port, is_secure = provider.place
-        place = host if port == (443 if is_secure else 80) else f"{host}:{port}"
         key = f"Authorization: Bearer {provider.api_key}\r\n" if provider.api_key else ""
         head = (
-            f"POST {provider.path}{path} HTTP/1.1\r\nHost: {place}\r\n{key}Content-Type: application/json\r\n"
+            f"POST {provider.path}{path} HTTP/1.1\r\nHost: {provider.host_field}\r\n{key}Content-Type: application/json\r\n"
             f"Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: agentainer/{VERSION}\r\n"
         )
         body = offload.run(msgspec.json.encode, fields) if size > OFFLOAD_BYTES else msgspec.json.encode(fields)

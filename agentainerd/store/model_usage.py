@@ -80,7 +80,8 @@ def _count(sums: dict[str, dict[str, int]], key: str, prefix: str, usage: Usage)
 def _of_day(day: str, flat: Sequence[bytes]) -> list[Spent]:
     found: dict[tuple[str, str], dict[bytes, bytes]] = {}
     for field, value in pairs(flat).items():
-        agent_id, model, name = field.decode().split(_SPLIT)
+        agent_id, _, rest = field.decode().partition(_SPLIT)
+        model, _, name = rest.rpartition(_SPLIT)
         found.setdefault((agent_id, model), {})[name.encode()] = value
     return [Spent(day, agent_id, model, _usage(counters)) for (agent_id, model), counters in sorted(found.items())]
 

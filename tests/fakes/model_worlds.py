@@ -76,7 +76,7 @@ class ModelWorld:
 
     def raw(self, path: str, body: object, *, fields: dict | None = None, source: str = "") -> Answered:
         """Send one request in bytes of our own, from an address of our own."""
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = [f"POST /llm/v1{path} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(data)}"]
         given = {"Authorization": f"Bearer {self.token}", **(fields or {})}
         lines += [f"{name}: {value}" for name, value in given.items()]

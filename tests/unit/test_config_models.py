@@ -101,6 +101,8 @@ def test_a_provider_without_its_key_is_warned_of(written):
         ("{openai: {api_key_env: NOT_SET}}", "no NOT_SET"),
         ("{openai: {api_key_file: /nonexistent}}", "cannot be read"),
         ("{openai: {models: x}, openai: {}}", "is there twice"),
+        ("{openai: {models: ['a|b']}}", "is not a model's name"),
+        ("{openai: {models: ['a b']}}", "is not a model's name"),
     ],
 )
 def test_what_is_wrong_is_told_without_the_key(written, providers, reason):

@@ -36,6 +36,20 @@ def test_what_means_nothing_is_not_found(name):
     assert "openai/a" in str(failure.value.hint)
 
 
+@pytest.mark.parametrize("name", ["a b", "a|b", "openrouter/x\r\nSet-Cookie: a=b", "", "x" * 257, "modèle"])
+def test_what_can_be_no_name_is_asked_of_nobody(name):
+    with pytest.raises(NotFound, match="is not a model's name") as failure:
+        meant(name)
+
+    assert len(failure.value.message) < 200
+
+
+def test_an_address_stands_in_brackets():
+    assert Provider("p", "http://[::1]:8080/v1").host_field == "[::1]:8080"
+    assert Provider("p", "https://host/v1").host_field == "host"
+    assert Provider("p", "http://host:443/v1").host_field == "host:443"
+
+
 def test_cached_tokens_have_a_price_of_their_own_where_there_is_one():
     assert Price(2.0, 8.0, 1.0).cost_usd(1000, 400, 100) == pytest.approx((600 * 2 + 400 * 1 + 100 * 8) / 1e6)
     assert Price(2.0, 8.0).cost_usd(1000, 400, 100) == pytest.approx((1000 * 2 + 100 * 8) / 1e6)

@@ -120,6 +120,9 @@ def test_a_model_that_nobody_serves_and_a_body_that_is_none_are_told_in_openais_
         client.images.generate(model=MODEL, prompt="a tree")
     assert models.raw("/chat/completions", ["no", "object"]).json["error"]["code"] == "invalid_json"
     assert models.raw("/chat/completions", {"model": 7}).status == 400
+    deep = f'{{"model":"x","messages":{"[" * 100_000}{"]" * 100_000}}}'.encode()
+    for body in (deep, b'{"model":"\xff"}', b"", b"{"):
+        assert models.raw("/chat/completions", body).json["error"]["code"] == "invalid_json"
 
 
 def test_an_agent_that_asks_for_a_model_finds_it_in_its_environment_and_no_key(make_models):

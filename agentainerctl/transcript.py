@@ -195,6 +195,10 @@ class Transcript:
         value = event.get("value")
         if event.get("name") == "file.changed" and isinstance(value, Mapping):
             yield from self._edit(value)
+        elif event.get("name") == "model.retry" and isinstance(value, Mapping):
+            self._owner = None
+            reason = self._cut(plain(_string(value, "reason") or "the answer broke off"), 40)
+            yield Piece(f"! the model is asked again: {reason}\n", colour="yellow")
         elif self._is_full:
             text = f"* {plain(_string(event, 'name'))} {plain(json.dumps(value, ensure_ascii=False))}"
             self._owner = None

@@ -12,6 +12,9 @@ from agentainerd.model.occurrences import ToolCall as Called
 from agentainerd.model.runs import Usage
 from agentainerd.model.sessions import FunctionCall, Message, ToolCall, new_message_id
 
+MODEL_RETRY = (
+    "model.retry"  # what the model said in this step does not count: its answer broke off, and is asked for again
+)
 UNANSWERED = {"error": "the run ended before this tool had an answer"}
 _LISTED = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
 """AG-UI's names for the counts of `Usage`, in its order; it lists them for each model."""
@@ -31,6 +34,7 @@ class RunResult:
         self.state: dict[str, Any] | None = None
         self._reader = OccurrenceReader()
         self._spoken: list[str] = []
+        self._step_from = 0  # where in it the step that is under way began to speak
         self._texts: list[str] = []
         self._messages: list[Message] = []
         self._chars = 0
@@ -40,6 +44,8 @@ class RunResult:
         kind = event.get("type")
         if kind == EventType.STATE_SNAPSHOT and isinstance(event.get("snapshot"), dict):
             self.state = event["snapshot"]
+        elif kind == EventType.CUSTOM and event.get("name") == MODEL_RETRY:
+            del self._spoken[self._step_from :]
         elif kind == EventType.RUN_FINISHED:
             self._add_up(event.get("usage"))
             self._count(event.get("result"))
@@ -61,6 +67,7 @@ class RunResult:
                     self._messages.append(_message("tool", content=self._cut(content), tool_call_id=call.id))
                 case Step(is_start=True):
                     self.steps += 1
+                    self._step_from = len(self._spoken)
                 case _:
                     pass
 
@@ -85,7 +92,7 @@ class RunResult:
         return found
 
     def _speak(self) -> None:
-        text, self._spoken = "".join(self._spoken), []
+        text, self._spoken, self._step_from = "".join(self._spoken), [], 0
         if text.strip():
             self._texts.append(text)
             self._messages.append(_message("assistant", content=text))

@@ -179,3 +179,14 @@ def test_the_rest_of_http(echo):
 def test_variables_that_mean_nothing_are_said(start_runtime):
     with pytest.raises(pytest.fail.Exception, match="AGENT_MAX_STEPS: 'many' is not a number"):
         start_runtime([], AGENT_MAX_STEPS="many")
+
+
+def test_only_so_many_runs_are_kept_and_what_stood_alone_goes_with_its_run(start_runtime):
+    runtime = start_runtime([{"text": "hi", "times": 0}], AGENT_KEEP_RUNS="2")
+    for name in ("one", "two", "three"):
+        runtime.run(run=name, thread="session" if name == "two" else name)
+
+    assert runtime.ask("GET", "/runs/one/events")[0] == 404
+    assert runtime.ask("GET", "/runs/three/events")[0] == 200
+    kept = sorted(path.stem for path in (runtime.workspace / ".agentainer/conversations").iterdir())
+    assert kept == ["session", "three"]

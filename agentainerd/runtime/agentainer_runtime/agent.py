@@ -46,7 +46,7 @@ class Agent:
         self.activity = Activity()
         self._client: httpx2.AsyncClient | None = None
         self.conversations = Conversations(folders[1])
-        self.runs = Runs(folders[0], self.work, keep=settings.keep_runs)
+        self.runs = Runs(folders[0], self.work, keep=settings.keep_runs, on_forgotten=self.conversations.forget)
         self.repository = Repository.of(settings)
         self.toolbox = Toolbox(
             find_tools(),

@@ -129,6 +129,10 @@ class Conversations:
             path.rename(path.with_suffix(".old"))
         return Conversation(path)
 
+    def forget(self, name: str) -> None:
+        """Remove the conversation of this file name: a run that stands alone has one of its own, which goes with it."""
+        (self._folder / f"{name}.jsonl").unlink(missing_ok=True)
+
 
 def file_name(name: str) -> str:
     """Return a name that is safe for a file: the same one where it is, else a hash of it."""

@@ -74,10 +74,14 @@ class Runs:
         changed_at: when a run began, ended, or something came of it; seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, work: Work, *, keep: int = 500) -> None:
+    def __init__(
+        self, folder: Path, work: Work, *, keep: int = 500, on_forgotten: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """`on_forgotten` gets the file name of each run whose log was removed, because there are more than `keep`."""
         self._folder = folder
         self._work = work
         self._keep = keep
+        self._on_forgotten = on_forgotten
         self._active: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -213,6 +217,7 @@ class Runs:
             for path in sorted(ended, key=lambda each: each.stat().st_mtime)[:surplus]:
                 with suppress(FileNotFoundError):
                     path.unlink()
+                self._on_forgotten(path.name.removesuffix(_SUFFIX))
 
 
 def _unanswered(events: EventLog) -> list[str]:

@@ -268,6 +268,15 @@ def test_of_long_edits_the_beginning_is_told():
     assert told(edit("old.py", "deleted")) == "- deleted old.py\n"
 
 
+def test_an_answer_that_does_not_count_is_told_to_be_none():
+    retry = {"type": "CUSTOM", "name": "model.retry", "value": {"reason": "the answer broke off", "attempt": 2}}
+
+    assert (
+        told(*text("half an ans"), retry, *text("answer"))
+        == "half an ans\n! the model is asked again: the answer broke off\nanswer\n"
+    )
+
+
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\b\x00\u202etxt\u200b\u2066\U000e0041\ud800"
 
 

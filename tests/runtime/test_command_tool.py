@@ -7,6 +7,8 @@ import pytest
 from agentainer_runtime.built_in import BuiltIn
 from agentainer_runtime.policy import Mode, Policy
 from agentainer_runtime.tools import run_command, run_python
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 NAMES = sorted(path.stem for path in Path(run_command.__file__).parent.glob("*.py") if path.stem != "__init__")
 
@@ -71,7 +73,11 @@ def test_a_tool_is_as_chat_completions_take_it(name):
     ("tool", "arguments", "said"),
     [
         ("read_file", {}, "path is missing; the arguments are: path, offset, limit; given: none"),
-        ("read_file", {"file": "x"}, "given: file"),
+        ("read_file", {"file": "x"}, "given: ['file']"),
+        ("read_file", {"\ud800": "x"}, "given: ['\\ud800']"),
+        ("git_commit", {"message": "x", "paths": ["\ud800"]}, "surrogates"),
+        ("run_command", {"command": "\ud800"}, "surrogates"),
+        ("run_command", {"command": "x" * 200_000}, "more in its arguments than a program can be given"),
         ("read_file", {"path": 1}, "path is '1': it must be of type string"),
         ("read_file", {"path": "x", "offset": "a"}, "offset is 'a': it must be of type integer"),
         ("read_file", {"path": "x", "offset": 0}, "offset is 0"),
@@ -104,3 +110,28 @@ def test_python_is_run_only_where_the_list_has_it():
         coroutine.send(None)
 
     assert over.value.value["error"].startswith("Command not allowed: python3")
+
+
+ANY = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.lists(st.text(max_size=3), max_size=2)
+)
+ARGUMENTS = st.sampled_from(
+    ["path", "content", "offset", "limit", "query", "message", "paths", "staged", "old_string", "new_string", "x"]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([name for name in NAMES if not name.startswith("run_")]),
+    st.dictionaries(ARGUMENTS, ANY, max_size=4),
+)
+def test_whatever_the_arguments_are_there_is_an_answer(tools, tool, arguments):
+    answer = tools(tool, **arguments)
+
+    assert answer
+    assert isinstance(answer.get("error", ""), str)

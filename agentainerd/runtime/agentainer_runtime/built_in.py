@@ -55,7 +55,7 @@ class BuiltIn:
             value = arguments.get(name)
             if value is None:
                 if "default" not in schema:
-                    given = ", ".join(sorted(arguments)) or "none"
+                    given = ascii(sorted(arguments)) if arguments else "none"
                     raise ToolFailed(
                         f"{name} is missing; the arguments are: {', '.join(self.properties)}; given: {given}"
                     )
@@ -66,6 +66,8 @@ class BuiltIn:
 
     def _value(self, name: str, schema: dict[str, Any], value: Any) -> Any:
         kind = schema["type"]
+        if not _is_utf8(value):
+            raise ToolFailed(f"{name} has characters that UTF-8 does not have (lone surrogates)")
         if kind != "string" and isinstance(value, str):
             try:
                 value = json.loads(value.lower() if kind == "boolean" else value)
@@ -85,6 +87,15 @@ class BuiltIn:
         return value
 
 
+def _is_utf8(value: Any) -> bool:
+    """Whether it can be written anywhere: JSON lets a text have halves of characters."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def describe(exc: OSError) -> str:
     """Return an error of the system as a sentence: what, and to which file."""
     reasons = {
@@ -97,6 +108,7 @@ def describe(exc: OSError) -> str:
         errno.ELOOP: "has too many symbolic links on its way",
         errno.ENAMETOOLONG: "is too long a name",
         errno.ENOSPC: "could not be written: there is no room on the disk",
+        errno.E2BIG: "has more in its arguments than a program can be given: write it to a file",
         errno.EDQUOT: "could not be written: the quota of the disk is used up",
     }
     reason = reasons.get(exc.errno or 0) or os.strerror(exc.errno) if exc.errno else str(exc)

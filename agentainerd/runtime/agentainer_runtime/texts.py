@@ -18,11 +18,7 @@ def decode(content: bytes) -> str:
 
 
 def encode(text: str) -> bytes:
-    """Return the bytes of a text from `decode`, or of a model's.
-
-    Raises:
-        UnicodeEncodeError: it has surrogates that are no such bytes.
-    """
+    """Return the bytes of a text from `decode`."""
     return text.encode("utf-8", "surrogateescape")
 
 

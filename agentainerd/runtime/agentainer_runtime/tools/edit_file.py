@@ -46,10 +46,7 @@ def _edit(arguments: dict[str, Any], context: ToolContext) -> tuple[FileEdit, in
     if "\r\n" in text and "\r\n" not in old:  # models write \n
         old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
     count = _count(path, text, old, new, arguments["replace_all"])
-    try:
-        data = texts.encode(text.replace(old, new))
-    except UnicodeEncodeError as exc:
-        raise ToolFailed("new_string has characters that UTF-8 does not have (lone surrogates)") from exc
+    data = texts.encode(text.replace(old, new))
     replace(context, path, data)
     return FileEdit(texts.printable(place), "modified", texts.unified_diff(place, content, data)), count
 

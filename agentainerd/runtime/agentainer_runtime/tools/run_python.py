@@ -39,12 +39,8 @@ async def _work(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
     code = arguments["code"]
     if not code.strip() or len(code) > MAX_CHARACTERS:
         raise ToolFailed(f"code is empty, or has more than {MAX_CHARACTERS} characters")
-    try:
-        data = code.encode()
-    except UnicodeEncodeError as exc:
-        raise ToolFailed("code has characters that UTF-8 does not have (lone surrogates)") from exc
     file = context.outputs / f"python-{secrets.token_hex(8)}.py"
-    await in_thread(file.write_bytes, data)
+    await in_thread(file.write_bytes, code.encode())
     try:
         return await commands.run(
             ("python3", str(file)),

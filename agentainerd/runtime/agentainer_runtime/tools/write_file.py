@@ -32,10 +32,7 @@ async def _work(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
 
 
 def _write(context: ToolContext, path: str, content: str) -> FileEdit:
-    try:
-        data = content.encode()
-    except UnicodeEncodeError as exc:
-        raise ToolFailed("the content has characters that UTF-8 does not have (lone surrogates)") from exc
+    data = content.encode()
     place = file_policy.check(context.workspace, path, writes=True)
     old = content_of(context, path)
     replace(context, path, data)

@@ -115,6 +115,7 @@ DRAIN_TIMEOUT_S = 30.0
 MODEL_KEY_VARIABLES = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
 MAX_MODEL_BODY_BYTES = 32 * 1024 * 1024  # of a request: pictures are in it, as text
 PROVIDER_CONNECT_TIMEOUT_S = 10.0  # for the connection, and as long for TLS
+PROVIDER_REST_S = 30.0  # one that could not be reached is asked after the others of a list
 PROVIDER_TIMEOUT_S = 600.0  # to the first byte of an answer, and between two: a model may think in silence
 
 SPENT_DAYS_S = 400 * 24 * 3600  # what models were used for is kept so long, by day

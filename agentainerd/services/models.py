@@ -279,7 +279,8 @@ class ModelService:
         if hides:
             options = {**(head.stream_options or {}), "include_usage": True}
             fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-        call.ways = [self._way(model, path, fields, size=len(ask.body), hides_usage=hides) for model in models]
+        ordered = sorted(models, key=lambda model: self._targets[model.provider.name].is_resting)
+        call.ways = [self._way(model, path, fields, size=len(ask.body), hides_usage=hides) for model in ordered]
         call.tape = [] if self._recorder.is_recording else None
         return call
 

@@ -142,13 +142,17 @@ def test_the_next_model_of_a_list_is_asked_where_one_does_not_answer(make_models
 
 
 def test_a_provider_that_is_not_there_is_passed_over_and_the_only_one_is_named(make_models):
-    with ModelServer([Turn(text="ok")]) as well:
+    with ModelServer([Turn(text="ok", times=2)]) as well:
         gone = Provider("gone", "http://127.0.0.1:1/v1", "sk-gone", models=(MODEL,))
         models = make_models(
             providers=(gone, provider(well, "well")), aliases=(("small", (f"gone/{MODEL}", f"well/{MODEL}")),)
         )
 
         models.ask("ok", model="small")
+        (target,) = [each for name, each in models.models._targets.items() if name == "gone"]
+        assert (target.is_resting, target.refusals) == (True, 1)
+        models.ask("ok", model="small")
+        assert target.refusals == 1  # the others come first for a while
         with pytest.raises(openai.InternalServerError, match=f"gone/{MODEL} can't be reached") as refused:
             models.ask(model=f"gone/{MODEL}")
 

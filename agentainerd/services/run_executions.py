@@ -149,6 +149,8 @@ class Execution:
         while silent <= defaults.RUN_REJOINS:
             try:
                 route, target = self._ready()
+            except NotFound:
+                raise  # the agent was removed, which is why its answer broke off
             except AgentainerError:
                 if broken is None:
                     raise

@@ -396,8 +396,9 @@ def test_a_run_keeps_its_agent_awake(runs, agent, world):
     assert world.route().in_flight == 0
 
 
-def test_the_agent_is_removed_while_it_works(runs, agent, world):
-    made = agent(waiting)
+@pytest.mark.parametrize("bridge", ["agui", "native"])
+def test_the_agent_is_removed_while_it_works(runs, agent, world, bridge):
+    made = agent(waiting, bridge=bridge)
     run = ask(runs)
     reached(runs, run.id, 3)
 

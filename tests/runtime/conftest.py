@@ -43,6 +43,7 @@ class Tools:
         mode: str = "off",
         room_s: float = 60.0,
         cancel_when: Path | None = None,
+        begin_when: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         return {
@@ -51,6 +52,7 @@ class Tools:
             "mode": mode,
             "room_s": room_s,
             "cancel_when": str(cancel_when or ""),
+            "begin_when": str(begin_when or ""),
             "environment": environment or {},
             "workspace": str(self.workspace),
         }

@@ -196,6 +196,19 @@ def test_a_server_that_says_nothing_is_given_up(prepare, workspace):
     assert answer["children"] == 0
 
 
+def test_no_program_of_a_tool_runs_while_git_has_the_credential(tools, workspace):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = {"GITHUB_REPO": f"http://127.0.0.1:{silent.getsockname()[1]}/shop.git", "GITHUB_TOKEN": TOKEN}
+        clone = tools.call("repository", {}, environment=given, room_s=1.0)
+        look = tools.call("run_command", {"command": "true"}, begin_when=workspace / ".agentainer" / "clone")
+
+        cloned, looked = tools.ask([clone, look])
+
+    assert "was not cloned within 1 s" in cloned["error"]
+    assert looked["took_s"] > 0.5
+    assert looked["result"]["success"] is True
+
+
 def test_files_that_are_in_the_way_are_named_and_kept(prepare, workspace):
     (workspace / "README").write_text("mine")
 

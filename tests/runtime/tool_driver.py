@@ -29,6 +29,8 @@ async def call(asked: dict[str, Any]) -> dict[str, Any]:
     edits: list[Any] = []
     given = environment.for_tools({**os.environ, **asked["environment"]}, workspace)
     context = ToolContext(workspace, given, edits.append, outputs, time.monotonic() + asked["room_s"])
+    while asked["begin_when"] and not Path(asked["begin_when"]).exists():
+        await asyncio.sleep(0.01)
     work = asyncio.ensure_future(tool.run(asked["arguments"], context))
     began = time.monotonic()
     if asked["cancel_when"]:
@@ -45,6 +47,10 @@ async def call(asked: dict[str, Any]) -> dict[str, Any]:
         "took_s": time.monotonic() - began,
         "children": await children(),
     }
+
+
+async def answered(asked: dict[str, Any]) -> dict[str, Any]:
+    return await (prepare(asked) if asked["tool"] == "repository" else call(asked))
 
 
 async def prepare(asked: dict[str, Any]) -> dict[str, Any]:
@@ -78,11 +84,9 @@ async def main() -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         asked = json.loads(line)
         if isinstance(asked, list):
-            answer: Any = await asyncio.gather(*(call(each) for each in asked))
-        elif asked["tool"] == "repository":
-            answer = await prepare(asked)
+            answer: Any = await asyncio.gather(*map(answered, asked))
         else:
-            answer = await call(asked)
+            answer = await answered(asked)
         print(json.dumps(answer, allow_nan=False), flush=True)
 
 

@@ -111,7 +111,9 @@ def describe(exc: OSError) -> str:
         errno.E2BIG: "has more in its arguments than a program can be given: write it to a file",
         errno.EDQUOT: "could not be written: the quota of the disk is used up",
     }
-    reason = reasons.get(exc.errno or 0) or os.strerror(exc.errno) if exc.errno else str(exc)
+    if not exc.errno:
+        return str(exc)
+    reason = reasons.get(exc.errno) or os.strerror(exc.errno)
     return f"{os.fsdecode(exc.filename) if isinstance(exc.filename, str | bytes) else 'it'} {reason}"
 
 

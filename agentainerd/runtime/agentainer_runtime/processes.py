@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentainer_runtime.outputs import SHOWN_BYTES, Output
+from agentainer_runtime.turns import Turns
 
 MARK = "AGENTAINER_TOOL_CALL"
 MAX_PRINTED_BYTES = 100 * 1024 * 1024  # of each stream: what prints more is ended
@@ -52,31 +53,49 @@ async def run(
     until: float,
     label: str = "command",
     shown: int = SHOWN_BYTES,
-    pass_fds: Sequence[int] = (),
+    secret_files: Sequence[int] = (),
 ) -> Outcome:
     """Run a program in `folder` until it ends, at the latest until `until` (`time.monotonic()`).
 
-    It inherits the files `pass_fds`. What it prints beyond `shown` bytes a stream is kept in `outputs`, in files whose names
-    begin with `label`.
+    What it prints beyond `shown` bytes a stream is kept in `outputs`, in files whose names begin with `label`. A program that is
+    given `secret_files`, which it inherits, is the only one that runs meanwhile.
 
     Raises:
-        OSError: it could not be started: FileNotFoundError, PermissionError...
+        OSError: it could not be started: FileNotFoundError, PermissionError... TimeoutError: another one runs alone.
     """
     began = time.monotonic()
     mark = secrets.token_hex(8)
     stdout, stderr = (Output(outputs, f"{label}-{mark}.{name}.txt", shown) for name in ("stdout", "stderr"))
     _adopt_orphans()
-    transport, program = await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Program((stdout, stderr)),
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        cwd=folder,
-        env={**environment, MARK: mark},
-        start_new_session=True,
-        pass_fds=tuple(pass_fds),
-    )
+    left = 0
+    try:
+        async with _turns.turn(is_alone=bool(secret_files), until=until):
+            transport, program = await asyncio.get_running_loop().subprocess_exec(
+                lambda: _Program((stdout, stderr)),
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                cwd=folder,
+                env={**environment, MARK: mark},
+                start_new_session=True,
+                pass_fds=tuple(secret_files),
+            )
+            try:
+                ended, left = await _attend(transport, program, until, mark)
+            finally:
+                transport.close()
+    finally:
+        left += _kill_orphans()
+        stdout.close()
+        stderr.close()
+    code = transport.get_returncode()
+    return Outcome(-signal.SIGKILL if code is None else code, stdout, stderr, ended, left, time.monotonic() - began)
+
+
+async def _attend(
+    transport: asyncio.SubprocessTransport, program: "_Program", until: float, mark: str
+) -> tuple[str, int]:
+    """Wait for the program's end and its output, and kill what is left; return why it was ended and how many were left."""
     pid = transport.get_pid()
-    _in_progress.add(pid)
     program.exited.add_done_callback(lambda _: _not_reaped.discard(pid))
     if not program.exited.done():
         _not_reaped.add(pid)
@@ -90,13 +109,7 @@ async def run(
         left += kill_all(pid, mark)
         if pid in _not_reaped:
             _wait_for_end(pid)  # then its children are ours, and can be waited for
-        _in_progress.discard(pid)
-        left += _kill_orphans()
-        transport.close()
-        stdout.close()
-        stderr.close()
-    code = transport.get_returncode()
-    return Outcome(-signal.SIGKILL if code is None else code, stdout, stderr, ended, left, time.monotonic() - began)
+    return ended, left
 
 
 def kill_all(group: int, mark: str) -> int:
@@ -125,7 +138,7 @@ def marked(mark: str) -> set[int]:
     return found
 
 
-_in_progress: set[int] = set()  # the programs of calls that have not returned
+_turns = Turns()
 _not_reaped: set[int] = set()  # those that asyncio has yet to wait for; a cancelled call returns before
 
 
@@ -137,7 +150,7 @@ def _adopt_orphans() -> None:
 def _kill_orphans() -> int:
     """Kill and reap children that nobody here started; return how many ran. They are in sessions of their own: all calls are."""
     ran: set[int] = set()
-    while not _in_progress:
+    while _turns.is_idle:
         orphans = _orphans()
         running = {pid for pid, state in orphans.items() if state != "Z"}
         for pid in orphans:

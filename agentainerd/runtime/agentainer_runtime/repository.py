@@ -1,7 +1,8 @@
 """The repository that an agent works on: cloned into the workspace once, its branch checked out, the target branch made.
 
 The credential goes from this process's memory to git through an open file without a name, for the repository's own host only,
-while no tool runs: it is in no file, no argument, no environment and no setting of the clone. The clone is made aside and moved
+while no program of a tool runs: it is in no file, no argument, no environment and no setting of the clone.
+The clone is made aside and moved
 into place when it is whole, `.git` last: a container that is killed in the middle goes on, or begins again.
 """
 
@@ -147,7 +148,7 @@ class Repository:
                     (*settings, "clone", "--quiet", "--template=", *branch, "--", self._source.url, str(stage)),
                     self._workspace,
                     limit_s=self._clone_limit_s,
-                    pass_fds=descriptors,
+                    secret_files=descriptors,
                 )
             if outcome.exit_code == 0 and not outcome.ended:
                 return
@@ -180,7 +181,7 @@ class Repository:
         return outcome
 
     async def _run(
-        self, arguments: tuple[str, ...], folder: Path, *, limit_s: float, pass_fds: tuple[int, ...] = ()
+        self, arguments: tuple[str, ...], folder: Path, *, limit_s: float, secret_files: tuple[int, ...] = ()
     ) -> processes.Outcome:
         try:
             return await processes.run(
@@ -190,7 +191,7 @@ class Repository:
                 outputs=self._state / "outputs",
                 until=time.monotonic() + limit_s,
                 label="clone",
-                pass_fds=pass_fds,
+                secret_files=secret_files,
             )
         except FileNotFoundError as exc:
             raise RepositoryFailed("git is not installed in this image") from exc

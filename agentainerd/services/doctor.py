@@ -16,6 +16,7 @@ from dataclasses import asdict
 from agentainerd import clock, defaults, offload
 from agentainerd.errors import AgentainerError
 from agentainerd.model.findings import Finding, Level
+from agentainerd.model.providers import KEY_VARIABLES
 from agentainerd.services.system import Sources
 from agentainerd.services.views import Json
 from agentainerd.store.connection import check_durability, check_version
@@ -298,6 +299,24 @@ def _sync_time(folder: str) -> float:
     return statistics.median(took)
 
 
+def _models(sources: Sources) -> Iterator[Finding]:
+    providers = sources.models.catalogue.providers
+    if not providers:
+        yield Finding("models", Level.OK, "the daemon has no provider: agents bring keys of their own, or ask no model")
+        return
+    silent = sources.models.unreachable()
+    for name, reason in silent.items():
+        yield Finding(
+            "models", Level.WARNING, f"{name} can't be reached at {providers[name].base_url}: {reason}",
+            "check base_url, name resolution, the firewall, and ca_file where the provider signs its certificate itself",
+        )  # fmt: skip
+    for name, provider in providers.items():
+        if name in KEY_VARIABLES and not provider.api_key:
+            yield Finding("models", Level.WARNING, f"{name} has no key", f"set api_key_file, or {KEY_VARIABLES[name]}")
+    if reached := [name for name in providers if name not in silent]:
+        yield Finding("models", Level.OK, f"{', '.join(reached)} can be reached")
+
+
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("versions", _versions),
     ("engine", _engine),
@@ -307,6 +326,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("journal", _journal),
     ("audit", _audit),
     ("tokens", _tokens),
+    ("models", _models),
     ("disk", _disk),
     ("network", _network),
     ("ports", _ports),

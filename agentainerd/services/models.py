@@ -131,6 +131,16 @@ class ModelService:
         self.usage.forget(agent_id)
         self._limits.forget(agent_id)
 
+    def unreachable(self) -> dict[str, str]:
+        """Return the providers that no connection can be opened to now, and why. Blocks, for a while with each of them."""
+        found = {}
+        for name, target in self._targets.items():
+            try:
+                target.connect().close()
+            except OSError as error:
+                found[name] = error.strerror or str(error)
+        return found
+
     def used_by(self, run_id: str) -> RunUsage | None:
         """Return what the calls of a run used; None where it made none here, or that can't be known now."""
         try:

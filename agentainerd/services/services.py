@@ -201,6 +201,7 @@ def build(
         replay=replay,
         tokens=tokens,
         audit=audit,
+        models=models,
         loops=supervisor.status,
         facts=facts,
     )

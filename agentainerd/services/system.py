@@ -17,6 +17,7 @@ from agentainerd.errors import AgentainerError, Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.proxy.routing import Gate, RouteTable
 from agentainerd.services.audit import AuditService
+from agentainerd.services.models import ModelService
 from agentainerd.services.replay import ReplayService
 from agentainerd.services.state_sync import StateSync
 from agentainerd.services.tokens import TokenService
@@ -50,6 +51,7 @@ class Sources:
     replay: ReplayService
     tokens: TokenService
     audit: AuditService
+    models: ModelService
     loops: Callable[[], Sequence[LoopStatus]]
     facts: Callable[[], Mapping[str, object]]
 

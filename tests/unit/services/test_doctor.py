@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 
 from agentainerd import clock, defaults
+from agentainerd.model.providers import Provider
 from agentainerd.services import doctor as module
 from agentainerd.services.doctor import DoctorService
+from tests.fakes.model_worlds import provider
+from tests.fakes.models import ModelServer
 from tests.fakes.world import ADMIN
 
 
@@ -191,3 +194,17 @@ def test_tokens_that_expire_soon_are_named_before_they_do(world, examine):
     assert "token rotate ci" in finding["hint"]
     world.services.named_tokens.revoke(ADMIN, "ci")
     assert [each["level"] for each in examine()["tokens"]] == ["ok"]
+
+
+def test_providers_are_connected_to_and_asked_for_their_key(make_models):
+    with ModelServer() as server:
+        gone = Provider("openai", "http://127.0.0.1:1/v1")
+        models = make_models(providers=(provider(server), gone))
+
+        found = [each for each in models.world.services.doctor.examine() if each["check"] == "models"]
+
+    assert [each["level"] for each in found] == ["warning", "warning", "ok"]
+    assert "can't be reached at http://127.0.0.1:1/v1: Connection refused" in found[0]["message"]
+    assert "OPENAI_API_KEY" in found[1]["hint"]
+    assert found[2]["message"] == "fake can be reached"
+    assert server.received == []

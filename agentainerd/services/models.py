@@ -14,7 +14,6 @@ from urllib.parse import unquote
 import gevent
 import msgspec
 
-from agentainerd import offload
 from agentainerd.config import ModelsConfig
 from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.agents import Agent
@@ -23,40 +22,25 @@ from agentainerd.model.providers import Catalogue, Model, Provider
 from agentainerd.model.runs import Run, RunStatus
 from agentainerd.model.runs import Usage as RunUsage
 from agentainerd.model.sessions import Session
-from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelWay, refusal
+from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, refusal
 from agentainerd.proxy.providers import ProviderTarget
 from agentainerd.services.fleet import Fleet
 from agentainerd.services.model_limits import RateLimits
 from agentainerd.services.model_recorder import ModelRecorder
+from agentainerd.services.model_requests import PATHS, ModelRequest
 from agentainerd.services.model_usage import ModelUsageService, day_of
 from agentainerd.services.tokens import TokenService
 from agentainerd.store.model_usage import Spent
-from agentainerd.version import VERSION
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "default"
 """The name of the model that the configuration says."""
-CHAT = "/chat/completions"
-PATHS = (CHAT, "/responses", "/embeddings")
 BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
 MODEL_VARIABLE = "AGENT_MODEL"
-OFFLOAD_BYTES = 256 * 1024
 NEW_CONTAINER_S = 1.0
 """An agent may ask before the engine's answer is here that says where its container is."""
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class _Head(msgspec.Struct):
-    """What is read of a request."""
-
-    model: str = DEFAULT
-    stream: bool | None = None
-    stream_options: dict[str, object] | None = None
-
-
-_heads = msgspec.json.Decoder(_Head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +253,10 @@ class ModelService:
         if path not in PATHS or ask.method != "POST":
             return refusal(404, f"Invalid URL ({ask.method} /v1{path})", "unknown_url")
         try:
-            head, fields = _read(ask.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            request = ModelRequest(path, ask.body)
+        except ValueError as error:
             return refusal(400, f"the body is not a request in JSON: {error}", "invalid_json")
-        models = [] if self._recorder.is_playing else self._resolve(head.model or DEFAULT)
+        models = [] if self._recorder.is_playing else self._resolve(request.model or DEFAULT)
         try:
             run, session_id = self._work_of(ask, agent_id)
         except NotFound as error:
@@ -280,17 +264,15 @@ class ModelService:
         refused = self._over_budget(agent_id, run) or self._over_rate(agent_id)
         if refused is not None:
             return refused
-        hides = path == CHAT and bool(head.stream) and not (head.stream_options or {}).get("include_usage")
         known = {model.ref: model for model in models}
         call = ModelCall([], _Ticket(agent_id, agent, known, run.id if run else "", session_id, path, ask.body))
         if self._recorder.is_playing:
-            call.play = self._recorder.play(path, ask.body, hides_usage=hides)
+            call.play = self._recorder.play(path, ask.body, hides_usage=request.hides_usage)
             return call
-        if hides:
-            options = {**(head.stream_options or {}), "include_usage": True}
-            fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-        ordered = sorted(models, key=lambda model: self._targets[model.provider.name].is_resting)
-        call.ways = [self._way(model, path, fields, size=len(ask.body), hides_usage=hides) for model in ordered]
+        targets = [(self._targets[model.provider.name], model) for model in models]
+        call.ways = [
+            request.way(model, target) for target, model in sorted(targets, key=lambda pair: pair[0].is_resting)
+        ]
         call.tape = [] if self._recorder.is_recording else None
         return call
 
@@ -300,20 +282,6 @@ class ModelService:
             hint = "deploy it with --model, or set models.default (AGENT_MODEL in the daemon's environment)"
             raise NotFound("model", name, message="there is no default model", hint=hint)
         return self.catalogue.resolve(name)
-
-    def _way(
-        self, model: Model, path: str, fields: dict[str, msgspec.Raw], *, size: int, hides_usage: bool
-    ) -> ModelWay:
-        """Return how a model is asked: `fields`, of about `size` bytes, with its own name."""
-        provider = model.provider
-        fields["model"] = msgspec.Raw(msgspec.json.encode(model.name))
-        key = f"Authorization: Bearer {provider.api_key}\r\n" if provider.api_key else ""
-        head = (
-            f"POST {provider.path}{path} HTTP/1.1\r\nHost: {provider.host_field}\r\n{key}Content-Type: application/json\r\n"
-            f"Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: agentainer/{VERSION}\r\n"
-        )
-        body = offload.run(msgspec.json.encode, fields) if size > OFFLOAD_BYTES else msgspec.json.encode(fields)
-        return ModelWay(model.ref, self._targets[provider.name], head.encode(), body, hides_usage=hides_usage)
 
     def _list(self, name: str) -> ModelReply:
         """Say which models there are, or that there is this one."""
@@ -364,13 +332,6 @@ def _no_run(run_id: str) -> Run:
 
 def _no_session(session_id: str) -> Session:
     raise NotFound("session", session_id)
-
-
-def _read(body: bytes) -> tuple[_Head, dict[str, msgspec.Raw]]:
-    def read() -> tuple[_Head, dict[str, msgspec.Raw]]:
-        return _heads.decode(body), _fields.decode(body)
-
-    return offload.run(read) if len(body) > OFFLOAD_BYTES else read()
 
 
 def _spent(message: str) -> ModelReply:

@@ -1,6 +1,6 @@
-"""Every key in Redis: what it holds, and who writes it. Nothing has a TTL but `idem:`, `run-key:` and `spent`, which no index names:
-a record that expired by itself would leave its id behind in an index. The scripts of store/lua spell the same names, but for
-those of runs and of `spent`, which are told them.
+"""Every key in Redis: what it holds, and who writes it. Nothing has a TTL but `idem:`, `run-key:` and `spent`, which no index
+names: a record that expired by itself would leave its id behind in an index. The scripts of store/lua spell the same names, but
+for those of runs and of `spent`, which are told them.
 
 All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request's.
 

@@ -11,7 +11,7 @@ from agentainerd.api.run_dialects import DIALECTS, translated
 from agentainerd.errors import InvalidParameter
 from agentainerd.model.dialect_agno import parse_types
 from agentainerd.model.runs import CancelMode, OnDisconnect, Run, RunEvent, RunRequest, RunStatus
-from agentainerd.services.run_views import run_event_json, run_json
+from agentainerd.services.run_views import listed_run_json, run_event_json, run_json
 from agentainerd.services.services import Services
 
 MAX_WAIT_S = 600.0
@@ -52,7 +52,7 @@ def page(request: ApiRequest, services: Services) -> Response:
         limit=query.limit(),
         cursor=query.text("cursor"),
     )
-    return answer("Runs retrieved successfully", [run_json(run) for run in runs], next_cursor=following or None)
+    return answer("Runs retrieved successfully", [listed_run_json(run) for run in runs], next_cursor=following or None)
 
 
 def get(request: ApiRequest, services: Services, run_id: str) -> Response:

@@ -8,6 +8,7 @@ from agentainerd.model.runs import Run, RunEvent
 from agentainerd.services.views import rfc3339
 
 Json = dict[str, Any]
+LISTED_CHARS = 1000  # of each text of a run in a list: an attachment may have megabytes
 
 
 def run_json(run: Run) -> Json:
@@ -40,6 +41,13 @@ def run_json(run: Run) -> Json:
     }
 
 
+def listed_run_json(run: Run) -> Json:
+    """Return a run as one of many: as `run_json`, but of a long input, output or attachment its beginning, and `...`."""
+    media = [{name: _beginning(value) for name, value in attached.items()} for attached in run.media]
+    texts = {"input": _beginning(run.input), "output": _beginning(run.output)}
+    return run_json(run) | texts | ({"media": media} if media else {})
+
+
 def run_event_json(run: Run, event: RunEvent) -> Json:
     """Return an event in its envelope; `event` is what the agent sent."""
     return {
@@ -51,3 +59,7 @@ def run_event_json(run: Run, event: RunEvent) -> Json:
         "synthetic": event.synthetic,
         "event": event.payload,
     }
+
+
+def _beginning(value: object) -> object:
+    return f"{value[:LISTED_CHARS]}..." if isinstance(value, str) and len(value) > LISTED_CHARS else value

@@ -240,6 +240,18 @@ def test_parameters_that_are_wrong(client, agent, query):
     assert client.call("GET", f"/api/v1/runs/{run_id}/events?{query}")[0] == 400
 
 
+def test_a_list_has_of_long_texts_the_beginning(client, agent):
+    picture = {"type": "image", "url": "data:image/png;base64," + "A" * 100_000}
+    run = create(client, "?wait=10", input="x" * 5000, media=[picture])[1]["data"]
+
+    (listed,) = client.call("GET", "/api/v1/runs")[1]["data"]
+
+    assert (run["input"], run["media"]) == ("x" * 5000, [picture])
+    assert listed["input"] == "x" * 1000 + "..."
+    assert [len(attached["url"]) for attached in listed["media"]] == [1003]
+    assert {**listed, "input": "", "media": []} == {**run, "input": "", "media": []}
+
+
 def test_attachments_are_kept_as_they_are_meant(client, agent):
     run = create(client, "?wait=10", media=[{"type": " IMAGE", "url": "https://example.com/a.png", "size": 7}])[1][
         "data"

@@ -211,10 +211,11 @@ class Runs:
     def _forget_old(self) -> None:
         """Remove the logs that are over what is kept, those that ended first."""
         active = {self._path(run_id) for run_id in self._active}
-        ended = [path for path in self._folder.glob(f"*{_SUFFIX}") if path not in active]
-        surplus = len(ended) + 1 - self._keep
+        known = list(self._folder.glob(f"*{_SUFFIX}"))
+        ended = [path for path in known if path not in active]
+        surplus = len(known) + 1 - self._keep
         if surplus > 0:
-            for path in sorted(ended, key=lambda each: each.stat().st_mtime)[:surplus]:
+            for path in sorted(ended, key=lambda each: each.stat().st_mtime_ns)[:surplus]:
                 with suppress(FileNotFoundError):
                     path.unlink()
                 self._on_forgotten(path.name.removesuffix(_SUFFIX))

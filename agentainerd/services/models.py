@@ -152,12 +152,8 @@ class ModelService:
             return self._refuse_token(ask, agent_id)
         if not self._is_at_home(agent_id, ask.peer):
             self._tokens.refuse_model_token(ask.peer, route.name)
-            return refusal(
-                401,
-                "this token is good from the container of its agent only",
-                "wrong_source",
-                kind="authentication_error",
-            )
+            message = f"this token is good from the containers of '{route.name}' only, and this came from {ask.peer}"
+            return refusal(401, message, "wrong_source", kind="authentication_error")
         self._fleet.touch(agent_id)
         try:
             return self._answer(ask, agent_id, route.name)

@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from agentainerd.model.model_usage import Usage
+from agentainerd.store.model_usage import Spent
 from tests.unit.api.test_exposition import Scrape
 
 PATH = Path(__file__).parents[2] / "examples/grafana/agentainer.json"
 pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(autouse=True)
+def a_call(request):
+    """Series of models are there once one was called."""
+    if "world" in request.fixturenames:
+        usage = request.getfixturevalue("world").services.models.usage
+        usage.add(Spent("2026-11-21", request.getfixturevalue("world").up("caller").id, "p/m", Usage(calls=1)))
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,17 @@ def test_a_named_volume_that_is_called_like_a_folder_is_pointed_out(deployable, 
     assert body(deployable)["volumes"][0]["host_path"] == "data"
 
 
+def test_a_key_that_the_agent_could_read_is_warned_of_once(deployable, run):
+    own = run("deploy", "-n", "web", "-i", "nginx", "-e", "OPENAI_API_KEY=sk-1", "--secret", "GEMINI_API_KEY=x")
+    through = run("deploy", "-n", "web", "-i", "nginx", "--model", "openai/small", "-e", "OTHER_KEY=1")
+
+    assert own.err.count("warning:") == 1
+    assert "can read OPENAI_API_KEY, GEMINI_API_KEY" in own.err
+    assert "sk-1" not in own.out + own.err
+    assert "warning" not in through.err
+    assert [asked.json.get("model") for asked in deployable.asked if asked.path == "/agents"] == [None, "openai/small"]
+
+
 def test_the_image_is_pulled_when_missing_unless_never(deployable, run):
     run("deploy", "-n", "web", "-i", "nginx")
     run("deploy", "-n", "web", "-i", "nginx", "--pull", "always")

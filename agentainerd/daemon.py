@@ -421,6 +421,7 @@ class Daemon:
             "stopping: finishing what is in flight", extra={"drain_timeout_s": self._config.server.drain_timeout_s}
         )
         self._notifier.stopping("finishing what is in flight")
+        self._services.runs.is_closing = True
         self._plane.stop_accepting()
         for control in self._controls:
             control.stop_accepting()

@@ -49,6 +49,8 @@ class RunService:
         self._kept: deque[Kept] = deque()
         self._kept_bytes = 0
         self._keyed = RLock()
+        self.is_closing = False
+        """The daemon stops: connections end by that, and no run."""
 
     # ---- for clients
 
@@ -153,8 +155,8 @@ class RunService:
         return self.get(run_id), is_first
 
     def abandon(self, run_id: str) -> None:
-        """The client that started a run with `on_disconnect: cancel` went away."""
-        if execution := self._active.get(run_id):
+        """The client that started a run with `on_disconnect: cancel` went away; nothing happens where the daemon left it."""
+        if (execution := self._active.get(run_id)) and not self.is_closing:
             execution.stop(RunCode.CANCELLED, "its client went away")
 
     def active(self, agent_id: str) -> list[Run]:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 BATCH = 512
 BATCH_BYTES = 1024 * 1024
 RETRY_S = 0.2
+_FOR_GOOD = ("JOURNAL_FENCED", "REDIS_REFUSED")
 
 _WRITE = scripts.load("write_runs", is_fenced=True)
 _INSIST = scripts.load("write_runs", flags="allow-oom", is_fenced=True)
@@ -132,21 +133,26 @@ class RunWriter:
 
     def _commit(self, batch: list[Write]) -> None:
         """Write a batch, for as long as it takes; one by one where Redis is full."""
-        script = _INSIST if all(write.insists for write in batch) else _WRITE
-        while True:
-            try:
-                self._client.run(script, *[part for write in batch for part in write.operations])
-            except Unavailable as error:
-                if error.code == "REDIS_FULL" and len(batch) > 1:
-                    for write in batch:
-                        self._commit([write])
-                    return
-                if error.code == "JOURNAL_FENCED" or (error.code == "REDIS_FULL" and not batch[0].insists):
-                    for write in batch:
-                        write.end(error)
-                    return
-                gevent.sleep(RETRY_S)
-            else:
+        while (error := self._attempt(batch)) is not None:
+            is_full = error.code == "REDIS_FULL"
+            if is_full and len(batch) > 1:
                 for write in batch:
-                    write.end()
+                    self._commit([write])
                 return
+            if error.code in _FOR_GOOD or (is_full and not batch[0].insists):
+                break
+            gevent.sleep(RETRY_S)
+        for write in batch:
+            write.end(error)
+
+    def _attempt(self, batch: list[Write]) -> Unavailable | None:
+        """Send a batch; return why it is not known to be written."""
+        script = _INSIST if all(write.insists for write in batch) else _WRITE
+        try:
+            self._client.run(script, *[part for write in batch for part in write.operations])
+        except Unavailable as error:
+            return error
+        except Exception as error:
+            log.exception("runs could not be written")
+            return Unavailable(f"Redis refused what was to be written: {error}", code="REDIS_REFUSED")
+        return None

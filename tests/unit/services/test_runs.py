@@ -362,6 +362,20 @@ def test_the_client_that_started_it_goes_away(runs, agent):
     assert made.cancelled == [run.id]
 
 
+def test_a_daemon_that_stops_ends_no_run(runs, agent):
+    made = agent(waiting, bridge="native")
+    run = ask(runs)
+    reached(runs, run.id, 3)
+    runs.is_closing = True
+
+    runs.abandon(run.id)
+
+    assert runs.get(run.id).status is RunStatus.RUNNING
+    assert not made.cancelled
+    made.cancel_seen.set()
+    finish(runs, run.id)
+
+
 def test_an_agent_that_never_gets_ready(runs, world, monkeypatch):
     monkeypatch.setattr(defaults, "RUN_READY_TIMEOUT_S", 0.1)
     world.deploy()

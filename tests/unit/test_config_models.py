@@ -1,5 +1,9 @@
 """The section `models`: where keys come from, what is wrong with it, and that no print of it has a key."""
 
+import re
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from agentainerd.config import ConfigError, load
@@ -112,6 +116,21 @@ def test_what_is_wrong_is_told_without_the_key(written, providers, reason):
     assert reason in str(refused.value)
     assert "sk-1" not in str(refused.value)
     assert "sk 1" not in str(refused.value)
+
+
+def test_the_configuration_that_the_page_shows_is_one(written, tmp_path):
+    page = (
+        (Path(__file__).parents[2] / "docs/models.md")
+        .read_text()
+        .replace("/etc/agentainer/openai.key", str(tmp_path / "key"))
+    )
+    (tmp_path / "key").write_text("sk-1")
+    shown = re.findall(r"^    models:\n(?:      .*\n)+", page, re.MULTILINE)
+
+    assert len(shown) == 2
+    for text in shown:
+        loaded = load(written(textwrap.dedent(text)), {"OPENROUTER_API_KEY": "sk-2"}, {})
+        assert loaded.config.models != load(None, {"OPENROUTER_API_KEY": "sk-2"}, {}).config.models
 
 
 def test_exchanges_are_recorded_or_played_not_both(written):

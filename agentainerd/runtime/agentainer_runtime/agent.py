@@ -87,7 +87,7 @@ class Agent:
         except RepositoryFailed as error:
             transcript.failed(str(error), "error")
         except TimeoutError:
-            transcript.failed(f"the run took longer than {given.wall_s:g} s", "timeout")
+            transcript.failed(f"the run took longer than {given.wall_s or 0:g} s", "timeout")
         except OSError as error:
             transcript.failed(str(error), "error")
         except asyncio.CancelledError:

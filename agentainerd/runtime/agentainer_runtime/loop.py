@@ -173,8 +173,7 @@ class Loop:
         async with aclosing(self._provider.answer(request)) as pieces:
             async for piece in pieces:
                 self._take(piece, answer)
-        self._transcript.end_answer()
-        answer.text, self._transcript.text = self._transcript.text, ""
+        answer.text = self._transcript.end_answer()
         for call in answer.calls:
             self._transcript.call(call)
         return answer

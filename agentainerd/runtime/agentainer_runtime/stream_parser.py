@@ -9,7 +9,7 @@ without `finish_reason`, or without [DONE]. An end without both is a broken answ
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentainer_runtime.provider import Call, End, Piece, Reasoning, Text, Usage
@@ -38,7 +38,7 @@ class AnswerTooLong(Exception):
 class _Call:
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    pieces: list[str] = field(default_factory=list)  # of the arguments
 
 
 class StreamParser:
@@ -109,8 +109,8 @@ class StreamParser:
         if self._half:
             yield Text("\ufffd")
         for call in self._calls:
-            if call.name or call.arguments:
-                yield Call(call.id or f"call_{uuid.uuid4().hex[:24]}", call.name, call.arguments)
+            if call.name or call.pieces:
+                yield Call(call.id or f"call_{uuid.uuid4().hex[:24]}", call.name, "".join(call.pieces))
         finish = self._finish or "stop"
         yield End("tool_calls" if self._calls and finish == "stop" else finish, self._usage)
 
@@ -168,10 +168,10 @@ class StreamParser:
         call.id = call.id or str(part.get("id") or "")
         if name and name != call.name:
             call.name += name
-        if isinstance(arguments, str):
-            call.arguments += arguments
+        if isinstance(arguments, str) and arguments:
+            call.pieces.append(arguments)
         elif isinstance(arguments, dict):
-            call.arguments = json.dumps(arguments)
+            call.pieces = [json.dumps(arguments)]
 
     def _call_for(self, part: dict[str, Any], name: str) -> _Call:
         """Return the call that a part belongs to: by its id, else by its index, else the current one; or a new one."""
@@ -183,7 +183,7 @@ class StreamParser:
         current = there or (self._calls[-1] if self._calls else None)
         if current and call_id and not current.id and there:
             return current  # its id comes late
-        if current and not call_id and not (name and current.name and current.arguments):
+        if current and not call_id and not (name and current.name and current.pieces):
             is_known = there is not None or index is None or not name
             if is_known:
                 return current

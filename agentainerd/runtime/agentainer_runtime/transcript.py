@@ -17,7 +17,6 @@ class Transcript:
     """Writes the events of one run through `emit`.
 
     Attributes:
-        text: what the model said in the answer that is being given, or was last.
         steps: how many were begun. usage: of the whole run. model: what was asked.
     """
 
@@ -28,8 +27,8 @@ class Transcript:
         self._reasoning_id = ""
         self._step = ""
         self._calls: dict[str, Call] = {}
+        self._said: list[str] = []
         self.model = model
-        self.text = ""
         self.steps = 0
         self.usage = Usage()
 
@@ -37,6 +36,11 @@ class Transcript:
     def open_calls(self) -> list[Call]:
         """The calls of tools that have no result yet, in order."""
         return list(self._calls.values())
+
+    @property
+    def text(self) -> str:
+        """What the model has said in the answer that is being given."""
+        return "".join(self._said)
 
     def started(self) -> None:
         """The run has begun."""
@@ -47,7 +51,7 @@ class Transcript:
         self._end_step()
         self.steps += 1
         self._step = f"step {self.steps}"
-        self.text = ""
+        self._said.clear()
         self._emit(event(agui.STEP_STARTED, stepName=self._step))
 
     def say(self, text: str) -> None:
@@ -58,7 +62,7 @@ class Transcript:
         if not self._message_id:
             self._message_id = _new_id("msg")
             self._emit(event(agui.TEXT_MESSAGE_START, messageId=self._message_id, role="assistant"))
-        self.text += text
+        self._said.append(text)
         self._emit(event(agui.TEXT_MESSAGE_CONTENT, messageId=self._message_id, delta=text))
 
     def think(self, text: str) -> None:
@@ -76,14 +80,16 @@ class Transcript:
         """The answer broke off and is asked for once more: the text so far does not count."""
         discarded = self._message_id
         self.end_answer()
-        self.text = ""
         value = {"reason": reason, "attempt": attempt, "discardedMessageId": discarded or None}
         self._emit(agui.custom("model.retry", value))
 
-    def end_answer(self) -> None:
-        """The model has said all of its answer."""
+    def end_answer(self) -> str:
+        """The model has said all of its answer: return it, once."""
         self._end_reasoning()
         self._end_text()
+        said = self.text
+        self._said.clear()
+        return said
 
     def call(self, call: Call) -> None:
         """The model asks for a tool."""

@@ -244,6 +244,8 @@ class ModelExchange(Delivery):
                 )
             return False
         self._is_read = True
+        call.ways.clear()
+        way.body = b""  # answers take minutes: what was asked is not kept that long
         call.status = status
         answer.cookies.clear()
         drop_fields(answer.lines, _ACCOUNT)

@@ -45,7 +45,7 @@ NEW_CONTAINER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Ticket:
-    """What is known of a call that was let pass."""
+    """What is known of a call that was let pass; `body` only where exchanges are recorded."""
 
     agent_id: str
     agent: str
@@ -53,6 +53,7 @@ class _Ticket:
     run_id: str
     session_id: str
     path: str
+    request_bytes: int
     body: bytes
 
 
@@ -177,7 +178,7 @@ class ModelService:
             call.usage if is_answer else b"",
             model.price if model else None,
             is_whole=call.is_whole and is_answer,
-            request_bytes=len(ticket.body),
+            request_bytes=ticket.request_bytes,
             events=call.events if is_answer else 0,
         )
         is_listed = model is not None and (model.name in model.provider.models or model.price is not None)
@@ -261,7 +262,9 @@ class ModelService:
         if refused is not None:
             return refused
         known = {model.ref: model for model in models}
-        call = ModelCall([], _Ticket(agent_id, agent, known, run.id if run else "", session_id, path, ask.body))
+        body = ask.body if self._recorder.is_recording else b""
+        ticket = _Ticket(agent_id, agent, known, run.id if run else "", session_id, path, len(ask.body), body)
+        call = ModelCall([], ticket)
         if self._recorder.is_playing:
             call.play = self._recorder.play(path, ask.body, hides_usage=request.hides_usage)
             return call

@@ -25,9 +25,11 @@ class Gate:
 
     def ask(self, ask):
         self.asked.append(ask)
-        return ModelCall(
-            [ModelWay(f"p{n}/m", each, HEAD, ask.body, hides_usage=False) for n, each in enumerate(self.targets)]
-        )
+        self.ways = [
+            ModelWay(f"p{number}/m", target, HEAD, ask.body, hides_usage=False)
+            for number, target in enumerate(self.targets)
+        ]
+        return ModelCall(list(self.ways))
 
 
 @pytest.fixture
@@ -173,6 +175,7 @@ def test_a_client_that_leaves_takes_the_call_with_it(plane, provider, gate, even
         connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         while b"abcde" not in connection.recv(65536):
             pass
+        assert [way.body for way in gate.ways] == [b""]  # a stream takes minutes: what was asked is not kept that long
 
     eventually(lambda: gate.ended)
     assert not gate.ended[0].is_whole

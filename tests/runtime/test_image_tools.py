@@ -54,13 +54,13 @@ FIXING = [
 
 @pytest.fixture
 def start(docker_client, docker_sandbox, docker_engine, runtime_image):
-    """`start(binds, **environment)`: a container of the runtime, and its address."""
+    """`start(binds, pids, **environment)`: a container of the runtime, and its address."""
     made = []
 
-    def started(binds=(), **environment):
+    def started(binds=(), pids=256, **environment):
         host = docker_client.create_host_config(
             network_mode=docker_sandbox.network, read_only=True, tmpfs={"/tmp": "rw"}, cap_drop=["ALL"],
-            security_opt=["no-new-privileges"], pids_limit=256, binds=list(binds),
+            security_opt=["no-new-privileges"], pids_limit=pids, binds=list(binds),
         )  # fmt: skip
         container = docker_client.create_container(
             runtime_image, environment={"AGENT_MODEL": "script/turns.json", **environment}, host_config=host
@@ -159,3 +159,29 @@ def test_an_agent_makes_the_failing_test_of_a_repository_pass(start, docker_clie
         assert line in shown
         assert line in edit["diff"]
     assert inside(docker_client, container, "git", "-C", "/workspace", "status", "--porcelain") == ""
+
+
+BOMB = """
+import os
+print("lit", flush=True)
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+    except OSError:
+        pass
+"""
+
+
+def test_a_fork_bomb_that_leaves_its_group_is_put_out(start, docker_client, eventually):
+    """In a container with a limit of processes, as agents have: only there may it go off."""
+    container, address = start(pids=48, AGENT_COMMANDS="off")
+    turns = [{"calls": [{"name": "run_python", "arguments": {"code": BOMB, "timeout_s": 1}}]}, {"text": "{{tool}}"}]
+    inside(docker_client, container, "sh", "-c", f"cat > /workspace/turns.json <<'END'\n{json.dumps(turns)}\nEND")
+
+    events = run(address, "go", eventually)
+
+    result = next(json.loads(event["content"]) for event in events if event["type"] == "TOOL_CALL_RESULT")
+    assert result["timedOut"] is True
+    assert events[-1]["type"] == "RUN_FINISHED"
+    eventually(lambda: len(docker_client.top(container)["Processes"]) == 2, limit_s=5, what="only the runtime is left")

@@ -113,18 +113,21 @@ async def _attend(
 
 
 def kill_all(group: int, mark: str) -> int:
-    """Kill the process group and every process with the mark, also what they fork meanwhile; return how many had the mark."""
-    killed: set[int] = set()
-    while True:
-        found = marked(mark) - killed
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+    """Kill the process group and every process with the mark; return how many had the mark.
+
+    All are stopped before the first is killed, so that none forks while the others are looked for.
+    """
+    stopped: set[int] = set()
+    end = time.monotonic() + GRACE_S
+    while (found := marked(mark) - stopped) and time.monotonic() < end:
         for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not found:
-            return len(killed)
-        killed |= found
+            _send(pid, signal.SIGSTOP)
+        stopped |= found
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    for pid in stopped:
+        _send(pid, signal.SIGKILL)
+    return len(stopped)
 
 
 def marked(mark: str) -> set[int]:
@@ -136,6 +139,11 @@ def marked(mark: str) -> set[int]:
             if wanted in file.read().split(b"\0"):
                 found.add(pid)
     return found
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 _turns = Turns()
@@ -150,13 +158,14 @@ def _adopt_orphans() -> None:
 def _kill_orphans() -> int:
     """Kill and reap children that nobody here started; return how many ran. They are in sessions of their own: all calls are."""
     ran: set[int] = set()
-    while _turns.is_idle:
+    end = time.monotonic() + GRACE_S
+    while _turns.is_idle and time.monotonic() < end:
         orphans = _orphans()
         running = {pid for pid, state in orphans.items() if state != "Z"}
         for pid in orphans:
-            with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                _wait_for_end(pid)
+            _send(pid, signal.SIGKILL)
+            _wait_for_end(pid)
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         if running <= ran:
             break

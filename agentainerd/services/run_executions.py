@@ -40,6 +40,7 @@ MAX_MESSAGE_CHARS = 2000
 NOTED_S = 5.0  # for the end of a container to be written down, once the engine tells of it
 CANCEL_TIMEOUT_S = 2.0  # for a container to take a cancel
 _NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+_OUT_OF_MEMORY = ("its container had more memory than its limit allows", RunCode.OOM)
 _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
 
 
@@ -59,6 +60,14 @@ class Means:
     restart: Callable[[str], object]
     used: Callable[[str], Usage | None]
     spawn: Callable[..., object]
+
+
+class _Gone(Exception):
+    """The container that has the run is gone for good; `last` is how the run ends by that."""
+
+    def __init__(self, why: tuple[str, RunCode]) -> None:
+        super().__init__(why[0])
+        self.last = _ours(*why)
 
 
 class _Stopped(Exception):
@@ -151,6 +160,8 @@ class Execution:
                 route, target = self._ready()
             except NotFound:
                 raise  # the agent was removed, which is why its answer broke off
+            except _Gone as error:
+                return error.last
             except AgentainerError:
                 if broken is None:
                     raise
@@ -205,15 +216,26 @@ class Execution:
             is_open = route.wait_open(min(1.0, max(0.0, left_s)), even_closed=True) is Gate.OPEN
             if is_open and (target := self._chosen(route)):
                 return route, target
-            if is_open:
-                gevent.sleep(
-                    defaults.READY_PROBE_INTERVAL_S
-                )  # others of its containers are there, and not the one that has it
+            if self.run.started_at and not is_open:
+                self._check_return()
+            if is_open:  # others of its containers are there, and not the one that has it
+                gevent.sleep(defaults.READY_PROBE_INTERVAL_S)
             if left_s <= 0:
                 raise Unavailable(
                     f"agent '{self.run.agent}' was not ready within {defaults.RUN_READY_TIMEOUT_S:g} s",
                     code="AGENT_NOT_READY",
                 )
+
+    def _check_return(self) -> None:
+        """Raise _Gone where the container that has the run was stopped, or ended, and will not be started by itself."""
+        agent = self._means.fleet.find(self.run.agent_id)
+        replica = next((one for one in agent.replicas if one.number == self.run.replica), None)
+        if replica is not None and (replica.is_expected or replica.is_alive):
+            return
+        if replica is not None and replica.last_exit is not None and replica.last_exit.oom_killed:
+            raise _Gone(_OUT_OF_MEMORY)
+        why = f" ({replica.reason})" if replica is not None and replica.reason else ""
+        raise _Gone((f"agent '{self.run.agent}' was stopped while it worked{why}", RunCode.CONTAINER_LOST))
 
     def _chosen(self, route: Route) -> Target | None:
         """Return the container that has the run, or any where none has."""
@@ -329,7 +351,7 @@ class Execution:
         replica = self._after_the_end_of(target)
         goes_on = is_native and replica is not None and replica.is_expected
         if replica is not None and replica.last_exit is not None and replica.last_exit.oom_killed:
-            return _ours("its container had more memory than its limit allows", RunCode.OOM), goes_on
+            return _ours(*_OUT_OF_MEMORY), goes_on
         return _ours(*_LOST), goes_on
 
     def _after_the_end_of(self, target: Target) -> Replica | None:

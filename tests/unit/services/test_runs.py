@@ -423,6 +423,19 @@ def test_the_agent_is_removed_while_it_works(runs, agent, world, bridge):
     made.cancel_seen.set()
 
 
+def test_a_native_agent_is_stopped_while_it_works(runs, agent, world):
+    made = agent(waiting, bridge="native", stop_grace_s=0)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    world.services.agents.stop("web", ADMIN)
+
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "container_lost")
+    assert "'web' was stopped while it worked" in run.error.message
+    made.cancel_seen.set()
+
+
 def test_its_container_dies_while_it_works(runs, agent, world):
     made = agent(waiting)
     run = ask(runs)

@@ -166,7 +166,9 @@ def test_a_model_fixes_a_failing_test_of_a_repository(start_daemon, sandbox, doc
     assert run["usage"]["input_tokens"] > 0
 
 
-def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client):
+def test_the_image_is_built_through_the_daemon_and_what_it_cannot_be_deployed_with_is_said(
+    ctl, runtime_image, docker_client
+):
     tag = f"agentainer-test-{os.getpid()}:built"
 
     shown = ctl("runtime", "build", "--base", BASE_IMAGE, "--wheels", str(ROOT / ".wheels/runtime"), "--tag", tag)
@@ -187,8 +189,6 @@ def test_a_start_ends_with_the_reason_why_there_is_no_repository(ctl, runtime_im
     assert "/nowhere.git" in said
     assert "without its repository" in ctl("restart", "coder", "--wait", code=1)
 
-
-def test_what_the_runtime_cannot_be_deployed_with_is_said(ctl):
     assert "agentainerctl runtime build" in ctl(
         "deploy", "--runtime", "--image", "no-such-image:1", "--name", "x", "--pull", "never", code=3
     )

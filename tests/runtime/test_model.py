@@ -351,3 +351,60 @@ def test_a_conversation_that_gets_too_long_is_made_shorter_and_goes_on(runtime_o
         assert told[0]["after_tokens"] < told[0]["before_tokens"]
         assert events[-1]["result"]["steps"] <= 5
         assert answer_of(events) == "done"
+
+
+def test_an_answer_without_end_is_cut_off(both):
+    models, runtime = both
+    models.add(Turn(deltas=("x" * 1_000_000,) * 17))
+
+    events = runtime.run()
+
+    assert end_of(events) == ("RUN_ERROR", "model_error")
+    assert "more than 16777216 bytes" in events[-1]["message"]
+
+
+def test_a_run_is_cancelled_while_it_waits_for_its_turn_and_the_one_before_goes_on(both):
+    models, runtime = both
+    models.add(Turn(text="first", when=When(user="one"), faults=Faults(first_token_s=0.6)))
+    first = runtime.stream("POST", "/invocations", run_input("one", run="turn-1", thread="turn"))
+    next(first)
+    second = runtime.stream("POST", "/invocations", run_input("two", run="turn-2", thread="turn"))
+    next(second)
+
+    runtime.ask("POST", "/runs/turn-2/cancel")
+
+    assert [event.get("code") for _, event in second] == ["cancelled"]
+    assert end_of([event for _, event in first]) == ("RUN_FINISHED", None)
+    assert len(models.received) == 1
+
+
+def test_a_run_is_cancelled_between_two_attempts(both):
+    models, runtime = both
+    models.add(Turn(text="never", faults=Faults(refusals=9, status=503, retry_after_s=30)))
+    stream = runtime.stream("POST", "/invocations", run_input(run="pause"))
+    while next(stream)[1].get("name") != "model.retry":
+        pass
+
+    began = time.monotonic()
+    runtime.ask("POST", "/runs/pause/cancel")
+
+    assert end_of([event for _, event in stream]) == ("RUN_ERROR", "cancelled")
+    assert time.monotonic() - began < 5
+
+
+def test_sigterm_ends_a_tool_that_is_at_work_too(models, runtime_on, eventually):
+    models.add(Turn(calls=(ToolCall("sleep"),)))
+    runtime = runtime_on(models)
+    stream = runtime.stream("POST", "/invocations", run_input(run="r"))
+    next(stream)
+    pid = eventually(
+        lambda: (runtime.workspace / "sleeper.pid").exists() and (runtime.workspace / "sleeper.pid").read_text()
+    )
+
+    began = time.monotonic()
+    code = runtime.stop()
+
+    assert code == 0
+    assert time.monotonic() - began < 10
+    assert not os.path.exists(f"/proc/{int(pid)}")
+    assert end_of([event for _, event in stream]) == ("RUN_ERROR", "interrupted")

@@ -21,7 +21,7 @@ from agentainerd.model.narration import failed, started
 from agentainerd.model.replicas import Replica
 from agentainerd.model.run_results import RunResult
 from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus, Usage
-from agentainerd.model.sessions import Message, new_message_id
+from agentainerd.model.sessions import Message
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
@@ -255,8 +255,9 @@ class Execution:
         return Task(self.run, [*messages, self._question()], state)
 
     def _question(self) -> Message:
+        """Return the input, always by the same id: an agent that keeps the conversation too is to know it again."""
         return Message(
-            id=new_message_id(), role="user", content=self.run.input, run_id=self.run.id, at=self.run.created_at
+            id=f"msg-{self.run.id}", role="user", content=self.run.input, run_id=self.run.id, at=self.run.created_at
         )
 
     def _started(self, bridge: Bridge, target: Target) -> None:

@@ -488,6 +488,7 @@ def test_a_session_remembers_and_tells_the_agent(runs, sessions, agent):
 
     said = [(message["role"], message["content"]) for message in made.inputs[1]["messages"]]
     assert said == [("user", "one"), ("assistant", "hello world"), ("user", "two")]
+    assert made.inputs[1]["messages"][0]["id"] == made.inputs[0]["messages"][0]["id"]
     assert made.inputs[1]["threadId"] == session.id
     assert made.inputs[1]["state"] == {"mood": "good"}
     found = sessions.get(session.id)

@@ -44,6 +44,7 @@ class Tools:
         room_s: float = 60.0,
         cancel_when: Path | None = None,
         begin_when: Path | None = None,
+        cancel_after: int = 0,
         environment: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         return {
@@ -52,6 +53,7 @@ class Tools:
             "mode": mode,
             "room_s": room_s,
             "cancel_when": str(cancel_when or ""),
+            "cancel_after": cancel_after,
             "begin_when": str(begin_when or ""),
             "environment": environment or {},
             "workspace": str(self.workspace),

@@ -135,6 +135,15 @@ def test_a_call_that_is_cancelled_leaves_no_process(tools, workspace):
     assert full["children"] == 0
 
 
+def test_calls_that_are_cancelled_at_any_moment_of_their_start_end_and_leave_nothing(tools):
+    """In the middle of a start, asyncio's own way to cancel waits for ever."""
+    full = tools.full("run_command", {"command": "sleep 1000 & setsid sleep 1000 & sleep 1000"}, cancel_after=40)
+
+    assert full["result"] == {"cancelled": True}
+    assert full["children"] == 0
+    assert full["took_s"] < 20
+
+
 def test_the_deadline_of_the_call_comes_before_the_timeout_that_was_asked_for(tools):
     full = tools.full("run_command", {"command": "sleep 1000", "timeout_s": 600}, room_s=6.5)
 

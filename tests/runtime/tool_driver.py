@@ -1,7 +1,7 @@
 """Runs the runtime's tools as the runtime does: in a process of its own, on asyncio, without gevent.
 
 Reads one call a line from stdin, as JSON, and answers each with a line. A call with `cancel_when` is cancelled when that file
-is there. The environment of the tools is made from this process's own.
+is there, one with `cancel_after` N is done and cancelled after 0, 1, 2... N turns of the event loop. The environment of the tools is made from this process's own.
 """
 
 import asyncio
@@ -31,8 +31,12 @@ async def call(asked: dict[str, Any]) -> dict[str, Any]:
     context = ToolContext(workspace, given, edits.append, outputs, time.monotonic() + asked["room_s"])
     while asked["begin_when"] and not Path(asked["begin_when"]).exists():
         await asyncio.sleep(0.01)
-    work = asyncio.ensure_future(tool.run(asked["arguments"], context))
     began = time.monotonic()
+    for turns in range(asked["cancel_after"]):
+        await cancelled_after(turns, tool.run(asked["arguments"], context))
+    work = asyncio.ensure_future(tool.run(asked["arguments"], context))
+    if asked["cancel_after"]:
+        work.cancel()
     if asked["cancel_when"]:
         while not Path(asked["cancel_when"]).exists() and not work.done():
             await asyncio.sleep(0.01)
@@ -47,6 +51,15 @@ async def call(asked: dict[str, Any]) -> dict[str, Any]:
         "took_s": time.monotonic() - began,
         "children": await children(),
     }
+
+
+async def cancelled_after(turns: int, coroutine: Any) -> None:
+    """Cancel a call when the event loop has come round that often."""
+    work = asyncio.ensure_future(coroutine)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.wait({work})
 
 
 async def answered(asked: dict[str, Any]) -> dict[str, Any]:

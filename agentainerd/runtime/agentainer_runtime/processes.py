@@ -14,9 +14,10 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agentainer_runtime.outputs import SHOWN_BYTES, Output
 from agentainer_runtime.turns import Turns
@@ -70,7 +71,7 @@ async def run(
     left = 0
     try:
         async with _turns.turn(is_alone=bool(secret_files), until=until):
-            transport, program = await asyncio.get_running_loop().subprocess_exec(
+            starting = asyncio.get_running_loop().subprocess_exec(
                 lambda: _Program((stdout, stderr)),
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -79,8 +80,9 @@ async def run(
                 start_new_session=True,
                 pass_fds=tuple(secret_files),
             )
+            (transport, program), cancelled = await _uncancelled(starting)
             try:
-                ended, left = await _attend(transport, program, until, mark)
+                ended, left = await _attend(transport, program, until, mark, cancelled)
             finally:
                 transport.close()
     finally:
@@ -91,8 +93,27 @@ async def run(
     return Outcome(-signal.SIGKILL if code is None else code, stdout, stderr, ended, left, time.monotonic() - began)
 
 
+T = TypeVar("T")
+
+
+async def _uncancelled(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+    """Return what `work` gives, and the cancellation that came meanwhile: asyncio never ends one in the middle of a start."""
+    task = asyncio.ensure_future(work)
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    return task.result(), cancelled
+
+
 async def _attend(
-    transport: asyncio.SubprocessTransport, program: "_Program", until: float, mark: str
+    transport: asyncio.SubprocessTransport,
+    program: "_Program",
+    until: float,
+    mark: str,
+    cancelled: asyncio.CancelledError | None,
 ) -> tuple[str, int]:
     """Wait for the program's end and its output, and kill what is left; return why it was ended and how many were left."""
     pid = transport.get_pid()
@@ -101,14 +122,15 @@ async def _attend(
         _not_reaped.add(pid)
     left = 0
     try:
+        if cancelled:
+            raise cancelled
         ended = await _until_it_ends(transport, program, until, mark)
         await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
         left = kill_all(pid, mark)
         await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
     finally:
         left += kill_all(pid, mark)
-        if pid in _not_reaped:
-            _wait_for_end(pid)  # then its children are ours, and can be waited for
+        await asyncio.wait({program.exited}, timeout=GRACE_S)  # then its children are ours, and can be waited for
     return ended, left
 
 
@@ -147,7 +169,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 _turns = Turns()
-_not_reaped: set[int] = set()  # those that asyncio has yet to wait for; a cancelled call returns before
+_not_reaped: set[int] = set()  # those that asyncio has yet to wait for: no orphans, though their call may be over
 
 
 def _adopt_orphans() -> None:

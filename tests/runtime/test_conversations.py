@@ -132,3 +132,15 @@ def test_a_view_alternates_and_never_begins_with_the_assistant():
     assert view("s", messages, "in short", 5)[1:] == [
         {"role": "user", "content": "What happened before in this conversation, in short:\n\nin short\n\nthree"}
     ]
+
+
+def test_what_was_never_answered_is_not_asked_for_again_with_the_next_question(tmp_path):
+    conversation = Conversation(tmp_path / "t")
+    conversation.take([user("delete it all", "u1")])
+
+    Conversation(tmp_path / "t").take([user("delete it all", "u1"), user("hello", "u2")])
+
+    shown = view("s", Conversation(tmp_path / "t").messages)
+    assert [message["role"] for message in shown] == ["system", "user", "assistant", "user"]
+    assert "ended before" in shown[2]["content"]
+    assert shown[3]["content"] == "hello"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.docker import BASE_IMAGE
 from tests.fakes.models import KEY, MODEL, ModelServer, ToolCall, Turn, When
-from tests.fakes.runtime import ROOT
+from tests.fakes.runtime import ROOT, answer_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 TURNS = [
@@ -164,6 +164,54 @@ def test_a_model_fixes_a_failing_test_of_a_repository(start_daemon, sandbox, doc
     assert {request.status for request in models.received} == {200}
     assert (run["status"], run["steps"]) == ("completed", 5)
     assert run["usage"]["input_tokens"] > 0
+
+
+def test_a_run_outlives_the_daemon_and_ends_with_its_container(
+    start_daemon, sandbox, docker_client, runtime_image, tmp_path, eventually
+):
+    words = " ".join(str(number) for number in range(80))
+    turns = [
+        {"text": words, "pause_s": 0.03, "when": {"user": "count"}},
+        {"text": "slow", "first_token_s": 60, "when": {"user": "wait"}},
+    ]
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "turns.json").write_text(json.dumps([*turns, {"text": "fine", "times": 0}]))
+    daemon = start_daemon(sandbox=sandbox)
+    commands_to(daemon)(
+        "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--model", "script/turns.json",
+        "--volume", f"{scripts}:/scripts:ro", "--wait",
+    )  # fmt: skip
+    session = daemon.control("POST", "/api/v1/sessions", {"agent_id": "coder"})[1]["session_id"]
+
+    def begin(text):
+        return daemon.control("POST", "/api/v1/runs", {"agent_id": "coder", "session_id": session, "input": text})[1][
+            "data"
+        ]["id"]
+
+    def events(run):
+        return daemon.control("GET", f"/api/v1/runs/{run}/events?limit=1000")[1]["data"]
+
+    counting = begin("count")
+    eventually(lambda: len(events(counting)) > 10)
+    seen = events(counting)
+    daemon.kill()
+    daemon = start_daemon(like=daemon, sandbox=sandbox)
+    eventually(
+        lambda: daemon.control("GET", f"/api/v1/runs/{counting}")[1]["data"]["status"] == "completed", limit_s=20
+    )
+    found = events(counting)
+    waiting = begin("wait")
+    eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "running")
+    docker_client.kill(json.loads(commands_to(daemon)("inspect", "coder", "-o", "json"))["container_id"])
+    eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "failed", limit_s=20)
+    commands_to(daemon)("start", "coder", "--wait")
+
+    assert found[: len(seen)] == seen
+    assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
+    assert answer_of([event["event"] for event in found]) == words
+    assert [event["synthetic"] for event in found] == [False] * len(found)
+    assert "fine" in commands_to(daemon)("run", "coder", "go on", "--session", session)
 
 
 def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client):

@@ -19,6 +19,7 @@ INTERRUPTED = (
     "The end of the run, or a restart, came while this tool was at work. Whether it had an effect is not known: "
     "look before you repeat it."
 )
+NOT_ANSWERED = "(The run ended before I answered.)"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -59,7 +60,8 @@ class Conversation:
     def take(self, given: Iterable[dict[str, Any]]) -> None:
         """Add what a client sent and this conversation has not: all of it to an empty one, else what its user said last.
 
-        A client's history has less than ours (no calls of tools), so ours counts where there is one.
+        A client's history has less than ours (no calls of tools), so ours counts where there is one. What the user asked for in
+        a run that ended without an answer is marked as that: nobody who cancels something wants it done with the next question.
 
         Raises:
             OSError: it could not be written.
@@ -68,10 +70,11 @@ class Conversation:
         if self.messages:
             answered = max((n for n, each in enumerate(messages) if each["role"] in ("assistant", "tool")), default=-1)
             messages = [each for each in messages[answered + 1 :] if each["role"] == "user"]
-        for each in messages:
-            message_id = str(each.get("id") or "")
-            if not message_id or message_id not in self.ids:
-                self.add(from_agui(each), message_id)
+        new = [each for each in messages if not each.get("id") or str(each["id"]) not in self.ids]
+        if new and self.messages and self.messages[-1]["role"] == "user":
+            self.add({"role": "assistant", "content": NOT_ANSWERED})
+        for each in new:
+            self.add(from_agui(each), str(each.get("id") or ""))
         for result in missing_results(self.messages):
             self.add(result)
 

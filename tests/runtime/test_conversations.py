@@ -64,8 +64,10 @@ def test_calls_without_a_result_get_one_and_only_one(tmp_path):
     conversation.add({"role": "assistant", "content": None, "tool_calls": [CALL, other]})
     conversation.add({"role": "tool", "tool_call_id": "c1", "content": "{}"})
 
-    Conversation(path)
+    assert len(Conversation(path).messages) == 3
+    Conversation(path).repair()
     again = Conversation(path)
+    again.repair()
 
     assert [message["tool_call_id"] for message in again.messages[2:]] == ["c1", "c2"]
     assert "not known" in json.loads(again.messages[-1]["content"])["error"]

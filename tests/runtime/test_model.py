@@ -268,6 +268,7 @@ def test_a_cancelled_tool_is_gone_and_its_call_has_a_result(both, eventually):
         lambda: (runtime.workspace / "sleeper.pid").exists() and (runtime.workspace / "sleeper.pid").read_text()
     )
 
+    assert runtime.ask("GET", "/agent/status")[1]["isExecuting"]  # looking at it changes nothing
     runtime.ask("POST", "/runs/tool/cancel")
     events = [event for _, event in stream]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentainer_runtime import script
 from agentainer_runtime.activity import Activity
 from agentainer_runtime.agui import Event
-from agentainer_runtime.conversations import Conversations, missing_results
+from agentainer_runtime.conversations import Conversations
 from agentainer_runtime.endpoints import SCRIPT_PREFIX, NoEndpoint
 from agentainer_runtime.loop import LimitReached, Loop, Terms
 from agentainer_runtime.prompts import system_prompt
@@ -117,8 +117,7 @@ class Agent:
                 await loop.go()
         finally:
             loop.keep_partial()
-            for result in missing_results(conversation.messages):
-                conversation.add(result)
+            conversation.repair()
             await provider.close()
 
     def _fields(self, given: RunInput) -> dict[str, str]:

@@ -35,8 +35,6 @@ class Conversation:
         self.covers = 0
         if path is not None and path.exists():
             self._load(path)
-        for result in missing_results(self.messages):
-            self.add(result)
 
     def add(self, message: Message, message_id: str = "") -> None:
         """Append a message; `message_id` is its name at the client, by which it is not taken twice.
@@ -66,6 +64,7 @@ class Conversation:
         Raises:
             OSError: it could not be written.
         """
+        self.repair()
         messages = [each for each in given if each.get("role") in ("user", "assistant", "system", "developer", "tool")]
         if self.messages:
             answered = max((n for n, each in enumerate(messages) if each["role"] in ("assistant", "tool")), default=-1)
@@ -75,6 +74,15 @@ class Conversation:
             self.add({"role": "assistant", "content": NOT_ANSWERED})
         for each in new:
             self.add(from_agui(each), str(each.get("id") or ""))
+        self.repair()
+
+    def repair(self) -> None:
+        """Give the calls of the last answer that have no result one that says so. For whoever goes on with the conversation, not
+        for who only looks at it: the tools may be at work.
+
+        Raises:
+            OSError: it could not be written.
+        """
         for result in missing_results(self.messages):
             self.add(result)
 

@@ -1,8 +1,9 @@
 import asyncio
 import contextlib
+import os
 import resource
 
-from agentainer_runtime.event_log import EventLog, encode
+from agentainer_runtime.event_log import EventLog, encode, has_ended
 
 FINISHED = {"type": "RUN_FINISHED"}
 
@@ -64,6 +65,39 @@ def test_the_piece_of_a_line_that_a_crash_left_is_cut_off(tmp_path):
 
     assert [number for number, _ in follow(log)] == [1, 2, 3]
     assert path.read_bytes() == b'{"type":"A"}\n{"type":"B"}\n{"type":"RUN_FINISHED"}\n'
+
+
+def test_the_end_of_a_run_is_seen_from_the_end_of_its_file(tmp_path):
+    path = tmp_path / "r.jsonl"
+    for content, is_ended in [
+        (b"", False),
+        (b'{"type":"A"}\n', False),
+        (b'{"type":"RUN_FINISHED"}', False),
+        (b'{"type":"RUN_FINISHED"}\n{"type":"B"}\n', False),
+        (b'{"type":"RUN_FINISHED"}\n', True),
+        (b'{"type":"A","x":"' + b"x" * 200_000 + b'"}\n{"type":"RUN_ERROR"}\n', True),
+        (b'{"type":"A"}\n\0\0\0\n', False),
+    ]:
+        path.write_bytes(content)
+        assert has_ended(path) is is_ended, content[:50]
+
+
+def test_what_a_loss_of_power_left_at_the_end_is_cut_off(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"type":"A"}\n\0\0\0\n7\n')
+
+    assert EventLog(path).count == 1
+    assert path.read_bytes() == b'{"type":"A"}\n'
+
+
+def test_who_reads_a_log_does_not_change_it(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"type":"A"}\n')
+    os.utime(path, ns=(1, 1))
+
+    assert EventLog(path).read() == [{"type": "A"}]
+
+    assert path.stat().st_mtime_ns == 1
 
 
 def test_half_a_surrogate_pair_is_no_reason_to_fail(tmp_path):

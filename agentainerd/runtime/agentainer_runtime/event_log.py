@@ -16,6 +16,8 @@ from typing import Any
 
 from agentainer_runtime.agui import TERMINAL, Event
 
+_TAIL_BYTES = 64 * 1024  # more than the last event of a run has
+
 
 class EventLog:
     """One file, opened for appending by one process. Used from the event loop's thread only.
@@ -144,17 +146,35 @@ class EventLog:
         return True
 
     def _scan(self) -> None:
-        """Find the lines that are whole."""
+        """Find where lines end, and cut off what of the last ones is no event: a crash leaves such only at the end."""
         end = 0
         with open(self._path, "rb") as lines:
             for line in lines:
-                event = decode(line)
-                if event is None:
-                    break
                 end += len(line)
                 self._ends.append(end)
-                self._last = event
-        os.ftruncate(self._file, end)
+        while self._ends:
+            begin = self._ends[-2] if len(self._ends) > 1 else 0
+            last = decode(os.pread(self._file, self._ends[-1] - begin, begin))
+            if last is not None:
+                self._last = last
+                break
+            self._ends.pop()
+        whole = self._ends[-1] if self._ends else 0
+        if whole < end:  # else not: the time of the last change says which runs are the oldest
+            os.ftruncate(self._file, whole)
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the log at `path` has the event that ends a run, by a look at its end only.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    last = decode(lines[-2] + b"\n") if len(lines) > 1 and not lines[-1] else None
+    return last is not None and last.get("type") in TERMINAL
 
 
 def encode(value: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from agentainer_runtime import agui
 from agentainer_runtime.agui import event
 from agentainer_runtime.conversations import INTERRUPTED, file_name
-from agentainer_runtime.event_log import EventLog
+from agentainer_runtime.event_log import EventLog, has_ended
 
 log = logging.getLogger(__name__)
 SHUTDOWN_S = 8.0
@@ -102,6 +102,8 @@ class Runs:
         """End the runs that another process left at work; return how many. To be called before the first is started."""
         ended = 0
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            if has_ended(path):
+                continue
             left = EventLog(path)
             with left.reading():
                 left.retire()
@@ -192,16 +194,17 @@ class Runs:
             run.ending = ("error", f"internal error: {type(error).__name__}: {error}")
         finally:
             _end(run.log, run.given, *(run.ending or ("error", "the run ended without saying so")))
-            await run.log.sync()
-            self._began_at = time.time()
-            del self._active[run_id], self._tasks[run_id]
-            run.log.retire()
+            try:
+                await run.log.sync()
+            finally:  # somebody may cancel what has just ended
+                self._began_at = time.time()
+                del self._active[run_id], self._tasks[run_id]
+                run.log.retire()
 
     def _stop(self, run_id: str, code: str, message: str) -> None:
+        """Do so once: a second cancellation would break off what the first one cleans up, or what an end writes."""
         run = self._active.get(run_id)
-        if (
-            run is not None and run.ending is None
-        ):  # once: a second cancellation would break off the first one's clean-up
+        if run is not None and run.ending is None and not run.log.is_ended:
             run.ending = (code, message)
             self._tasks[run_id].cancel()
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from agentainer_runtime.agui import CUSTOM, RUN_ERROR, RUN_STARTED, TOOL_CALL_ARGS, TOOL_CALL_START, Event
 
-_KEPT = 500
+_KEPT = 200
+_MAX_CHARS = 20_000  # of one text; the run's events have it whole
 
 
 class Activity:
@@ -36,9 +37,10 @@ class Activity:
             call = {"id": event["toolCallId"], "name": event["toolCallName"], "arguments": "", "timestamp": _now_ms()}
             self.tool_calls.append(call)
         elif kind == TOOL_CALL_ARGS and self.tool_calls:
-            self.tool_calls[-1]["arguments"] = event["delta"]
+            self.tool_calls[-1]["arguments"] = event["delta"][:_MAX_CHARS]
         elif kind == CUSTOM and event["name"] == "file.changed":
-            self.edits.append({**event["value"], "timestamp": _now_ms()})
+            edit = event["value"]
+            self.edits.append({**edit, "diff": edit["diff"][:_MAX_CHARS], "timestamp": _now_ms()})
 
 
 def _now_ms() -> int:

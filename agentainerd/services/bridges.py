@@ -1,11 +1,12 @@
 """Which tier an agent's containers speak: as its spec or its image says, else as one of them answers, once an image."""
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from functools import partial
 
 from agentainerd.engine.engine import Engine
-from agentainerd.errors import NotFound, NotSupported, Unavailable
+from agentainerd.errors import AgentainerError, NotFound, NotSupported, Unavailable
 from agentainerd.model.agents import Agent
 from agentainerd.model.bridges import COMMAND_LABEL, Bridge, labelled
 from agentainerd.proxy.target import Target
@@ -16,6 +17,9 @@ from agentainerd.services.run_links import Link, Task, link, probe
 
 PROBE_TIMEOUT_S = 5.0
 MAX_KNOWN = 1000
+SWEEP_TIMEOUT_S = 10.0
+_SWEEP = """for p in /proc/[0-9]*; do case "${p#/proc/}" in 1|$$) ;; *)
+tr '\\0' '\\n' <"$p/environ" 2>/dev/null | grep -qxF "JOB_ID=$0" && kill -KILL "${p#/proc/}" 2>/dev/null;; esac; done; true"""
 
 
 class BridgeService:
@@ -71,6 +75,11 @@ class BridgeService:
         if bridge is Bridge.ACP:
             return AcpLink(begin, target, task, image.folder)
         return ExecLink(begin, target, task, self._spawn)
+
+    def sweep(self, target: Target, run_id: str) -> None:
+        """Kill what runs in a container for a run: all that has its id in its environment. Raises nothing."""
+        with contextlib.suppress(AgentainerError):
+            self._engine.execute(target.container_id, ["/bin/sh", "-c", _SWEEP, run_id], timeout_s=SWEEP_TIMEOUT_S)
 
     def _declared(self, agent: Agent) -> Bridge | None:
         if agent.spec.bridge or agent.bridge:

@@ -16,9 +16,10 @@ from agentainerd.model import acp
 from agentainerd.model.agui import EventType
 from agentainerd.model.narration import Narration, encode, failed, finished, started
 from agentainerd.model.runs import RunCode
+from agentainerd.model.sessions import Message
 from agentainerd.proxy.target import Target
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
-from agentainerd.services.run_links import RunRefused, Sent, Task, WaitS
+from agentainerd.services.run_links import RunRefused, Sent, Task, WaitS, spoken_input
 from agentainerd.version import VERSION
 
 TERM_S = 5.0  # between TERM and KILL
@@ -63,7 +64,8 @@ class _CommandLink:
 
     def _open(self) -> Attached:
         run = self._task.run
-        prompt = {"JOB_PROMPT": run.input} if len(run.input.encode()) <= MAX_PROMPT_VARIABLE_BYTES else {}
+        words = spoken_input(run)
+        prompt = {"JOB_PROMPT": words} if len(words.encode()) <= MAX_PROMPT_VARIABLE_BYTES else {}
         names = {"JOB_ID": run.id, "AGENT_RUN_ID": run.id, "AGENT_SESSION_ID": self._task.thread_id}
         try:
             self._command = self._begin({**names, **prompt, **({"AGENT_MODEL": run.model} if run.model else {})})
@@ -114,7 +116,7 @@ class ExecLink(_CommandLink):
         yield Sent(0, started(run.id, thread_id))
         narration = Narration(run.id)
         decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
-        self._spawn(f"input of run {run.id}", _feed, command, run.input.encode())
+        self._spawn(f"input of run {run.id}", _feed, command, spoken_input(run).encode())
         for stream, data in self._pieces(command, wait_s):
             text = decoders[stream].decode(data)
             if stream == "stdout":
@@ -155,7 +157,7 @@ class AcpLink(_CommandLink):
         self._ask(command, acp.request(self._next(), "session/new", cwd=self._folder, mcpServers=[]))
         found = yield from self._answered(lines, command, agent)
         self._session = str(found.get("sessionId") or "")
-        words = acp.prompt(self._task.messages)
+        words = acp.prompt([*self._task.messages[:-1], self._question()])
         self._ask(command, acp.request(self._next(), "session/prompt", sessionId=self._session, prompt=words))
         done = yield from self._answered(lines, command, agent)
         yield from (Sent(0, payload) for payload in agent.end())
@@ -174,6 +176,9 @@ class AcpLink(_CommandLink):
                 self._command.send(acp.notification("session/cancel", sessionId=self._session))
             self._over.wait(TERM_S)
         super().abort()
+
+    def _question(self) -> Message:
+        return msgspec.structs.replace(self._task.messages[-1], content=spoken_input(self._task.run))
 
     def _next(self) -> int:
         self._asked += 1

@@ -100,7 +100,9 @@ class Execution:
         self._bridge: Bridge | None = Bridge(run.bridge) if run.bridge else None
         self._result = RunResult()
         self._joined_at = 0  # how far it was when its connection was lost the last time
-        self._ends_at = time.monotonic() + defaults.MAX_RUN_WALL_S
+        began_s = clock.now() - run.started_at if run.started_at else 0.0  # ago: under a daemon before this one
+        self._wall_s = run.limits.wall_s or defaults.RUN_WALL_S
+        self._ends_at = time.monotonic() + (self._wall_s - began_s if run.started_at else defaults.MAX_RUN_WALL_S)
 
     def begin(self) -> None:
         """It is this run's turn in its session."""
@@ -151,6 +153,8 @@ class Execution:
     def _work(self) -> "_Last":
         for payload in self.log.recall(self._means.store):
             self._result.take(msgspec.json.decode(payload))
+        if self.run.started_at and self._bridge is not None and self._bridge.is_command:
+            self._sweep()
         self._await_turn()
         task = self._task()
         broken: _Last | None = None
@@ -174,6 +178,14 @@ class Execution:
             silent = 0 if self.log.source_seq > before else silent + 1
         assert broken is not None
         return broken
+
+    def _sweep(self) -> None:
+        """End the command that a daemon before this one began, and that nobody speaks with any more."""
+        route = self._means.fleet.route(self.run.agent_id)
+        if route is None or route.wait_open(NOTED_S) is not Gate.OPEN:
+            return  # its container does not run, and so nothing in it
+        if target := self._chosen(route):
+            self._means.bridges.sweep(target, self.run.id)
 
     def _await_turn(self) -> None:
         while not self._is_turn:
@@ -263,8 +275,7 @@ class Execution:
     def _started(self, bridge: Bridge, target: Target) -> None:
         """Write down that it is sent, before it is: whoever comes after us does not send it again."""
         now = clock.now()
-        wall_s = self.run.limits.wall_s or defaults.RUN_WALL_S
-        self._ends_at = time.monotonic() + wall_s
+        self._ends_at = time.monotonic() + self._wall_s
         self.run = msgspec.structs.replace(
             self.run, status=RunStatus.RUNNING, started_at=now, attempt=self.run.attempt + 1, bridge=bridge.value,
             replica=target.number,
@@ -329,8 +340,7 @@ class Execution:
     def _timed_out(self, error: CallTimedOut) -> "_Last":
         self._check()
         if time.monotonic() >= self._ends_at - 0.01:
-            wall_s = self.run.limits.wall_s or defaults.RUN_WALL_S
-            message = f"it was not done within {wall_s:g} s"
+            message = f"it was not done within {self._wall_s:g} s"
         else:
             message = f"the agent said nothing more: {error.reason}"
         if self._bridge is Bridge.NATIVE and self._target is not None:

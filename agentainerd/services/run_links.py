@@ -23,6 +23,7 @@ from agentainerd.services.agent_calls import AgentCall, CallBroken
 
 SSE = "text/event-stream"
 JSON = "application/json"
+MAX_URL_CHARS = 2000  # of an attachment's address that is named in text; a data URL is not worth more
 TOLD_BYTES = 500  # of what an agent answered instead
 MAX_ANSWER_BYTES = defaults.MAX_RUN_BYTES
 _TYPES = frozenset(EventType)
@@ -123,7 +124,7 @@ class ChatLink:
         call, task = self._call, self._task
         body = {
             "model": task.run.model or "agent",
-            "messages": [chat_message(message) for message in task.messages],
+            "messages": [*map(chat_message, task.messages[:-1]), _question(task)],
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -163,7 +164,7 @@ class ExecuteLink:
             for message in task.messages[:-1]
             if message.role in ("user", "assistant") and message.content
         ]
-        body: dict[str, object] = {"task": task.messages[-1].content, "conversationHistory": history}
+        body: dict[str, object] = {"task": spoken_input(task.run), "conversationHistory": history}
         if task.run.model:
             body["model"] = task.run.model
         headers = {"Content-Type": JSON, "Accept": SSE, **_names(task)}
@@ -231,6 +232,25 @@ def chat_message(message: Message) -> dict[str, object]:
     if message.tool_call_id:
         found["tool_call_id"] = message.tool_call_id
     return found
+
+
+def _question(task: Task) -> dict[str, object]:
+    """Return the input as OpenAI's chat completions have it: images beside the text, which names other attachments."""
+    images = [one for one in task.run.media if one.get("type") == "image" and one.get("url")]
+    if not images:
+        return {"role": "user", "content": spoken_input(task.run)}
+    shown: list[dict[str, object]] = [{"type": "image_url", "image_url": {"url": one["url"]}} for one in images]
+    return {"role": "user", "content": [{"type": "text", "text": spoken_input(task.run, but=images)}, *shown]}
+
+
+def spoken_input(run: Run, but: Sequence[dict[str, object]] = ()) -> str:
+    """Return the input as text, with a line for each attachment that is not in `but`: for agents that are given text only."""
+    named = []
+    for one in run.media:
+        if one not in but:
+            place = str(one.get("url") or one.get("path"))[:MAX_URL_CHARS]
+            named.append(f"Attached {one.get('type')}: {one.get('name') or 'without a name'} ({place})")
+    return "\n\n".join(filter(None, (run.input, "\n".join(named))))
 
 
 def agui_message(message: Message) -> dict[str, object]:

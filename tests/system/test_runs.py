@@ -83,6 +83,16 @@ class Host:
         self.must("POST", "/agents", {"name": "web", "image": self.image, "command": command, **fields})
         self.must("POST", "/agents/web/start?wait=30")
 
+    def up_tool(self, line):
+        """An agent that listens to nothing, whose runs are this line of a shell; return its container."""
+        body = {
+            "name": "tool", "image": self.image, "command": ["/bin/sleep", "infinity"], "bridge": "exec",
+            "bridge_command": ["/bin/sh", "-c", line],
+        }  # fmt: skip
+        self.must("POST", "/agents", body)
+        self.must("POST", "/agents/tool/start?wait=30")
+        return self.must("GET", "/agents/tool")["container_id"]
+
     def ask(self, text, **fields):
         return self.must("POST", "/api/v1/runs", {"agent_id": "web", "input": text} | fields)
 
@@ -189,14 +199,7 @@ def test_a_cancel_reaches_the_container(host):
 
 
 def test_a_run_that_is_a_command_leaves_no_process_behind(host, docker_client):
-    line = 'echo "you said $JOB_PROMPT"; (sleep 60; echo late) & sleep 60'
-    body = {
-        "name": "tool", "image": host.image, "command": ["/bin/sleep", "infinity"], "bridge": "exec",
-        "bridge_command": ["/bin/sh", "-c", line],
-    }  # fmt: skip
-    host.must("POST", "/agents", body)
-    host.must("POST", "/agents/tool/start?wait=30")
-    container = host.must("GET", "/agents/tool")["container_id"]
+    container = host.up_tool('echo "you said $JOB_PROMPT"; (sleep 60; echo late) & sleep 60')
     run = host.ask("it's $HOME", agent_id="tool")
     reader = Reader(host.daemon, run["id"])
     is_at(reader, 3)
@@ -206,6 +209,22 @@ def test_a_run_that_is_a_command_leaves_no_process_behind(host, docker_client):
 
     assert reader.all_of_it()[-1]["code"] == "cancelled"
     assert host.run(run["id"])["output"] == "you said it's $HOME\n"
+    wait_until(
+        lambda: processes(docker_client, container) == ["/bin/sleep infinity"], what="only the agent's own process"
+    )
+
+
+def test_a_command_does_not_outlive_the_daemon_that_began_it(host, docker_client, start_daemon, docker_sandbox):
+    container = host.up_tool('echo "you said $JOB_PROMPT"; (sleep 300; echo late) & sleep 300')
+    run = host.ask("hello", agent_id="tool")
+    reader = Reader(host.daemon, run["id"])
+    is_at(reader, 3)
+
+    host.daemon.kill()
+    assert len(processes(docker_client, container)) > 1
+    host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
+
+    assert reader.all_of_it()[-1]["code"] == "interrupted"
     wait_until(
         lambda: processes(docker_client, container) == ["/bin/sleep infinity"], what="only the agent's own process"
     )

@@ -16,7 +16,7 @@ from agentainerd.model.model_usage import Usage
 from agentainerd.model.runs import CancelMode, Limits, OnBusy, RunRequest, RunStatus
 from agentainerd.store.model_usage import Spent
 from tests.fakes.programs import Program
-from tests.fakes.runs import TEXT, AguiAgent, frame, waiting
+from tests.fakes.runs import SSE, TEXT, AguiAgent, frame, waiting
 from tests.fakes.world import ADMIN
 
 
@@ -737,6 +737,26 @@ def test_a_daemon_that_comes_back_settles_what_was_under_way(make_world):
     assert finish(runs, queued.id).status is RunStatus.COMPLETED
     assert len(native.inputs) == 2
     plain.cancel_seen.set()
+    native.cancel_seen.set()
+
+
+def test_a_limit_of_time_counts_from_the_beginning_across_daemons(make_world):
+    world = make_world()
+    native = AguiAgent(waiting, bridge="native")
+    world.engine.add_image("web", Program(native.handle))
+    world.up(image="web")
+    world.wait_ready()
+    run = ask(world.services.runs, limits=Limits(wall_s=1.5))
+    reached(world.services.runs, run.id, 3)
+    world.supervisor.stop(2.0)
+    native.join = lambda connection, path: connection.sendall(SSE) or native.cancel_seen.wait(10)
+
+    again = make_world()
+    again.services.runs.load()
+
+    done = again.services.runs.wait(run.id, 5)
+    assert (done.status, done.error.code) == (RunStatus.FAILED, "timeout")
+    assert done.finished_at - done.started_at < 3
     native.cancel_seen.set()
 
 

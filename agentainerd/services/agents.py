@@ -179,6 +179,16 @@ class AgentService:
                     agent = self._starting.when_ready(agent, ROLL_TIMEOUT_S, [replica.number])
         return self._starting.when_ready(agent, wait_s)
 
+    def restart_replica(self, ref: str, number: int, actor: Actor) -> Agent:
+        """Stop and start one container of a running agent, whatever it is doing.
+
+        Raises: as `restart`, and NotFound: there is no such replica.
+        """
+        with self._changing(actor, "restart_agent", ref) as agent:
+            agent.require("restart", AgentState.RUNNING)
+            self._engine.ping()
+            return self._restart_one(agent, agent.replica(number))
+
     def pause(self, ref: str, actor: Actor) -> Agent:
         """Freeze a running agent; requests are queued from now on, and what is in flight may finish within its grace.
 

@@ -24,42 +24,22 @@ from agentainerd.model.runs import CancelMode, Run, RunCode, RunError, RunStatus
 from agentainerd.model.sessions import Message
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
+from agentainerd.services import run_stops
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
-from agentainerd.services.bridges import BridgeService
-from agentainerd.services.fleet import Fleet
 from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel
 from agentainerd.services.run_logs import RunLog
+from agentainerd.services.run_means import Means
 from agentainerd.services.sessions import SessionService
 from agentainerd.store.connection import Argument
-from agentainerd.store.run_writer import RunWriter
 from agentainerd.store.runs import RunStore
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 2000
 NOTED_S = 5.0  # for the end of a container to be written down, once the engine tells of it
-CANCEL_TIMEOUT_S = 2.0  # for a container to take a cancel
 _NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 _OUT_OF_MEMORY = ("its container had more memory than its limit allows", RunCode.OOM)
 _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What executions work with. `dead_check` blocks and says whether a target's container died. `restart` (blocks) starts an
-    agent's containers anew. `used` returns what the calls to models were counted to use that a run made through the daemon, None
-    for none.
-    """
-
-    fleet: Fleet
-    bridges: BridgeService
-    sessions: SessionService
-    store: RunStore
-    writer: RunWriter
-    dead_check: Callable[[Route, Target], bool]
-    restart: Callable[[str], object]
-    used: Callable[[str], Usage | None]
-    spawn: Callable[..., object]
 
 
 class _Gone(Exception):
@@ -85,19 +65,23 @@ class Execution:
 
     Attributes:
         run: as it is now. log: its events. ended: set when its end is on disk.
+        bridge, target, link: how and where it was given to its agent, None before; `link` while it is spoken with.
     """
 
-    def __init__(self, run: Run, run_log: RunLog, means: Means) -> None:
+    def __init__(
+        self, run: Run, run_log: RunLog, means: Means, is_alone: Callable[["Execution"], bool] = lambda execution: True
+    ) -> None:
         self.run = run
         self.log = run_log
         self.ended = Event()
         self._means = means
+        self.is_alone = is_alone
         self._is_turn = False
         self._wanted = Event()
         self._stop: _Stop | None = None
-        self._link: Link | None = None
-        self._target: Target | None = None
-        self._bridge: Bridge | None = Bridge(run.bridge) if run.bridge else None
+        self.link: Link | None = None
+        self.target: Target | None = None
+        self.bridge: Bridge | None = Bridge(run.bridge) if run.bridge else None
         self._result = RunResult()
         self._joined_at = 0  # how far it was when its connection was lost the last time
         began_s = clock.now() - run.started_at if run.started_at else 0.0  # ago: under a daemon before this one
@@ -117,7 +101,7 @@ class Execution:
         self._wanted.set()
         if is_first and not self.run.status.is_final:
             self._set(status=RunStatus.CANCELLING)
-        self._means.spawn(f"stop run {self.run.id}", self._see_to_it, mode)
+        self._means.spawn(f"stop run {self.run.id}", run_stops.insist, self, self._means, mode)
         return is_first
 
     def go(self) -> None:
@@ -153,7 +137,7 @@ class Execution:
     def _work(self) -> "_Last":
         for payload in self.log.recall(self._means.store):
             self._result.take(msgspec.json.decode(payload))
-        if self.run.started_at and self._bridge is not None and self._bridge.is_command:
+        if self.run.started_at and self.bridge is not None and self.bridge.is_command:
             self._sweep()
         self._await_turn()
         task = self._task()
@@ -195,7 +179,7 @@ class Execution:
 
     def _attempt(self, route: Route, target: Target, task: Task) -> "tuple[_Last, bool]":
         """Send the run, or join it again where it was; return the end that came of it, and whether it may yet go on."""
-        bridge = self._bridge = self._bridge or self._means.bridges.of(route.agent_id, target)
+        bridge = self.bridge = self.bridge or self._means.bridges.of(route.agent_id, target)
         is_known = bool(self.run.started_at)
         if not is_known:
             self._started(bridge, target)
@@ -284,7 +268,7 @@ class Execution:
 
     def _converse(self, opened: Link, target: Target) -> "_Last":
         """Take events until the last one, which is returned."""
-        self._link, self._target = opened, target
+        self.link, self.target = opened, target
         try:
             self._check()
             for sent in opened.events(self._wait_s):
@@ -294,7 +278,7 @@ class Execution:
                     return _Last(_on_one_line(sent.payload), is_ours=False)
                 self._check_limits()
         finally:
-            self._link = None
+            self.link = None
             opened.close()
         raise CallBroken("it ended without the run's last event", is_sent=True)
 
@@ -343,8 +327,10 @@ class Execution:
             message = f"it was not done within {self._wall_s:g} s"
         else:
             message = f"the agent said nothing more: {error.reason}"
-        if self._bridge is Bridge.NATIVE and self._target is not None:
-            ask_to_cancel(self._target, self.run.id, CANCEL_TIMEOUT_S)
+        if self.bridge is Bridge.NATIVE and self.target is not None:
+            ask_to_cancel(self.target, self.run.id, run_stops.CANCEL_TIMEOUT_S)
+        if self.bridge in run_stops.PINGED and self.target is not None:
+            self._means.spawn(f"stop run {self.run.id}", run_stops.see_idle, self, self._means, self.target)
         return _ours(message, RunCode.TIMEOUT)
 
     def _broken(self, route: Route, target: Target, bridge: Bridge, error: CallBroken) -> "tuple[_Last, bool]":
@@ -374,29 +360,6 @@ class Execution:
             self.run.agent_id
         ) as agent:  # whoever takes note of an end holds it until it is written
             return next((one for one in agent.replicas if one.number == target.number), None)
-
-    # ---- stopping
-
-    def _see_to_it(self, mode: CancelMode) -> None:
-        """Have the agent end the run; where it does not, end it without the agent."""
-        target, bridge = self._target, self._bridge
-        is_asked = False
-        if self._link is not None and target is not None and bridge is Bridge.NATIVE:
-            is_asked = ask_to_cancel(target, self.run.id, CANCEL_TIMEOUT_S)
-        if is_asked and self.ended.wait(defaults.RUN_CANCEL_GRACE_S):
-            return
-        if opened := self._link:
-            opened.abort()
-        if target is None or not (is_asked or mode is CancelMode.KILL):
-            return
-        log.warning(
-            "the agent did not end a run that was cancelled: its container is started anew",
-            extra={"run_id": self.run.id, "agent_id": self.run.agent_id},
-        )
-        try:
-            self._means.restart(self.run.agent_id)
-        except AgentainerError as error:
-            log.warning("it could not be: %s", error, extra={"agent_id": self.run.agent_id})
 
     # ---- the end
 

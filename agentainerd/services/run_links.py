@@ -223,6 +223,15 @@ def probe(target: Target, timeout_s: float) -> Bridge | None:
     return Bridge.BRIDGE if status == 200 and "initialized" in answer else None
 
 
+def is_busy(target: Target, timeout_s: float) -> bool:
+    """Ask a container whether something goes on in it. Raises nothing: one that does not answer is not."""
+    try:
+        status, answer = _get(target, "/ping", timeout_s)
+    except CallBroken:
+        return False
+    return status == 200 and str(answer.get("status", "")).lower() == "healthybusy"
+
+
 def chat_message(message: Message) -> dict[str, object]:
     """Return a message as OpenAI's chat completions have it."""
     found: dict[str, object] = {"role": message.role, "content": message.content}

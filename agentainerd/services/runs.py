@@ -24,8 +24,9 @@ from agentainerd.model.runs import (
     new_run_id,
 )
 from agentainerd.services.audit import Actor, AuditService
-from agentainerd.services.run_executions import Execution, Means
+from agentainerd.services.run_executions import Execution
 from agentainerd.services.run_logs import RunLog, follow
+from agentainerd.services.run_means import Means
 from agentainerd.store.run_writer import Write
 from agentainerd.store.runs import Kept, RunStore
 
@@ -179,7 +180,7 @@ class RunService:
         for run in runs:
             last, source_seq = self._store.last_event(run.id)
             run_log = RunLog(run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq)
-            execution = Execution(run, run_log, self._means)
+            execution = Execution(run, run_log, self._means, self._is_alone)
             self._enlist(execution)
             if run.status is RunStatus.CANCELLING:
                 execution.stop(RunCode.CANCELLED, "it was cancelled")
@@ -234,7 +235,7 @@ class RunService:
             session_id=request.session_id, media=[msgspec.to_builtins(one) for one in parse_media(request.media)],
             model=request.model, limits=request.limits, on_disconnect=request.on_disconnect, key=scope,
         )  # fmt: skip
-        execution = Execution(run, RunLog(run.id, self._writer), self._means)
+        execution = Execution(run, RunLog(run.id, self._writer), self._means, self._is_alone)
         before = tuple(busy)
         self._enlist(execution)
         try:
@@ -297,6 +298,15 @@ class RunService:
             if run.status.is_final:
                 self._kept.append(Kept(run.id, run.finished_at, run.bytes))
                 self._kept_bytes += run.bytes
+
+    def _is_alone(self, execution: Execution) -> bool:
+        """Whether no other run is under way at the same container."""
+        run = execution.run
+        return not any(
+            (other.run.agent_id, other.run.replica) == (run.agent_id, run.replica)
+            for other in self._active.values()
+            if other is not execution and other.run.started_at
+        )
 
     def _log_of(self, run_id: str) -> RunLog | None:
         execution = self._active.get(run_id)

@@ -48,7 +48,7 @@ from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
 from agentainerd.services.requests import RequestService
 from agentainerd.services.rollouts import Rollout
-from agentainerd.services.run_executions import Means
+from agentainerd.services.run_means import Means
 from agentainerd.services.runs import RunService
 from agentainerd.services.runtime import RuntimeAgents
 from agentainerd.services.sessions import SessionService
@@ -319,7 +319,7 @@ def _runs(
         store,
         writer,
         dead_check=fleet.routes.on_dead_check,
-        restart=lambda agent_id: agents.restart(agent_id, DAEMON),
+        restart=lambda agent_id, number: agents.restart_replica(agent_id, number, DAEMON),
         used=models.used_by,
         spawn=supervisor.spawn,
     )

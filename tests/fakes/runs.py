@@ -35,6 +35,7 @@ class AguiAgent:
         self.joined: list[str] = []
         self.cancel_seen = Event()
         self.ends_on_cancel = True
+        self.is_busy = False
 
     def handle(self, connection, run) -> None:
         head = connection.recv_until(b"\r\n\r\n").decode()
@@ -46,7 +47,13 @@ class AguiAgent:
         )
         body = connection.recv_exactly(length)
         if path == "/ping":
-            self.answer(connection, {"status": "Healthy", **({"bridge": "native"} if self.bridge == "native" else {})})
+            self.answer(
+                connection,
+                {
+                    "status": "HealthyBusy" if self.is_busy else "Healthy",
+                    **({"bridge": "native"} if self.bridge == "native" else {}),
+                },
+            )
         elif path == "/invocations":
             self.inputs.append(json.loads(body))
             connection.sendall(SSE)

@@ -297,6 +297,48 @@ def test_an_agent_that_does_not_end_a_run_is_started_anew(runs, agent, world, mo
     made.cancel_seen.set()
 
 
+@pytest.mark.parametrize("stays_busy", [True, False])
+def test_an_agent_that_says_it_is_still_busy_is_started_anew(runs, agent, world, monkeypatch, stays_busy):
+    monkeypatch.setattr(defaults, "RUN_CANCEL_GRACE_S", 0.3)
+    monkeypatch.setattr("agentainerd.services.run_stops.BUSY_LOOK_S", 0.05)
+    made = agent(waiting)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+    before = world.agent().replicas[0].started_at
+    made.is_busy = True
+
+    runs.cancel(run.id, ADMIN)
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    made.is_busy = stays_busy
+
+    deadline = time.monotonic() + (5 if stays_busy else 0.6)
+    while world.agent().replicas[0].started_at == before and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+    assert (world.agent().replicas[0].started_at != before) == stays_busy
+    made.cancel_seen.set()
+
+
+def test_a_busy_agent_with_another_run_is_left_alone(runs, agent, world, monkeypatch):
+    monkeypatch.setattr(defaults, "RUN_CANCEL_GRACE_S", 0.1)
+    monkeypatch.setattr("agentainerd.services.run_stops.BUSY_LOOK_S", 0.05)
+    made = agent(waiting)
+    first, second = ask(runs), ask(runs)
+    for run in (first, second):
+        reached(runs, run.id, 3)
+    before = world.agent().replicas[0].started_at
+    made.is_busy = True
+
+    runs.cancel(first.id, ADMIN)
+    finish(runs, first.id)
+    gevent.sleep(0.4)
+
+    assert world.agent().replicas[0].started_at == before
+    assert not runs.get(second.id).status.is_final
+    made.is_busy = False
+    made.cancel_seen.set()
+    finish(runs, second.id)
+
+
 def test_a_run_that_waits_can_be_cancelled(runs, sessions, agent):
     made = agent(waiting, bridge="native")
     session = sessions.create(ADMIN, agent_id="web")

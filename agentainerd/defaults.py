@@ -146,6 +146,7 @@ MAX_MODEL_CHARS = 256
 MAX_SESSIONS = 10_000
 SESSION_RUNS_SHOWN = 100  # with a session, the last ones; run_count counts all
 MAX_SESSION_MESSAGES = 2000  # kept, the oldest go first
+MAX_SESSION_BYTES = 16 * 1024 * 1024  # of the messages that are kept; beyond it half of that is
 MAX_SESSION_SENT_BYTES = 4 * 1024 * 1024  # of the messages that an agent gets with a run
 MAX_SESSION_STATE_BYTES = 256 * 1024  # metadata and state, each
 MAX_SESSION_FIELD_CHARS = 256

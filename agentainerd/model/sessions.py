@@ -22,7 +22,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One session as it is stored, without its messages. Times are epoch seconds.
 
     `agent_id` is what the client gave: an id or a name, of an agent that may not be there (yet). `messages`: how many there were;
-    the last MAX_SESSION_MESSAGES are kept.
+    the last MAX_SESSION_MESSAGES are kept, of at most MAX_SESSION_BYTES. `bytes`: what those take, about.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: dict[str, Any] = {}
     run_count: int = 0
     messages: int = 0
+    bytes: int = 0
     total_tokens: int = 0
     summary: Summary | None = None
 

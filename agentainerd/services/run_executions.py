@@ -29,7 +29,6 @@ from agentainerd.services.agent_calls import CallBroken, CallTimedOut
 from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel
 from agentainerd.services.run_logs import RunLog
 from agentainerd.services.run_means import Means
-from agentainerd.services.sessions import SessionService
 from agentainerd.store.connection import Argument
 from agentainerd.store.runs import RunStore
 
@@ -37,6 +36,8 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARS = 2000
 NOTED_S = 5.0  # for the end of a container to be written down, once the engine tells of it
+_MAY_COST = (EventType.STEP_FINISHED, EventType.TOOL_CALL_START, EventType.TOOL_CALL_RESULT)
+"""Events behind which a call to a model may lie."""
 _NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 _OUT_OF_MEMORY = ("its container had more memory than its limit allows", RunCode.OOM)
 _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
@@ -299,10 +300,21 @@ class Execution:
         if kind in TERMINAL:
             return True
         self.log.append(kind, _on_one_line(sent.payload), source_seq=sent.number)
+        if kind in _MAY_COST and self._is_spent():
+            self.stop(RunCode.COST_LIMIT, self._spent())
         return False
 
     def _first(self) -> None:
         self.log.append(EventType.RUN_STARTED, started(self.run.id, self.run.session_id or self.run.id), synthetic=True)
+
+    def _is_spent(self) -> bool:
+        """Whether what its calls to models cost, as far as they went through the daemon, is what it may cost."""
+        limit = self.run.limits.cost_usd
+        used = self._means.used(self.run.id) if limit is not None else None
+        return limit is not None and used is not None and used.cost_usd is not None and used.cost_usd >= limit
+
+    def _spent(self) -> str:
+        return f"it cost what it may: ${self.run.limits.cost_usd:g}"
 
     def _check(self) -> None:
         if self._stop is not None:
@@ -314,6 +326,7 @@ class Execution:
             self.stop(RunCode.STEP_LIMIT, f"it took more than {steps} steps")
         elif self.log.bytes > defaults.MAX_RUN_BYTES:
             self.stop(RunCode.ERROR, f"its events take more than {defaults.MAX_RUN_BYTES // 2**20} MiB")
+            self._check()  # not one more, whatever the agent does
 
     def _wait_s(self) -> float:
         """How long the next piece of the answer may take."""
@@ -382,7 +395,7 @@ class Execution:
         """Write the last event, the run's last state, and the session's messages: all or nothing."""
         event: dict[str, Any] = msgspec.json.decode(last.payload)
         status, error = self._outcome(event)
-        if error is not None and not last.is_ours and event.get("code") != error.code:
+        if error is not None and not last.is_ours and (event.get("code") or RunCode.ERROR) != error.code:
             last = _ours(error.message, RunCode(error.code))  # it says "cancelled", and the reason is a limit of ours
             event = msgspec.json.decode(last.payload)
         if last.is_ours:
@@ -408,7 +421,10 @@ class Execution:
             with self._means.sessions.locked(self.run.session_id) as session:
                 self.log.end(
                     [final],
-                    lambda: [*ended(), *SessionService.after_run(session, self.run, messages, self._result.state)],
+                    lambda: [
+                        *ended(),
+                        *self._means.sessions.after_run(session, self.run, messages, self._result.state),
+                    ],
                 )
         except NotFound:
             self.log.end([final], ended)
@@ -421,6 +437,11 @@ class Execution:
         code, message = str(event.get("code") or RunCode.ERROR), str(event.get("message") or "the agent failed")
         if self._stop is not None:
             code, message = self._stop.code, self._stop.message
+        elif code in (RunCode.ERROR, RunCode.MODEL_ERROR) and self._is_spent():
+            code, message = (
+                RunCode.COST_LIMIT,
+                self._spent(),
+            )  # it was refused a call, and knows no better word for that
         status = RunStatus.CANCELLED if code == RunCode.CANCELLED else RunStatus.FAILED
         return status, RunError(code, message[:MAX_MESSAGE_CHARS])
 

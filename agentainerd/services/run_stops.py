@@ -27,7 +27,7 @@ def insist(execution: "Execution", means: Means, mode: CancelMode) -> None:
     """Have the agent end the run; where it does not, end it without the agent. Blocks."""
     target = execution.target
     is_asked = False
-    if execution.link is not None and target is not None and execution.bridge is Bridge.NATIVE:
+    if target is not None and execution.bridge is Bridge.NATIVE:
         is_asked = ask_to_cancel(target, execution.run.id, CANCEL_TIMEOUT_S)
     if is_asked and execution.ended.wait(defaults.RUN_CANCEL_GRACE_S):
         return

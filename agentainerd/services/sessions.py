@@ -143,7 +143,7 @@ class SessionService:
         messages = self._store.last_messages(session_id, defaults.MAX_SESSION_MESSAGES)
         size = start = 0
         for place in range(len(messages) - 1, -1, -1):
-            size += len(msgspec.json.encode(messages[place]))
+            size += _size([messages[place]])
             if size > defaults.MAX_SESSION_SENT_BYTES:
                 break
             if messages[place].role == "user":
@@ -152,21 +152,36 @@ class SessionService:
             return messages
         return messages[start:] if start else []
 
-    @staticmethod
     def after_run(
-        session: Session, run: Run, messages: Sequence[Message], state: dict[str, Any] | None
+        self, session: Session, run: Run, messages: Sequence[Message], state: dict[str, Any] | None
     ) -> list[Argument]:
-        """Return what ends a run in its session, for whoever holds its lock and writes it."""
-        tokens = run.usage.input_tokens + run.usage.output_tokens
+        """Return what ends a run in its session, for whoever holds its lock and writes it. Asks Redis where it is full."""
+        size, keep = session.bytes + _size(messages), defaults.MAX_SESSION_MESSAGES
+        if size > defaults.MAX_SESSION_BYTES:
+            size, keep = self._room(session.id, messages)
         changed = msgspec.structs.replace(
             session,
             run_count=session.run_count + 1,
             messages=session.messages + len(messages),
-            total_tokens=session.total_tokens + tokens,
+            bytes=size,
+            total_tokens=session.total_tokens + run.usage.input_tokens + run.usage.output_tokens,
             state=session.state if state is None else state,
             updated_at=clock.now(),
         )
-        return SessionStore.put(changed, messages)
+        return SessionStore.put(changed, messages, keep)
+
+    def _room(self, session_id: str, new: Sequence[Message]) -> tuple[int, int]:
+        """Return what the new messages take with as many of the last old ones as half of MAX_SESSION_BYTES has room for, and
+        how many all these are.
+        """
+        size, count = _size(new), len(new)
+        for message in reversed(self._store.last_messages(session_id, defaults.MAX_SESSION_MESSAGES)):
+            more = _size([message])
+            if size + more > defaults.MAX_SESSION_BYTES // 2:
+                break
+            size += more
+            count += 1
+        return size, count
 
     def _change(self, session_id: str, actor: Actor, action: str, changes: Mapping[str, Any]) -> Session:
         with self._audit.mutation(actor, action, session_id), self.locked(session_id) as session:
@@ -174,3 +189,7 @@ class SessionService:
             session.check()
             self._writer.commit(SessionStore.put(session))
             return session
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(len(msgspec.json.encode(message)) for message in messages)

@@ -64,16 +64,18 @@ class SessionStore:
         return ["S", keys.session(session.id), text, "Z", keys.SESSIONS, f"{session.created_at:.6f}", session.id]
 
     @staticmethod
-    def put(session: Session, messages: Sequence[Message] = ()) -> list[Argument]:
-        """A session that changed, with the messages that are new: `session.messages` counts them. Nothing happens where it was
-        deleted meanwhile.
+    def put(
+        session: Session, messages: Sequence[Message] = (), keep: int = defaults.MAX_SESSION_MESSAGES
+    ) -> list[Argument]:
+        """A session that changed, with the messages that are new, which `session.messages` counts, and how many are kept of all.
+        Nothing happens where it was deleted meanwhile.
         """
         operations: list[Argument] = ["G", keys.session(session.id)]
         number = session.messages - len(messages)
         for message in messages:
             number += 1
             log = keys.session_messages(session.id)
-            operations += ["T", log, number, defaults.MAX_SESSION_MESSAGES, msgspec.json.encode(message)]
+            operations += ["T", log, number, keep, msgspec.json.encode(message)]
         return [*operations, "U", keys.session(session.id), msgspec.json.encode(session)]
 
     @staticmethod

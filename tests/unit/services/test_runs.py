@@ -14,6 +14,7 @@ from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequ
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.model_usage import Usage
 from agentainerd.model.runs import CancelMode, Limits, OnBusy, RunRequest, RunStatus
+from agentainerd.model.runs import Usage as RunUsage
 from agentainerd.store.model_usage import Spent
 from tests.fakes.programs import Program
 from tests.fakes.runs import SSE, TEXT, AguiAgent, frame, waiting
@@ -382,6 +383,32 @@ def test_a_run_that_takes_too_many_steps_ends(runs, agent):
     assert told(runs, run.id)[-1] == {"type": "RUN_ERROR", "message": "it took more than 3 steps", "code": "step_limit"}
 
 
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_run_that_costs_too_much_ends(runs, agent, notices):
+    def script(made, connection, body):
+        made.begin(connection, body)
+        made.send(
+            connection,
+            body["runId"],
+            {"type": "STEP_FINISHED" if notices else "CUSTOM", "stepName": "m", "name": "x", "value": 1},
+        )
+        if notices:
+            made.cancel_seen.wait(10)
+        made.send(connection, body["runId"], {"type": "RUN_ERROR", "message": "402 from the model", "code": "error"})
+
+    made = agent(script, bridge="native")
+    object.__setattr__(runs._means, "used", lambda run_id: RunUsage(cost_usd=0.5))
+
+    run = finish(runs, ask(runs, limits=Limits(cost_usd=0.25)).id)
+
+    assert (run.status, run.error.code, run.error.message) == (
+        RunStatus.FAILED,
+        "cost_limit",
+        "it cost what it may: $0.25",
+    )
+    assert made.cancelled == ([run.id] if notices else [])
+
+
 def test_an_agent_that_says_nothing_more(runs, agent):
     made = agent(waiting, request_timeout_s=1)
     run = ask(runs)
@@ -634,6 +661,53 @@ def test_a_state_that_the_agent_tells_is_kept(runs, sessions, agent):
     finish(runs, ask(runs, session_id=session.id).id)
 
     assert sessions.get(session.id).state == {"n": 1}
+
+
+def test_a_session_keeps_what_there_is_room_for(runs, sessions, agent, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_SESSION_BYTES", 10_000)
+    agent()
+    session = sessions.create(ADMIN, agent_id="web")
+    for number in range(12):
+        finish(runs, ask(runs, f"{number} " + "x" * 1000, session_id=session.id).id)
+
+    kept = [message for _, message in sessions.messages(session.id, limit=100)]
+    found = sessions.get(session.id)
+    assert 4 < len(kept) < 20
+    assert (found.run_count, found.messages) == (12, 24)
+    assert found.bytes <= 10_000
+    assert sum(len(msgspec.json.encode(message)) for message in kept) == found.bytes
+    assert kept[-2].content.startswith("11 ")
+
+
+def test_an_agent_is_told_the_end_of_a_long_conversation(runs, sessions, agent, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_SESSION_SENT_BYTES", 3_000)
+    made = agent()
+    session = sessions.create(ADMIN, agent_id="web")
+    for number in range(5):
+        finish(runs, ask(runs, f"{number} " + "x" * 500, session_id=session.id).id)
+
+    told_last = made.inputs[-1]["messages"]
+    assert len(told_last) < 9
+    assert told_last[0]["role"] == "user"
+    assert [message["content"][0] for message in told_last if message["role"] == "user"][-1] == "4"
+
+
+def test_sessions_and_events_have_bounds(runs, sessions, agent, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(defaults, "MAX_RUN_BYTES", 2_000)
+    monkeypatch.setattr(defaults, "MAX_RUN_OUTPUT_CHARS", 1_500)
+    pieces = [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "y" * 400} for _ in range(40)]
+    agent(lambda made, connection, body: made.play(connection, body, pieces))
+    sessions.create(ADMIN, agent_id="web")
+
+    with pytest.raises(TooManyRequests) as refused:
+        sessions.create(ADMIN, agent_id="web")
+    run = finish(runs, ask(runs).id)
+
+    assert refused.value.code == "TOO_MANY_SESSIONS"
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "error")
+    assert "its events take more than" in run.error.message
+    assert len(run.output) <= 1_500
 
 
 def test_a_summary_is_made_of_the_last_answers(runs, sessions, agent):

@@ -10,7 +10,8 @@ from agentainerd.services import command_links
 from tests.fakes.commands import FakeCommand
 from tests.fakes.programs import Program
 from tests.fakes.world import ADMIN
-from tests.unit.services.test_runs import ask, finish, reached, told, types
+from tests.unit.services.test_run_links import valid as told
+from tests.unit.services.test_runs import ask, finish, reached, types
 
 
 @pytest.fixture

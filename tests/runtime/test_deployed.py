@@ -82,7 +82,7 @@ def sandbox(docker_sandbox, docker_client):
     """The session's, with nothing left in it after the test."""
     yield docker_sandbox
     docker_sandbox.remove_containers()
-    for volume in docker_client.volumes(filters={"name": "coder-workspace"})["Volumes"] or ():
+    for volume in docker_client.volumes(filters={"name": "smith-workspace"})["Volumes"] or ():
         docker_client.remove_volume(volume["Name"], force=True)
 
 
@@ -97,13 +97,13 @@ def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtim
     (scripts / "turns.json").write_text(json.dumps(TURNS))
     (tmp_path / "rules.md").write_text("Be brief.")
     ctl(
-        "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--model", "script/turns.json",
+        "deploy", "--runtime", "--image", runtime_image, "--name", "smith", "--model", "script/turns.json",
         "--volume", f"{scripts}:/scripts:ro", "--instructions", str(tmp_path / "rules.md"), "--secret", "GITHUB_TOKEN=ghp_hidden", "--wait",
     )  # fmt: skip
-    agent = json.loads(ctl("inspect", "coder", "-o", "json"))
+    agent = json.loads(ctl("inspect", "smith", "-o", "json"))
     container = docker_client.inspect_container(agent["container_id"])
 
-    assert "You said: hello" in ctl("run", "coder", "hello")
+    assert "You said: hello" in ctl("run", "smith", "hello")
     assert (agent["runtime"], agent["memory_limit"], agent["cpu_limit"]) == (True, 2 * 1024**3, 10**9)
     assert container["HostConfig"]["ReadonlyRootfs"]
     assert not container["HostConfig"]["Init"]
@@ -114,7 +114,7 @@ def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtim
 
     docker_client.exec_start(docker_client.exec_create(
         container["Id"], ["sh", "-c", "echo 'def add(a, b): return a - b' > /workspace/sum.py"])["Id"])  # fmt: skip
-    shown = ctl("run", "coder", "fix the sum")
+    shown = ctl("run", "smith", "fix the sum")
     fixed = docker_client.exec_start(docker_client.exec_create(container["Id"], ["cat", "/workspace/sum.py"])["Id"])
 
     assert fixed == b"def add(a, b): return a + b\n", shown
@@ -146,13 +146,13 @@ def test_a_model_fixes_a_failing_test_of_a_repository(start_daemon, sandbox, doc
         )
         ctl = commands_to(daemon)
         ctl(
-            "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--repo", "file:///repo", "--branch", "main",
+            "deploy", "--runtime", "--image", runtime_image, "--name", "smith", "--repo", "file:///repo", "--branch", "main",
             "--target-branch", "agent/fix", "--volume", f"{repository}:/repo:ro", "--wait",
         )  # fmt: skip
 
-        shown = ctl("run", "coder", "make the failing test pass")
+        shown = ctl("run", "smith", "make the failing test pass")
 
-        container = json.loads(ctl("inspect", "coder", "-o", "json"))["container_id"]
+        container = json.loads(ctl("inspect", "smith", "-o", "json"))["container_id"]
         diff = inside(docker_client, container, "git", "-C", "/workspace", "show", "--format=%an %s")
         branch = inside(docker_client, container, "git", "-C", "/workspace", "branch", "--show-current")
         run = json.loads(ctl("runs", "list", "-o", "json"))[0]
@@ -179,13 +179,13 @@ def test_a_run_outlives_the_daemon_and_ends_with_its_container(
     (scripts / "turns.json").write_text(json.dumps([*turns, {"text": "fine", "times": 0}]))
     daemon = start_daemon(sandbox=sandbox)
     commands_to(daemon)(
-        "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--model", "script/turns.json",
+        "deploy", "--runtime", "--image", runtime_image, "--name", "smith", "--model", "script/turns.json",
         "--volume", f"{scripts}:/scripts:ro", "--wait",
     )  # fmt: skip
-    session = daemon.control("POST", "/api/v1/sessions", {"agent_id": "coder"})[1]["session_id"]
+    session = daemon.control("POST", "/api/v1/sessions", {"agent_id": "smith"})[1]["session_id"]
 
     def begin(text):
-        return daemon.control("POST", "/api/v1/runs", {"agent_id": "coder", "session_id": session, "input": text})[1][
+        return daemon.control("POST", "/api/v1/runs", {"agent_id": "smith", "session_id": session, "input": text})[1][
             "data"
         ]["id"]
 
@@ -203,15 +203,15 @@ def test_a_run_outlives_the_daemon_and_ends_with_its_container(
     found = events(counting)
     waiting = begin("wait")
     eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "running")
-    docker_client.kill(json.loads(commands_to(daemon)("inspect", "coder", "-o", "json"))["container_id"])
+    docker_client.kill(json.loads(commands_to(daemon)("inspect", "smith", "-o", "json"))["container_id"])
     eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "failed", limit_s=20)
-    commands_to(daemon)("start", "coder", "--wait")
+    commands_to(daemon)("start", "smith", "--wait")
 
     assert found[: len(seen)] == seen
     assert [event["seq"] for event in found] == list(range(1, len(found) + 1))
     assert answer_of([event["event"] for event in found]) == words
     assert [event["synthetic"] for event in found] == [False] * len(found)
-    assert "fine" in commands_to(daemon)("run", "coder", "go on", "--session", session)
+    assert "fine" in commands_to(daemon)("run", "smith", "go on", "--session", session)
 
 
 def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client):
@@ -227,13 +227,13 @@ def test_the_image_is_built_through_the_daemon(ctl, runtime_image, docker_client
 
 def test_what_keeps_an_agent_from_its_work_is_said_where_it_is_deployed_or_started(ctl, runtime_image):
     said = ctl(
-        "deploy", "--runtime", "--image", runtime_image, "--name", "coder", "--model", "script/echo.yaml",
+        "deploy", "--runtime", "--image", runtime_image, "--name", "smith", "--model", "script/echo.yaml",
         "--repo", "file:///nowhere.git", "--wait", code=1,
     )  # fmt: skip
 
-    assert "agent 'coder' runs without its repository" in said
+    assert "agent 'smith' runs without its repository" in said
     assert "/nowhere.git" in said
-    assert "without its repository" in ctl("restart", "coder", "--wait", code=1)
+    assert "without its repository" in ctl("restart", "smith", "--wait", code=1)
 
     assert "agentainerctl runtime build" in ctl(
         "deploy", "--runtime", "--image", "no-such-image:1", "--name", "x", "--pull", "never", code=3

@@ -76,9 +76,14 @@ def _kept(trial: Trial, first: Ping) -> Finding:
 
 
 def _busy(pings: Sequence[Ping], run: Heard) -> Finding:
-    """Only pings between the run's first and last event say for sure whether it is told that something goes on."""
+    """Only pings between the run's first and last event say whether it is told that something goes on; and of these not the idle
+    ones at the end, behind a busy one: the run may have been over before we had read so.
+    """
     rule = RULES["busy"]
     within = [ping for ping in pings if run.at and run.at[0] < ping.at and ping.at + ping.took_s < run.at[-1]]
+    if any(ping.is_busy for ping in within):
+        while not within[-1].is_busy:
+            within.pop()
     if not within:
         return rule.found(Outcome.SKIP, "the run was over too soon")
     idle = [ping for ping in within if ping.body.get("status") == "Healthy"]

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs on a real daemon and a real container: many at once with a reader each, one with very many events, and the start of one.
 
-    python tests/bench/bench_runs.py [--runs 500] [--rate 4] [--seconds 10] [--events 10000] [--compiled FOLDER]
+    python tests/bench/bench_runs.py [--runs 500] [--rate 4] [--seconds 10] [--ramp 2] [--events 10000] [--compiled FOLDER]
 
 The agent writes the time into each event; a delay is from there to the reader, through the agent's stream, the disk, and the data
-plane: agent, daemon, Redis and readers share the machine. `--rate`: events a second of each run. KB per run: what the
-daemon's resident memory grew by while all of them were under way and read. CPU is that of the daemon's process.
+plane: agent, daemon, Redis and readers share the machine. `--rate`: events a second of each run; they begin within `--ramp`
+seconds. KB per run: what the daemon's resident memory grew by while all of them were under way and read. CPU is that of the
+daemon's process.
 """
 
 from gevent import monkey
@@ -75,6 +76,7 @@ def main():
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--rate", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--ramp", type=float, default=2.0)
     parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--compiled", default="")
     options = parser.parse_args()
@@ -184,7 +186,7 @@ def many_runs(daemon, options):
     delays, peak = [], 0
 
     def one(number):
-        gevent.sleep(number / options.runs / options.rate)  # not all in step
+        gevent.sleep(number / options.runs * options.ramp)
         run_id = ask(daemon, f"{count} {1 / options.rate}")
 
         def take(piece):

@@ -49,8 +49,15 @@ Examples:
 @click.option("--redis-url", metavar="URL", help="Use this Redis server instead of an own one.")
 @click.option("--docker-host", metavar="URL", help="Address of the Docker Engine.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error  [default: info]")
-@click.option("--record-models", metavar="DIR", help="Write every exchange with a provider of models there, for tests.")
-@click.option("--replay-models", metavar="DIR", help="Play the exchanges that are there, and ask no provider.")
+@click.option(
+    "--record-models",
+    "--record",
+    metavar="DIR",
+    help="Write every exchange with a provider of models there, for tests.",
+)
+@click.option(
+    "--replay-models", "--replay", metavar="DIR", help="Play the exchanges that are there, and ask no provider."
+)
 @click.option("--check-config", is_flag=True, help="Check the configuration and start nothing.")
 @click.option(
     "--accept-journal-loss", is_flag=True, help="After exit code 4: give up what the journal lost, and start nothing."

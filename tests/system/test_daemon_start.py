@@ -128,6 +128,10 @@ def test_version_check_and_print_start_nothing(tmp_path):
     assert "s3cret" not in printed.stdout + printed.stderr
     assert not state_dir.exists()
 
+    for flag, key in (("--record", "record"), ("--replay-models", "replay")):
+        printed = run("--print-config", flag, str(tmp_path)).stdout
+        assert re.search(rf'^  {key}: "{tmp_path}" +# --{key}-models$', printed, re.MULTILINE)
+
 
 def test_a_taken_port_says_by_whom_and_nothing_is_started(start_daemon):
     with socket.socket() as other:

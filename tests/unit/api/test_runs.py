@@ -128,6 +128,21 @@ def test_a_run_that_is_streamed_at_once(client, agent):
     assert client.call("GET", f"/api/v1/runs/{run_id}")[1]["data"]["status"] == "completed"
 
 
+def test_a_reader_that_does_not_read_holds_up_nothing(client, world, agent):
+    pieces = [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": "z" * 1000} for _ in range(2000)]
+    agent.script = lambda made, connection, body: made.play(connection, body, pieces)
+    response = client.open(
+        "/api/v1/runs", method="POST", json={"agent_id": "web", "input": "x"}, headers={"Accept": "text/event-stream"}
+    )
+    run_id = response.headers["Location"].split("/")[4]
+
+    run = world.services.runs.wait(run_id, 10)
+
+    assert (run.status.value, run.last_seq) == ("completed", 2002)
+    with response:  # it comes to its senses: nothing is missing
+        assert ids(response.get_data(as_text=True)) == list(range(1, 2003))
+
+
 @pytest.mark.parametrize(("on_disconnect", "ends"), [("cancel", True), ("continue", False)])
 def test_the_client_that_streams_goes_away(client, world, agent, on_disconnect, ends):
     agent.script = waiting

@@ -876,6 +876,22 @@ def test_a_limit_of_time_counts_from_the_beginning_across_daemons(make_world):
     native.cancel_seen.set()
 
 
+def test_a_key_stands_for_its_run_also_for_the_next_daemon(make_world):
+    world = make_world()
+    made = AguiAgent()
+    world.engine.add_image("web", Program(made.handle))
+    world.up(image="web")
+    world.wait_ready()
+    run = finish(world.services.runs, ask(world.services.runs, key="k").id)
+    world.supervisor.stop(2.0)
+
+    again = make_world()
+    again.services.runs.load()
+
+    assert ask(again.services.runs, key="k").id == run.id
+    assert len(made.inputs) == 1
+
+
 def test_nothing_is_accepted_while_redis_is_away(runs, agent, world, monkeypatch):
     monkeypatch.setattr(defaults, "JOURNAL_WAIT_S", 0.2)
     agent()

@@ -44,7 +44,7 @@ _LOST = ("its container ended while it worked", RunCode.CONTAINER_LOST)
 
 
 class _Gone(Exception):
-    """The container that has the run is gone for good; `last` is how the run ends by that."""
+    """The container that has the run is gone for good, or for too long; `last` is how the run ends by that."""
 
     def __init__(self, why: tuple[str, RunCode]) -> None:
         super().__init__(why[0])
@@ -138,7 +138,7 @@ class Execution:
     def _work(self) -> "_Last":
         for payload in self.log.recall(self._means.store):
             self._result.take(msgspec.json.decode(payload))
-        if self.run.started_at and self.bridge is not None and self.bridge.is_command:
+        if self.run.started_at and self._stop is not None:
             self._sweep()
         self._await_turn()
         task = self._task()
@@ -165,11 +165,14 @@ class Execution:
         return broken
 
     def _sweep(self) -> None:
-        """End the command that a daemon before this one began, and that nobody speaks with any more."""
+        """Have the agent end what a daemon before this one gave it, and what is not gone on with."""
         route = self._means.fleet.route(self.run.agent_id)
         if route is None or route.wait_open(NOTED_S) is not Gate.OPEN:
             return  # its container does not run, and so nothing in it
-        if target := self._chosen(route):
+        target = self._chosen(route)
+        if target is not None and self.bridge is Bridge.NATIVE:
+            ask_to_cancel(target, self.run.id, run_stops.CANCEL_TIMEOUT_S)
+        elif target is not None and self.bridge is not None and self.bridge.is_command:
             self._means.bridges.sweep(target, self.run.id)
 
     def _await_turn(self) -> None:
@@ -217,6 +220,8 @@ class Execution:
                 self._check_return()
             if is_open:  # others of its containers are there, and not the one that has it
                 gevent.sleep(defaults.READY_PROBE_INTERVAL_S)
+            if self.run.started_at and time.monotonic() >= self._ends_at:
+                raise _Gone((self._late(), RunCode.TIMEOUT))
             if left_s <= 0:
                 raise Unavailable(
                     f"agent '{self.run.agent}' was not ready within {defaults.RUN_READY_TIMEOUT_S:g} s",
@@ -334,10 +339,13 @@ class Execution:
         stall_s = route.request_timeout_s if route else defaults.REQUEST_TIMEOUT_S
         return max(0.001, min(stall_s, self._ends_at - time.monotonic()))
 
+    def _late(self) -> str:
+        return f"it was not done within {self._wall_s:g} s"
+
     def _timed_out(self, error: CallTimedOut) -> "_Last":
         self._check()
         if time.monotonic() >= self._ends_at - 0.01:
-            message = f"it was not done within {self._wall_s:g} s"
+            message = self._late()
         else:
             message = f"the agent said nothing more: {error.reason}"
         if self.bridge is Bridge.NATIVE and self.target is not None:

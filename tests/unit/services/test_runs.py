@@ -876,6 +876,29 @@ def test_a_limit_of_time_counts_from_the_beginning_across_daemons(make_world):
     native.cancel_seen.set()
 
 
+def test_a_cancel_that_a_daemon_did_not_finish_is_finished_by_the_next_one(make_world):
+    world = make_world()
+    native = AguiAgent(waiting, bridge="native")
+    world.engine.add_image("web", Program(native.handle))
+    world.up(image="web")
+    world.wait_ready()
+    run = ask(world.services.runs)
+    reached(world.services.runs, run.id, 3)
+    world.services.runs._active[run.id]._set(status=RunStatus.CANCELLING)
+    finish_writing = ask(world.services.runs, "another")  # what was begun before it is on disk
+    world.supervisor.stop(2.0)
+    native.ends_on_cancel = False
+
+    again = make_world()
+    again.services.runs.load()
+
+    assert finish(again.services.runs, run.id).status is RunStatus.CANCELLED
+    assert native.cancelled == [run.id]
+    native.cancel_seen.set()
+    again.services.runs.cancel(finish_writing.id, ADMIN)
+    finish(again.services.runs, finish_writing.id)
+
+
 def test_a_key_stands_for_its_run_also_for_the_next_daemon(make_world):
     world = make_world()
     made = AguiAgent()

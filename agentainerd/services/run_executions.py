@@ -344,10 +344,8 @@ class Execution:
 
     def _timed_out(self, error: CallTimedOut) -> "_Last":
         self._check()
-        if time.monotonic() >= self._ends_at - 0.01:
-            message = self._late()
-        else:
-            message = f"the agent said nothing more: {error.reason}"
+        is_late = time.monotonic() >= self._ends_at - 0.01
+        message = self._late() if is_late else f"the agent said nothing more: {error.reason}"
         if self.bridge is Bridge.NATIVE and self.target is not None:
             ask_to_cancel(self.target, self.run.id, run_stops.CANCEL_TIMEOUT_S)
         if self.bridge in run_stops.PINGED and self.target is not None:

@@ -14,6 +14,7 @@ A test that fails shows the last lines of the log of each daemon it started.
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -41,6 +42,7 @@ for place, number in enumerate(given, 3):
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.executable, [sys.executable, "-m", "agentainerd", *sys.argv[2:]])
 """
+PORTS = (15000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
@@ -244,10 +246,12 @@ def find_program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has now, and that the kernel gives to no connection that goes out: those would take it before a server does."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture

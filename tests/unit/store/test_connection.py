@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 from redis.exceptions import BusyLoadingError, ReadOnlyError, ResponseError
 
@@ -14,6 +12,7 @@ from agentainerd.store.connection import (
     pairs,
     socket_url,
 )
+from tests.fakes.daemons import free_port
 from tests.fakes.redis import RedisProcess
 from tests.fakes.stores import Store
 
@@ -170,8 +169,7 @@ def test_errors_that_pass_are_told_from_those_that_stay(error, transient):
 
 @pytest.mark.redis
 def test_external_server_over_tcp_with_password_and_database(redis_folder, folder):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = RedisProcess(redis_folder, requirepass="s3cret", port=port)
     server.url = f"redis://:s3cret@127.0.0.1:{port}/3"
     server.start()

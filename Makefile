@@ -14,9 +14,7 @@ help: ## list the targets
 ##@ First steps
 quickstart: ## start the daemon, deploy an agent, kill it, and see that no request is lost
 	@scripts/quickstart
-quickstart-runtime-image: ## build the image of the runtime that agents have inside, agentainer-runtime
-	@scripts/setup engine && scripts/runtime-image
-clean: ## remove all that quickstart made
+quickstart-clean: ## remove all that quickstart made
 	@scripts/quickstart-clean
 run: venv ## run the daemon in the foreground, with a state folder of its own (.run)
 	@mkdir -p .run && exec $(VENV)/agentainerd --state-dir .run/state --runtime-dir .run/sockets

@@ -79,12 +79,27 @@ class Link(Protocol):
         """Let go of the connection."""
 
 
-class InvocationLink:
+class _HttpLink:
+    """What all of them have in common: one call, which is the run's."""
+
+    def __init__(self, target: Target, task: Task) -> None:
+        self._call = AgentCall(target)
+        self._task = task
+
+    def abort(self) -> None:
+        """See Link."""
+        self._call.abort()
+
+    def close(self) -> None:
+        """See Link."""
+        self._call.close()
+
+
+class InvocationLink(_HttpLink):
     """`POST /invocations`: AG-UI where the answer is that, else whatever comes, as text. `after`: join again after that event."""
 
     def __init__(self, target: Target, task: Task, *, after: int = 0) -> None:
-        self._call = AgentCall(target)
-        self._task = task
+        super().__init__(target, task)
         self._after = after
 
     def events(self, wait_s: WaitS) -> Iterator[Sent]:
@@ -103,21 +118,9 @@ class InvocationLink:
         else:
             yield from _whole(call, wait_s, self._task)
 
-    def abort(self) -> None:
-        """See Link."""
-        self._call.abort()
 
-    def close(self) -> None:
-        """See Link."""
-        self._call.close()
-
-
-class ChatLink:
+class ChatLink(_HttpLink):
     """`POST /v1/chat/completions`."""
-
-    def __init__(self, target: Target, task: Task) -> None:
-        self._call = AgentCall(target)
-        self._task = task
 
     def events(self, wait_s: WaitS) -> Iterator[Sent]:
         """See Link."""
@@ -140,21 +143,9 @@ class ChatLink:
             yield from _sent(chat.feed(message.data))
         yield from _sent(chat.end())
 
-    def abort(self) -> None:
-        """See Link."""
-        self._call.abort()
 
-    def close(self) -> None:
-        """See Link."""
-        self._call.close()
-
-
-class ExecuteLink:
+class ExecuteLink(_HttpLink):
     """`POST /agent/execute` of the autonomous-agent document: the session's messages are given as its history."""
-
-    def __init__(self, target: Target, task: Task) -> None:
-        self._call = AgentCall(target)
-        self._task = task
 
     def events(self, wait_s: WaitS) -> Iterator[Sent]:
         """See Link."""
@@ -175,14 +166,6 @@ class ExecuteLink:
         for message in self._call.messages(wait_s):
             for payload in _told(narration, message.data, task):
                 yield Sent(0, payload)
-
-    def abort(self) -> None:
-        """See Link."""
-        self._call.abort()
-
-    def close(self) -> None:
-        """See Link."""
-        self._call.close()
 
 
 def link(bridge: Bridge, target: Target, task: Task, *, after: int = 0) -> Link:

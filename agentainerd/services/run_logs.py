@@ -45,8 +45,8 @@ class RunLog:
             Unavailable.
         """
         after = 0
-        while after < self.last_seq:
-            for event in store.events(self.run_id, after, PAGE):
+        while page := store.events(self.run_id, after, PAGE):
+            for event in page:
                 after = event.seq
                 self.bytes += len(event.payload)
                 yield bytes(event.payload)

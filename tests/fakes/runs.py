@@ -3,7 +3,11 @@
 import json
 from contextlib import suppress
 
+import msgspec
 from gevent.event import Event
+
+from agentainerd.model.runs import RunRequest
+from tests.fakes.world import ADMIN
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 TEXT = [
@@ -108,3 +112,25 @@ def waiting(made, connection, body):
     made.cancel_seen.wait(10)
     with suppress(OSError):
         made.send(connection, body["runId"], {"type": "RUN_ERROR", "message": "as you wish", "code": "cancelled"})
+
+
+def ask(runs, text: str = "say hello", *, key: str = "", agent_id: str = "web", **fields):
+    return runs.create(RunRequest(agent_id=agent_id, input=text, **fields), ADMIN, key=key)
+
+
+def told(runs, run_id: str, after: int = 0) -> list[dict]:
+    return [msgspec.json.decode(event.payload) for event in runs.follow(run_id, after) if event is not None]
+
+
+def types(runs, run_id: str) -> list[str]:
+    return [event["type"] for event in told(runs, run_id)]
+
+
+def finish(runs, run_id: str):
+    run = runs.wait(run_id, 10)
+    assert run.status.is_final, run
+    return run
+
+
+def reached(runs, run_id: str, seq: int) -> None:
+    next(event for event in runs.follow(run_id) if event and event.seq >= seq)

@@ -9,9 +9,9 @@ from agentainerd.model.runs import Limits, RunStatus
 from agentainerd.services import command_links
 from tests.fakes.commands import FakeCommand
 from tests.fakes.programs import Program
+from tests.fakes.runs import ask, finish, reached, types
 from tests.fakes.world import ADMIN
 from tests.unit.services.test_run_links import valid as told
-from tests.unit.services.test_runs import ask, finish, reached, types
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from pydantic import TypeAdapter
 
 from agentainerd.model.runs import RunStatus
 from tests.fakes.programs import Answer, Program, http
-from tests.fakes.runs import SSE
+from tests.fakes.runs import SSE, ask, finish, reached, told, types
 from tests.fakes.world import ADMIN
-from tests.unit.services.test_runs import ask, finish, reached, told, types
 
 EVENT = TypeAdapter(ag_ui.core.Event)
 JSON = (("Content-Type", "application/json"),)

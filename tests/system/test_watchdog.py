@@ -65,14 +65,17 @@ def test_a_loop_that_stands_still_is_ended(start_daemon, manager):
     assert works(manager(daemon, 10))
 
 
-def test_an_abort_says_where_it_stood_and_writes_no_core(start_daemon):
-    daemon = start_daemon(engine=False)
+def test_a_loop_that_spins_is_ended_and_the_abort_says_where_it_stood_and_writes_no_core(start_daemon, eventually):
+    """Nothing of the daemon's own spins for ever: what does is of tests/fakes/inside."""
+    daemon = start_daemon(engine=False, environment=ENVIRONMENT)
+    daemon.signal(signal.SIGVTALRM)
+    eventually(lambda: not daemon.is_fed(TIMEOUT_S), limit_s=10)
 
     daemon.signal(signal.SIGABRT)
 
     assert daemon.wait_exit() == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in daemon.log
-    assert re.search(r"Current thread .*\n  File ", daemon.log)
+    assert re.search(r"Current thread .*\n  File .*sitecustomize.py\", line \d+ in _spin_for_ever", daemon.log)
     assert [path for path in daemon.folder.rglob("core*") if path.is_file()] == []
 
 

@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import socket
 
 import pytest
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Request, TextMessage
 
 from tests.fakes.runtime import runtimes
+from tests.fakes.websockets import WebSocketClient
 
 TURNS = [
     {"text": "I look.", "when": {"user": "files"}, "calls": [{"name": "list_directory", "arguments": {}}]},
@@ -97,38 +95,9 @@ def test_a_second_task_at_once_is_an_error_in_its_stream(runtime):
     assert "slow" in "".join(stream)
 
 
-class Client:
-    """A WebSocket client, by another implementation's hands."""
-
-    def __init__(self, port):
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=15)
-        self._ws = WSConnection(ConnectionType.CLIENT)
-        self._socket.sendall(self._ws.send(Request(host="127.0.0.1", target="/")))
-        self._events = self._read()
-        assert isinstance(next(self._events), AcceptConnection)
-
-    def _read(self):
-        while True:
-            self._ws.receive_data(self._socket.recv(65536) or None)
-            yield from self._ws.events()
-
-    def ask(self, **message):
-        self.send(json.dumps(message))
-        return self.receive()
-
-    def send(self, text):
-        self._socket.sendall(self._ws.send(TextMessage(data=text)))
-
-    def receive(self):
-        return json.loads(next(event.data for event in self._events if isinstance(event, TextMessage)))
-
-    def close(self):
-        self._socket.close()
-
-
 @pytest.fixture
 def client(runtime):
-    client = Client(runtime.port)
+    client = WebSocketClient(runtime.port)
     yield client
     client.close()
 
@@ -162,7 +131,7 @@ def test_what_cannot_be_done_over_the_websocket_is_said(client):
 
 
 def test_what_a_client_that_leaves_has_asked_for_is_ended(runtime, eventually):
-    client = Client(runtime.port)
+    client = WebSocketClient(runtime.port)
     client.send(json.dumps({"id": 1, "type": "runCommand", "payload": {"command": "touch began && sleep 31.7"}}))
     eventually(lambda: (runtime.workspace / "began").exists())
 

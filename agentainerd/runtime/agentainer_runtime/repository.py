@@ -1,23 +1,20 @@
 """The repository that an agent works on: cloned into the workspace once, its branch checked out, the target branch made.
 
-The credential goes from this process's memory to git through an open file without a name, for the repository's own host only,
-while no program of a tool runs: it is in no file, no argument, no environment and no setting of the clone.
-The clone is made aside and moved
-into place when it is whole, `.git` last: a container that is killed in the middle goes on, or begins again.
+The clone is made aside and moved into place when it is whole, `.git` last: a container that is killed in the middle goes on, or
+begins again.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentainer_runtime import processes
+from agentainer_runtime import processes, pushes
 from agentainer_runtime.built_in import describe, in_thread
+from agentainer_runtime.credentialed_git import DENIED, NO_HOOKS, CredentialedGit
 from agentainer_runtime.git import hide_state
 from agentainer_runtime.settings import Settings
 from agentainer_runtime.source import Source
@@ -39,14 +36,6 @@ FOR_GOOD = (
     "does not appear to be a git repository",
     "dubious ownership",
 )
-ALONE = {
-    "GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("clone.gitconfig")),
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_ALLOW_PROTOCOL": "https:http:ssh:file",
-    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-    "GIT_CONFIG_COUNT": "0",
-}
-"""What keeps settings that a tool may have left behind away from a git that has the credential."""
 
 
 class RepositoryFailed(Exception):
@@ -62,7 +51,7 @@ class Repository:
         """Take what tools' programs have as environment: git gets no more of it, but for the credential."""
         self._source = source
         self._workspace = workspace
-        self._environment = environment
+        self._with_credential = CredentialedGit(source, workspace, environment)
         self._clone_limit_s = clone_limit_s
         self._state = workspace / STATE_FOLDER
         self._attempt: asyncio.Task[None] | None = None
@@ -94,6 +83,20 @@ class Repository:
         self.begin()
         assert self._attempt is not None
         await asyncio.shield(self._attempt)
+
+    async def push(self, branch: str = "") -> dict[str, Any]:
+        """Have the remote's branch, by default the one that is checked out, be what the workspace has as its last commit.
+
+        Returns `branch`, `hash`, `url` and `status` (created, updated, unchanged).
+
+        Raises:
+            RepositoryFailed: there is no repository, nothing to push, or the remote does not take it.
+        """
+        await self.ready()
+        try:
+            return await pushes.push(self._with_credential, branch)
+        except (pushes.PushFailed, OSError) as exc:
+            raise RepositoryFailed(describe(exc) if isinstance(exc, OSError) else str(exc)) from exc
 
     def status(self) -> dict[str, Any]:
         """Return `state` (cloning, ready, failed), `url`, `branch`, `target_branch`, and where it failed the `error`."""
@@ -143,7 +146,7 @@ class Repository:
     async def _clone(self, stage: Path) -> None:
         branch = ("--branch", self._source.branch) if self._source.branch else ()
         for pause_s in (*PAUSES_S, None):
-            with _credential(self._source) as (settings, descriptors):
+            with self._with_credential.credential() as (settings, descriptors):
                 outcome = await self._run(
                     (*settings, "clone", "--quiet", "--template=", *branch, "--", self._source.url, str(stage)),
                     self._workspace,
@@ -183,16 +186,9 @@ class Repository:
     async def _run(
         self, arguments: tuple[str, ...], folder: Path, *, limit_s: float, secret_files: tuple[int, ...] = ()
     ) -> processes.Outcome:
+        argv = ("git", *NO_HOOKS, *arguments)
         try:
-            return await processes.run(
-                ("git", "-c", "core.hooksPath=/dev/null", *arguments),
-                folder=folder,
-                environment={**self._environment, **ALONE},
-                outputs=self._state / "outputs",
-                until=time.monotonic() + limit_s,
-                label="clone",
-                secret_files=secret_files,
-            )
+            return await self._with_credential.run(argv, folder, limit_s=limit_s, secret_files=secret_files)
         except FileNotFoundError as exc:
             raise RepositoryFailed("git is not installed in this image") from exc
 
@@ -201,35 +197,15 @@ class Repository:
         url = self._source.url
         if outcome.ended:
             return f"{url} was not cloned within {self._clone_limit_s:g} s: AGENT_CLONE_TIMEOUT_S gives it more"
-        said = self._source.redacted(outcome.stderr.text.strip() or outcome.stdout.text.strip())[-1000:]
+        said = self._with_credential.said(outcome)
         lower = said.lower()
         if "remote branch" in lower and "not found" in lower:
             return f"{url} has no branch {self._source.branch}"
-        if any(sign in lower for sign in ("authentication failed", "could not read username", "returned error: 403")):
-            have = (
-                "is not accepted"
-                if self._source.secret
-                else "is needed and there is none: set GITHUB_TOKEN, or GIT_TOKEN"
-            )
-            return f"{url} can't be read, the credential {have} ({said})"
+        if any(sign in lower for sign in DENIED):
+            return f"{url} can't be read, the credential {self._with_credential.denial()} ({said})"
         if "not found" in lower:
             return f"{url} is not there, or the credential may not see it ({said})"
         return f"{url} can't be cloned: {said or f'git ended with code {outcome.exit_code}'}"
-
-
-@contextlib.contextmanager
-def _credential(source: Source) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Give the settings by which git asks for the credential, and the open file that has it; git asks more than once."""
-    if not source.secret or not source.origin:
-        yield ("-c", "credential.helper="), ()
-        return
-    descriptor = os.memfd_create("credential", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, f"username={source.username}\npassword={source.secret}\n".encode())
-        helper = f'!f() {{ test "$1" = get && cat /proc/self/fd/{descriptor}; }}; f'
-        yield ("-c", "credential.helper=", "-c", f"credential.{source.origin}.helper={helper}"), (descriptor,)
-    finally:
-        os.close(descriptor)
 
 
 def _check_room(stage: Path, workspace: Path) -> None:

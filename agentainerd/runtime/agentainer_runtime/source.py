@@ -94,7 +94,12 @@ def _address(given: str) -> tuple[str, str, str]:
 def _branch(environment: Mapping[str, str], variable: str) -> str:
     """Read the name of a branch, as git-check-ref-format has it, and no option."""
     name = environment.get(variable, "").strip()
-    wrong = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$", name)
-    if wrong or name.startswith(("-", "/", ".")) or name == "@":
+    if not is_branch(name):
         raise ValueError(f"{variable}: {name!r} can't be the name of a branch")
     return name
+
+
+def is_branch(name: str) -> bool:
+    """Whether a branch can have this name, or it is "": what git-check-ref-format takes, and no option."""
+    wrong = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$", name)
+    return not (wrong or name.startswith(("-", "/", ".")) or name == "@")

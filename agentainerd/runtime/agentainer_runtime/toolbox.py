@@ -62,14 +62,7 @@ class Toolbox:
             return {"error": f"the arguments are not JSON: {error}"}
         if not isinstance(arguments, dict):
             return {"error": "the arguments are not an object"}
-        context = ToolContext(
-            self._workspace,
-            self._environment,
-            report_edit,
-            self._outputs,
-            time.monotonic() + self._timeout_s,
-            lambda action: self._approvals.missing(action, said),
-        )
+        context = self.context(report_edit, said)
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await tool.run(arguments, context)
@@ -79,6 +72,17 @@ class Toolbox:
             log.exception("a tool failed: %s", call.name)
             return {"error": f"{call.name} failed: {type(error).__name__}: {error}"}
         return result
+
+    def context(self, report_edit: Callable[[FileEdit], None], said: Sequence[str] = ()) -> ToolContext:
+        """Return what one call that begins now may use."""
+        return ToolContext(
+            self._workspace,
+            self._environment,
+            report_edit,
+            self._outputs,
+            time.monotonic() + self._timeout_s,
+            lambda action: self._approvals.missing(action, said),
+        )
 
 
 def content_of(result: dict[str, Any]) -> str:

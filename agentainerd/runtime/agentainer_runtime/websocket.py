@@ -1,7 +1,8 @@
 """The WebSocket of the autonomous-agent document: requests `{"id", "type", "payload"}`, each with one answer of the same id.
 
-What it can do are the agent's tools, under their rules, and a list of what pages reported. A request of a client that leaves is
-ended.
+What it can do are the agent's tools, under their rules, a push of what was committed, what linters say, and a list of what pages
+reported. Beside answers there are changes of the files that a client watches: `{"id", "type": "fileChanged", "payload"}`, with
+the id of the request for it. A request of a client that leaves is ended, and nothing is watched for it any more.
 """
 
 import asyncio
@@ -15,10 +16,14 @@ from typing import Any
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from agentainer_runtime import agui
+from agentainer_runtime import agui, lint
 from agentainer_runtime.agent import Agent
+from agentainer_runtime.built_in import ToolFailed, describe
 from agentainer_runtime.event_log import encode
+from agentainer_runtime.file_watch import FileWatch, TooManyWatched
+from agentainer_runtime.paths import PathRefused
 from agentainer_runtime.provider import Call
+from agentainer_runtime.repository import RepositoryFailed
 from agentainer_runtime.tool import FileEdit
 
 TOOLS = {
@@ -58,24 +63,32 @@ class _Connection:
         self._socket = socket
         self._logs = logs
         self._tasks: set[asyncio.Task[None]] = set()
-        self._own: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
+        self._watch = FileWatch(agent.settings.workspace)
+        self._watchers: dict[str, object] = {}
+        self._own: dict[str, Callable[[dict[str, Any], object], Awaitable[Any]]] = {
             "fileTree": self._tree,
+            "gitPush": self._push,
+            "getLintErrors": self._lint,
+            "watchFile": self._watch_file,
+            "unwatchFile": self._unwatch_file,
             "getConsoleLogs": self._get_logs,
             "clearConsoleLogs": self._clear_logs,
             "reportError": self._report,
         }
 
     async def serve(self) -> None:
+        teller = asyncio.create_task(self._tell_changes())
         try:
             while True:
                 await self._take(await self._socket.receive_text())
         except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
             pass
         finally:
-            for task in self._tasks:
+            tasks = {teller, *self._tasks}
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            await asyncio.wait(tasks)
+            self._watch.close()
 
     async def _take(self, text: str) -> None:
         try:
@@ -87,7 +100,7 @@ class _Connection:
                 {"id": None, "success": False, "error": "a message is a JSON object with id, type and payload"}
             )
         elif message.get("type") == "ping":
-            await self._send({"type": "pong", "timestamp": int(time.time() * 1000)})
+            await self._send({"type": "pong", "timestamp": _now_ms()})
         elif len(self._tasks) >= _MAX_AT_ONCE:
             error = f"there are {_MAX_AT_ONCE} requests at work already"
             await self._send({"id": message.get("id"), "success": False, "error": error})
@@ -97,29 +110,64 @@ class _Connection:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, message: dict[str, Any]) -> None:
-        result = await self._do(message.get("type"), message.get("payload") or {})
+        try:
+            result = await self._do(message, message.get("payload") or {})
+        except (ToolFailed, PathRefused, TooManyWatched, RepositoryFailed) as error:
+            result = {"error": str(error)}
+        except OSError as error:
+            result = {"error": describe(error)}
         if isinstance(result, dict) and "error" in result:
             await self._send({"id": message.get("id"), "success": False, "error": str(result["error"])})
         else:
             await self._send({"id": message.get("id"), "success": True, "data": result})
 
-    async def _do(self, kind: object, payload: object) -> Any:
+    async def _do(self, message: dict[str, Any], payload: object) -> Any:
+        kind = message.get("type")
         if not isinstance(payload, dict):
             return {"error": "the payload is not an object"}
+        if not isinstance(kind, str):
+            kind = ""
         if kind in self._own:
-            return await self._own[str(kind)](payload)
+            return await self._own[kind](payload, message.get("id"))
         if kind in TOOLS:
-            return await self._call(TOOLS[str(kind)], payload)
+            return await self._call(TOOLS[kind], payload)
         return {"error": f"there is no type {kind!r}; there are: {', '.join(sorted({*TOOLS, *self._own}))}"}
 
     async def _call(self, tool: str, payload: dict[str, Any]) -> dict[str, Any]:
-        def edited(edit: FileEdit) -> None:
-            value = {"path": edit.path, "operation": edit.operation, "diff": edit.diff}
-            self._agent.activity.note(agui.custom("file.changed", value))
+        return await self._agent.toolbox.run(Call("", tool, json.dumps(payload)), self._edited)
 
-        return await self._agent.toolbox.run(Call("", tool, json.dumps(payload)), edited)
+    def _edited(self, edit: FileEdit) -> None:
+        value = {"path": edit.path, "operation": edit.operation, "diff": edit.diff}
+        self._agent.activity.note(agui.custom("file.changed", value))
 
-    async def _tree(self, payload: dict[str, Any]) -> Any:
+    async def _push(self, payload: dict[str, Any], _: object) -> Any:
+        """Push what was committed to the repository's remote."""
+        if self._agent.repository is None:
+            hint = "deploy it with --repo, or push with runCommand where no credential is asked for"
+            return {"error": f"this agent has no repository of its own: {hint}"}
+        return await self._agent.repository.push(_text(payload, "branch", ""))
+
+    async def _lint(self, payload: dict[str, Any], _: object) -> Any:
+        """Return what linters say of a file, or of a folder and all below it."""
+        return await lint.find_errors(_text(payload, "path", "."), self._agent.toolbox.context(self._edited))
+
+    async def _watch_file(self, payload: dict[str, Any], request_id: object) -> Any:
+        """Tell this client the changes of a file, or of what is directly in a folder, from now on."""
+        path = _text(payload, "path")
+        self._watchers[path] = request_id
+        return {"watching": path, "exists": await self._watch.add(path)}
+
+    async def _unwatch_file(self, payload: dict[str, Any], _: object) -> Any:
+        path = _text(payload, "path")
+        self._watchers.pop(path, None)
+        return {"path": path, "wasWatched": await self._watch.remove(path)}
+
+    async def _tell_changes(self) -> None:
+        async for change in self._watch.changes():
+            payload = {"path": change.path, "operation": change.operation, "timestamp": _now_ms()}
+            await self._send({"id": self._watchers.get(change.watched), "type": "fileChanged", "payload": payload})
+
+    async def _tree(self, payload: dict[str, Any], _: object) -> Any:
         """Return the files and folders below a folder, as paths; not what is in hidden ones."""
         found: list[dict[str, Any]] = []
         waiting = [str(payload.get("path") or ".")]
@@ -135,17 +183,29 @@ class _Connection:
                     waiting.append(path)
         return {"files": found[:_MAX_TREE], "truncated": bool(waiting) or len(found) > _MAX_TREE}
 
-    async def _get_logs(self, _: dict[str, Any]) -> Any:
+    async def _get_logs(self, payload: dict[str, Any], _: object) -> Any:
         return {"logs": list(self._logs)}
 
-    async def _clear_logs(self, _: dict[str, Any]) -> Any:
+    async def _clear_logs(self, payload: dict[str, Any], _: object) -> Any:
         self._logs.clear()
         return {"cleared": True}
 
-    async def _report(self, payload: dict[str, Any]) -> Any:
-        self._logs.append({"timestamp": int(time.time() * 1000), "error": payload})
+    async def _report(self, payload: dict[str, Any], _: object) -> Any:
+        self._logs.append({"timestamp": _now_ms(), "error": payload})
         return {"reported": True}
 
     async def _send(self, message: dict[str, Any]) -> None:
         with suppress(RuntimeError, WebSocketDisconnect, OSError):  # the client went away meanwhile
             await self._socket.send_text(encode(message).decode())
+
+
+def _text(payload: dict[str, Any], name: str, default: str | None = None) -> str:
+    """Return a field of a payload. Raises ToolFailed: it is missing, or no text."""
+    value = payload.get(name, default)
+    if not isinstance(value, str):
+        raise ToolFailed(f"{name} is missing, or is no text")
+    return value
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from agentainerd import folders
-from agentainerd.config import Config, ConfigError, Loaded, load
+from agentainerd.config import Config
+from agentainerd.config_load import ConfigError, Loaded, load
 from agentainerd.config_print import describe
 from agentainerd.config_sources import Given
 from agentainerd.daemon import Daemon
@@ -43,6 +44,7 @@ Examples:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
 @click.option("--config", "file", metavar="FILE", help="Configuration file, instead of those that are looked for.")
+@click.option("--env-file", metavar="FILE", help="File of variables (.env), below the environment and above --config.")
 @click.option("--state-dir", metavar="DIR", help="Folder for what must survive: journal, token.")
 @click.option("--runtime-dir", metavar="DIR", help="Folder for the sockets.")
 @click.option("--listen", metavar="HOST:PORT", help="Address of API and proxy  [default: 127.0.0.1:8081]")
@@ -65,12 +67,18 @@ Examples:
 @click.option("--print-config", is_flag=True, help="Print every value and where it comes from, and start nothing.")
 @click.version_option(VERSION, prog_name="agentainerd", message="%(prog)s %(version)s")
 def agentainerd(
-    file: str | None, *, check_config: bool, accept_journal_loss: bool, print_config: bool, **flags: str | None
+    file: str | None,
+    env_file: str | None,
+    *,
+    check_config: bool,
+    accept_journal_loss: bool,
+    print_config: bool,
+    **flags: str | None,
 ) -> None:
     """Run LLM agents as containers, and deliver every request that was accepted."""
 
     def read() -> Loaded:
-        return load(file, os.environ, flag_values(flags))
+        return load(file, os.environ, flag_values(flags), env_file)
 
     loaded = read()
     if print_config:
@@ -79,7 +87,8 @@ def agentainerd(
         for warning in loaded.warnings:
             click.echo(f"warning: {warning}", err=True)
     if check_config:
-        click.echo(f"the configuration is right ({loaded.file or 'no file'})", err=print_config)
+        files = ", ".join(name for name in (loaded.file, loaded.env_file) if name)
+        click.echo(f"the configuration is right ({files or 'no file'})", err=print_config)
     if accept_journal_loss and not check_config:
         give_up_loss(loaded.config)
     elif not (check_config or print_config):

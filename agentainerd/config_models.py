@@ -55,10 +55,14 @@ def with_keys(
             warnings.append(f"models.providers: {provider.name} has no key: set api_key_file, or {variable}")
     named = {provider.name for provider in given}
     for name, variable in KEY_VARIABLES.items():
-        if name not in named and environment.get(variable):
-            complete.append(
-                Provider(name, BASE_URLS[name], _checked(environment[variable], variable), key_variable=variable)
-            )
+        if name in named or not environment.get(variable):
+            continue
+        try:
+            key = _checked(environment[variable], variable)
+        except AgentainerError as error:
+            problems.append(error.message)
+        else:
+            complete.append(Provider(name, BASE_URLS[name], key, key_variable=variable))
     return tuple(complete), problems, warnings
 
 
@@ -157,7 +161,8 @@ def _key(provider: Provider, environment: Mapping[str, str]) -> str:
         if not environment.get(provider.key_variable):
             raise AgentainerError(f"the environment has no {provider.key_variable}")
         return _checked(environment[provider.key_variable], provider.key_variable)
-    return environment.get(KEY_VARIABLES.get(provider.name, ""), "")
+    variable = KEY_VARIABLES.get(provider.name, "")
+    return _checked(environment.get(variable, ""), variable)
 
 
 def _checked(key: str, where: str) -> str:

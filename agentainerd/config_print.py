@@ -2,7 +2,8 @@
 
 from agentainerd import config_models as models
 from agentainerd import config_values as values
-from agentainerd.config import Key, Loaded, keys
+from agentainerd.config import Key, keys
+from agentainerd.config_load import Loaded
 
 
 def describe(loaded: Loaded) -> str:

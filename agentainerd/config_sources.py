@@ -86,32 +86,38 @@ def read_environment(
     *,
     secrets: Iterable[str],
     foreign: Iterable[str],
+    places: Mapping[str, str] | None = None,
 ) -> Source:
-    """Return what the environment says.
+    """Return what the environment says, or a file of variables.
 
     Args:
         environment: the variables; an empty one counts as not set.
         names: variable to key, in rising order of precedence.
         secrets: the keys that may also be given as a file, by a variable with the suffix `_FILE`.
         foreign: variables with our prefix that other programs read; every other unknown one is warned about.
+        places: where each variable is, for those of a file.
     """
+
+    def at(name: str) -> str:
+        return f"{places[name]} ({name})" if places else name
+
     source = Source()
     files = {name + FILE_SUFFIX: key for name, key in names.items() if key in set(secrets)}
     for name, key in {**files, **names}.items():
         if not (text := environment.get(name)):
             continue
         if name not in files:
-            source.values[key] = Given(text, name)
+            source.values[key] = Given(text, at(name))
             continue
         try:
             with open(text, encoding="utf-8") as stream:
                 source.values[key] = Given(stream.read(MAX_FILE_BYTES).strip(), f"{text} ({name})")
         except (OSError, UnicodeDecodeError) as exc:
-            source.problems.append(f"{name}: {text} cannot be read: {getattr(exc, 'strerror', None) or exc}")
+            source.problems.append(f"{at(name)}: {text} cannot be read: {getattr(exc, 'strerror', None) or exc}")
     known = {*names, *files, *foreign}
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
-            source.warnings.append(f"{name} is not a variable of agentainerd{did_you_mean(name, known)}")
+            source.warnings.append(f"{at(name)} is not a variable of agentainerd{did_you_mean(name, known)}")
     return source
 
 

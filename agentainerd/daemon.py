@@ -24,7 +24,8 @@ from agentainerd import defaults, folders, gateways, listeners, sdnotify, watchd
 from agentainerd.api.access import AccessOptions, Door
 from agentainerd.api.app import App
 from agentainerd.api.exchange import ApiLimits
-from agentainerd.config import Config, ConfigError, Loaded, reloaded
+from agentainerd.config import Config
+from agentainerd.config_load import ConfigError, Loaded, reloaded
 from agentainerd.control_server import ControlServer
 from agentainerd.engine import firewall
 from agentainerd.engine.docker_engine import DockerEngine

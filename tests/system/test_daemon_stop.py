@@ -130,6 +130,22 @@ def test_a_reload_takes_what_can_change_and_names_what_cannot(start_daemon, even
     assert daemon.http("GET", "/livez")[0] == 200
 
 
+def test_a_reload_reads_the_file_of_variables_again(start_daemon, eventually, tmp_path):
+    variables = tmp_path / ".env"
+    variables.write_text("AGENTAINER_LOG_LEVEL=warning\n")
+    daemon = start_daemon(engine=False, environment={"AGENTAINER_ENV_FILE": str(variables)})
+    assert "serves on" not in daemon.log
+    variables.write_text("GEMINI_API_KEY='no key'\n")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: "not reloaded: what is in GEMINI_API_KEY is no key" in daemon.log)
+    variables.write_text("AGENTAINER_LOG_LEVEL=info\nGEMINI_API_KEY=AIza-secret\n")
+
+    daemon.signal(signal.SIGHUP)
+
+    eventually(lambda: "changed=log.level,models.providers" in daemon.log.replace(", ", ","))
+    assert "AIza-secret" not in daemon.log
+
+
 def test_a_reload_of_a_wrong_file_changes_nothing(start_daemon, eventually):
     daemon = start_daemon(engine=False, config="log:\n  level: info\n")
     (daemon.folder / "config.yaml").write_text("log:\n  levle: debug\n")

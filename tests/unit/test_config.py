@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from agentainerd import config, defaults
-from agentainerd.config import Config, ConfigError, keys, load, reloaded
+from agentainerd.config import Config, keys
+from agentainerd.config_load import ConfigError, load, reloaded
 from agentainerd.config_print import describe
 from agentainerd.config_sources import Given
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentainerd.config import ConfigError, load
+from agentainerd.config_load import ConfigError, load
 from agentainerd.config_print import describe
 from agentainerd.model.providers import Price
 

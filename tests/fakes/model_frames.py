@@ -28,7 +28,7 @@ def chat(body: dict[str, Any], turn: Turn) -> Answer:
     turn = _named(turn)
     head = {"id": f"chatcmpl-{next(_numbers)}", "created": CREATED, "model": body["model"]}
     usage = _usage(body, turn, ("prompt_tokens", "completion_tokens"))
-    reason = "tool_calls" if turn.calls else "stop"
+    reason = "length" if turn.is_cut_off else "tool_calls" if turn.calls else "stop"
     message: dict[str, Any] = {"role": "assistant", "content": turn.text or None}
     if turn.calls:
         message["tool_calls"] = [

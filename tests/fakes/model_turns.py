@@ -53,6 +53,7 @@ class Faults:
     - `piece_bytes`: chunks of so many bytes (1: UTF-8 is cut anywhere). `newline`: what ends lines.
     - `comments`: comments between events. `late_name`: a tool's name after the first of its arguments.
     - `index`: of tool calls, "given", "missing" or "zero" for all. `null_arguments`: first null, then what they are.
+    - `is_unstreamed`: the answer is whole, as JSON, whatever was asked for.
     - `is_usage_absent`, `is_finish_absent`, `is_done_absent`: what the end of the stream lacks.
     """
 
@@ -72,6 +73,7 @@ class Faults:
     late_name: bool = False
     index: str = "given"
     null_arguments: bool = False
+    is_unstreamed: bool = False
     is_usage_absent: bool = False
     is_finish_absent: bool = False
     is_done_absent: bool = False
@@ -94,7 +96,7 @@ class Turn:
     """What the model says once it is asked what `when` describes, `times` times.
 
     `deltas`: the text in these pieces instead of words. `cost_usd`: what the provider says that it cost. `*_tokens`: instead of
-    what was counted.
+    what was counted. `is_cut_off`: the provider says that the answer became too long (finish_reason "length").
     """
 
     text: str = ""
@@ -109,6 +111,7 @@ class Turn:
     output_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    is_cut_off: bool = False
 
 
 def turns_from_json(scenario: list[dict[str, Any]]) -> list[Turn]:

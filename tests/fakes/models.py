@@ -253,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _play(self, answer: "model_frames.Answer", body: dict[str, Any]) -> None:
         models, faults = self.server.models, answer.faults
         models.pause(faults.first_token_s)
-        if not body.get("stream"):
+        if not body.get("stream") or faults.is_unstreamed:
             self._say(200, answer.whole)
             return
         self.send_response(200)

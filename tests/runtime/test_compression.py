@@ -107,11 +107,52 @@ def test_the_summary_stands_for_all_but_the_first_and_the_latest_and_is_made_of_
     shown = context.messages()
     assert usage == Usage(10, 5)
     assert shown[1]["content"].startswith("u0")
-    assert "in short" in shown[1]["content"]
+    assert "in short" in shown[4]["content"]
     assert shown[-1]["content"].endswith("x" * 900)
     assert "t1" in provider.asked[0].messages[1]["content"]
     assert provider.asked[0].tools == []
     assert len(conversation.messages) == 8
+
+
+@pytest.mark.parametrize(
+    ("kinds", "first"), [("uatatau", ["u0", "a1"]), ("uuatau", ["u0", "u1"]), ("auatau", ["a0", "u1"])]
+)
+def test_the_first_two_messages_stay_as_they_are(kinds, first):
+    conversation = conversation_of(kinds, [600])
+    context = context_of(conversation)
+
+    summarize(context, Summarizer())
+
+    check(context.messages())
+    shown = "\n\n".join(str(message["content"]) for message in context.messages()[1:])
+    places = [shown.index(each + " " + "x" * 600) for each in first]
+    assert places == sorted(places)
+    assert places[-1] < shown.index("in short") < shown.index(f"{kinds[-1]}{len(kinds) - 1} ")
+
+
+def test_a_first_answer_that_is_very_long_leaves_room_for_the_rest():
+    conversation = conversation_of("uauau", [300, 9000, 300, 300, 300])
+    context = context_of(conversation)
+
+    summarize(context, Summarizer())
+
+    assert context.size() < LIMIT
+    assert "characters ..." in context.messages()[2]["content"]
+    assert len(conversation.messages[1]["content"]) > 9000
+
+
+def test_the_first_call_stays_with_its_result_and_what_it_gave_is_in_the_summary_only():
+    conversation = conversation_of("uptatau", [3000])
+    context, provider = context_of(conversation, limit=8000), Summarizer()
+
+    summarize(context, provider)
+
+    check(context.messages())
+    assert [message["role"] for message in context.messages()[1:6]] == ["user", "assistant", "tool", "tool", "user"]
+    assert [message["tool_call_id"] for message in context.messages()[3:5]] == ["c1-0", "c1-1"]
+    assert all("left out" in message["content"] for message in context.messages()[3:5])
+    assert "p1 xxx" in provider.asked[0].messages[1]["content"]
+    assert "p1 xxx" in conversation.messages[2]["content"]
 
 
 def test_a_later_summary_is_made_of_the_earlier_one_and_what_the_user_wants_last_is_kept():
@@ -126,7 +167,9 @@ def test_a_later_summary_is_made_of_the_earlier_one_and_what_the_user_wants_last
     summarize(context, provider)
 
     assert "the first summary" in provider.asked[0].messages[1]["content"]
-    assert "now the real task" in context.messages()[1]["content"]
+    assert "now the real task" in next(
+        each["content"] for each in context.messages() if "the second" in str(each["content"])
+    )
 
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "  "])

@@ -131,8 +131,9 @@ def test_a_view_alternates_and_never_begins_with_the_assistant():
         "user",
     ]
     assert shown[3]["content"] == "one\n\ntwo"
-    assert view("s", messages, "in short", 5)[1:] == [
-        {"role": "user", "content": "What happened before in this conversation, in short:\n\nin short\n\nthree"}
+    assert [message["content"] for message in view("s", messages, "in short", 5)[2:]] == [
+        "welcome",
+        "one\n\nWhat happened before in this conversation, in short:\n\nin short\n\nthree",
     ]
 
 

@@ -248,7 +248,17 @@ def test_going_round_in_circles_is_said_once_and_then_ends(models, runtime_on):
 
     assert end_of(events) == ("RUN_ERROR", "stuck")
     assert [event["name"] for event in events if event["type"] == "CUSTOM"] == ["agent.nudge"]
-    assert "repeating the same calls" in models.received[-1].body["messages"][-1]["content"]
+    assert "repeating the same calls or words" in models.received[-1].body["messages"][-1]["content"]
+
+
+def test_a_model_that_says_the_same_again_and_again_is_told_so_and_then_ends(models, runtime_on):
+    models.add(Turn(text="on and on", is_cut_off=True, times=9))
+
+    events = runtime_on(models).run()
+
+    assert end_of(events) == ("RUN_ERROR", "stuck")
+    nudges = [event["value"]["text"] for event in events if event["type"] == "CUSTOM"]
+    assert ["repeating" in nudge for nudge in nudges] == [False, False, True]
 
 
 def test_a_model_that_says_nothing_is_told_so_and_then_ends(both):
@@ -354,14 +364,19 @@ def test_a_conversation_that_gets_too_long_is_made_shorter_and_goes_on(runtime_o
         assert answer_of(events) == "done"
 
 
-def test_an_answer_without_end_is_cut_off(both):
-    models, runtime = both
-    models.add(Turn(deltas=("x" * 1_000_000,) * 17))
+def test_what_a_model_refuses_again_is_not_made_shorter_again(runtime_on):
+    summary = Turn(text="notes were made", when=When(system="Summarize"), times=9)
+    notes = [Turn(calls=(ToolCall("note", {"text": "x" * size}),)) for size in (2000, 2001, 6000)]  # the last one stays
+    with ModelServer([summary, *notes], rules=Rules(context_tokens=5200)) as models:
+        runtime = runtime_on(models, AGENT_CONTEXT_TOKENS="100000", AGENT_INSTRUCTIONS="y" * 9000)
 
-    events = runtime.run()
+        events = runtime.run("make notes")
 
     assert end_of(events) == ("RUN_ERROR", "model_error")
-    assert "more than 16777216 bytes" in events[-1]["message"]
+    assert "context length" in events[-1]["message"]
+    asked = [each.body["messages"][0]["content"] for each in models.received]
+    assert sum("Summarize" in system for system in asked) == 1
+    assert [each.status for each in models.received][-3:] == [400, 200, 400]
 
 
 def test_a_run_is_cancelled_while_it_waits_for_its_turn_and_the_one_before_goes_on(both):

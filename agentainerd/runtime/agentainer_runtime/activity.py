@@ -37,7 +37,8 @@ class Activity:
             call = {"id": event["toolCallId"], "name": event["toolCallName"], "arguments": "", "timestamp": _now_ms()}
             self.tool_calls.append(call)
         elif kind == TOOL_CALL_ARGS and self.tool_calls:
-            self.tool_calls[-1]["arguments"] = event["delta"][:_MAX_CHARS]
+            call = self.tool_calls[-1]
+            call["arguments"] = (call["arguments"] + event["delta"])[:_MAX_CHARS]
         elif kind == CUSTOM and event["name"] == "file.changed":
             edit = event["value"]
             self.edits.append({**edit, "diff": edit["diff"][:_MAX_CHARS], "timestamp": _now_ms()})

@@ -126,6 +126,7 @@ class _Projection:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
+        self._arguments: dict[str, str] = {}
 
     def frames(self, event: agui.Event) -> list[dict[str, Any]]:
         """Return the frames that an event becomes: none or one."""
@@ -135,7 +136,10 @@ class _Projection:
         if kind == agui.TOOL_CALL_START:
             self._names[event["toolCallId"]] = event["toolCallName"]
         if kind == agui.TOOL_CALL_ARGS:
-            return [self._tool("tool-call", event, args=_arguments(event["delta"]))]
+            call_id = event["toolCallId"]
+            self._arguments[call_id] = self._arguments.get(call_id, "") + event["delta"]
+        if kind == agui.TOOL_CALL_END:
+            return [self._tool("tool-call", event, args=_arguments(self._arguments.pop(event["toolCallId"], "")))]
         if kind == agui.TOOL_CALL_RESULT:
             return [self._tool("tool-result", event, result=_arguments(event["content"]))]
         if kind == agui.CUSTOM and event["name"] == "file.changed":

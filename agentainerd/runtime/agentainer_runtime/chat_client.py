@@ -19,7 +19,7 @@ import httpx2
 
 from agentainer_runtime.endpoints import Endpoint
 from agentainer_runtime.provider import Again, ContextOverflow, ModelFailed, Piece, Request
-from agentainer_runtime.stream_parser import AnswerTooLong, BrokenAnswer, ErrorInStream, StreamParser
+from agentainer_runtime.stream_parser import MAX_ANSWER_BYTES, AnswerTooLong, BrokenAnswer, ErrorInStream, StreamParser
 
 log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5
@@ -93,7 +93,7 @@ class ChatClient:
             if response.status_code != 200:
                 raise self._refusal(request, response.status_code, response.headers, await _read(response))
             if response.headers.get("content-type", "").startswith("application/json"):
-                for piece in parser.take(json.loads(await response.aread())):
+                for piece in parser.take(json.loads(await _whole(response))):
                     yield piece
             else:
                 async for data in response.aiter_bytes():
@@ -141,6 +141,16 @@ class ChatClient:
         if asked_s is not None:
             return min(asked_s, _MAX_ASKED_PAUSE_S)
         return float(min(self._pause_s * 2 ** (attempt - 2), _MAX_PAUSE_S) * random.uniform(0.75, 1.25))
+
+
+async def _whole(response: httpx2.Response) -> bytes:
+    """Return the body of an answer that is not streamed. Raises AnswerTooLong."""
+    data = bytearray()
+    async for piece in response.aiter_bytes():
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            raise AnswerTooLong(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(data)
 
 
 async def _read(response: httpx2.Response) -> object:

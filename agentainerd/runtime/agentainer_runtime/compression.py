@@ -1,8 +1,9 @@
 """Room for a conversation that is longer than the model takes. Only what the model is sent gets shorter; all of it stays on disk.
 
-First, what old tools gave is left out, where that makes much room; then all but the first message and the latest ones becomes a
-summary, which the model itself writes. A call of a tool and its result are never parted. It is tried once for one question, and
-counts only where a tenth of the size is gone: a conversation that can't be made shorter ends the run instead of going round.
+First, what old tools gave is left out, where that makes much room; then all but the first two messages and the latest ones
+becomes a summary, which the model itself writes. A call of a tool and its result are never parted. It is tried once for one
+question, and counts only where a tenth of the size is gone: a conversation that can't be made shorter ends the run instead of
+going round.
 """
 
 import json
@@ -12,10 +13,11 @@ from typing import Any
 
 from agentainer_runtime.conversations import Conversation, Message
 from agentainer_runtime.provider import Again, End, ModelFailed, Provider, Request, Text, Usage
-from agentainer_runtime.views import view
+from agentainer_runtime.views import opening, shortened, view
 
 FULL = 0.8  # of what the model takes: from there on room is made
 TAIL = 0.25  # of it: the latest messages that stay as they are
+OPENING = 0.1  # of it: each of the messages that begin it, at most; the summary is made of all that they have
 KEPT_OUTPUT = 0.3  # of it, at most 40 000 tokens: the latest output of tools that is never left out
 WORTH_IT = 0.15  # of it, at most 20 000 tokens: less is not worth leaving anything out
 MUST_SHRINK = 0.9
@@ -51,9 +53,18 @@ class Context:
 
     def messages(self) -> list[Message]:
         """Return what the model is sent."""
-        conversation = self._conversation
-        shown = [_without_output(each) if n < self._left_out else each for n, each in enumerate(conversation.messages)]
-        return view(self._system, shown, conversation.summary, conversation.covers)
+        return self._shown(self._conversation.summary, self._conversation.covers)
+
+    def _shown(self, summary: str, covers: int) -> list[Message]:
+        messages = self._conversation.messages
+        first = opening(messages) if summary else 0
+        bare = max(self._left_out, first)  # the summary has what the first call gave
+        shown = [_without_output(each) if n < bare else each for n, each in enumerate(messages)]
+        room = int(OPENING * self._limit * _CHARS_PER_TOKEN)
+        for each in range(first):
+            if isinstance(content := shown[each].get("content"), str):
+                shown[each] = {**shown[each], "content": shortened(content, room)}
+        return view(self._system, shown, summary, covers)
 
     def size(self) -> int:
         """Return how long that is."""
@@ -93,15 +104,15 @@ class Context:
             OSError: it can't be written.
         """
         conversation = self._conversation
-        before, place = estimate(self.messages()), self._cut()
-        if not self._is_compressing or place <= max(conversation.covers, 1):
+        before, place, first = estimate(self.messages()), self._cut(), opening(conversation.messages)
+        if not self._is_compressing or place <= max(conversation.covers, first):
             raise ModelFailed("the conversation is longer than the model takes, and can't be made shorter")
         told = _told(conversation.messages[conversation.covers : place], conversation.summary)
         text, usage = await _asked(provider, Request(model, self._question(told), [], fields))
         wanted = next((each for each in reversed(conversation.messages) if each["role"] == "user"), None)
-        if wanted in conversation.messages[1:place]:
+        if wanted in conversation.messages[first:place]:
             text += f"\n\nWhat the user said last: {_text(wanted)}"
-        after = estimate(view(self._system, conversation.messages, text, place))
+        after = estimate(self._shown(text, place))
         if after > MUST_SHRINK * before:
             raise ModelFailed("the conversation is longer than the model takes, and its summary is not shorter")
         conversation.summarize(text, place)
@@ -126,9 +137,7 @@ class Context:
 
     def _question(self, told: str) -> list[Message]:
         room = int(0.6 * self._limit * _CHARS_PER_TOKEN)
-        if len(told) > room:
-            told = f"{told[: room // 2]}\n[... {len(told) - room} characters ...]\n{told[-room // 2 :]}"
-        return [{"role": "system", "content": _ASK}, {"role": "user", "content": told}]
+        return [{"role": "system", "content": _ASK}, {"role": "user", "content": shortened(told, room)}]
 
 
 def estimate(messages: Sequence[Message]) -> int:

@@ -27,11 +27,13 @@ from agentainer_runtime.provider import (
 from agentainer_runtime.stuck import NUDGE, Repetitions, Verdict
 from agentainer_runtime.toolbox import Toolbox, content_of
 from agentainer_runtime.transcript import Transcript
+from agentainer_runtime.views import shortened
 
 log = logging.getLogger(__name__)
 
 _MAX_CALLS = 32
 _MAX_FAULTY = 3
+_MAX_PARTIAL_CHARS = 20_000
 _CUT_OFF = "Your answer was cut off, because it was too long. Go on from there, in smaller pieces."
 _EMPTY = "Your answer was empty. Go on, or say that you are done and what came of it."
 
@@ -122,14 +124,16 @@ class Loop:
                 return
 
     def keep_partial(self) -> None:
-        """Keep what the model had said of an answer that is not going to end.
+        """Keep what the model had said of an answer that is not going to end; of a very long one, how it began and went on.
 
         Raises:
             OSError: the conversation can't be written.
         """
         last = self._conversation.messages[-1]["role"] if self._conversation.messages else ""
         if self._transcript.text and last != "assistant" and not self._transcript.open_calls:
-            self._conversation.add({"role": "assistant", "content": self._transcript.text})
+            self._conversation.add(
+                {"role": "assistant", "content": shortened(self._transcript.text, _MAX_PARTIAL_CHARS)}
+            )
 
     def _check_limits(self) -> None:
         terms, transcript = self._terms, self._transcript
@@ -157,8 +161,8 @@ class Loop:
             if not self._terms.is_compressing:
                 raise
             self._context.overflowed()
-            self._context.leave_out()
-            await self._shorten()
+            if not self._context.leave_out() or self._context.is_full:
+                await self._shorten()
             return await self._answer()
 
     async def _shorten(self) -> None:
@@ -228,7 +232,10 @@ class Loop:
         if answer.finish == "content_filter":
             raise ModelFailed("the provider withheld the answer (content filter)")
         if answer.finish == "length":
-            self._nudge(_CUT_OFF)
+            verdict = self._repetitions.say(answer.text)
+            if verdict is Verdict.STUCK:
+                raise LimitReached("the model says the same again and again, and was told so", "stuck")
+            self._nudge(NUDGE if verdict is Verdict.NUDGE else _CUT_OFF)
             return False
         if not answer.text.strip():
             self._count_faulty(is_faulty=True)

@@ -10,6 +10,7 @@ from agentainer_runtime.agui import Event, event
 from agentainer_runtime.provider import Call, Usage
 from agentainer_runtime.tool import FileEdit
 
+_MAX_DELTA_CHARS = 100_000  # an event has at most 1 MiB, and JSON makes six bytes of some characters
 _MAX_DIFF_CHARS = 200_000
 
 
@@ -63,7 +64,8 @@ class Transcript:
             self._message_id = _new_id("msg")
             self._emit(event(agui.TEXT_MESSAGE_START, messageId=self._message_id, role="assistant"))
         self._said.append(text)
-        self._emit(event(agui.TEXT_MESSAGE_CONTENT, messageId=self._message_id, delta=text))
+        for piece in _pieces(text):
+            self._emit(event(agui.TEXT_MESSAGE_CONTENT, messageId=self._message_id, delta=piece))
 
     def think(self, text: str) -> None:
         """The model thought a piece."""
@@ -74,7 +76,8 @@ class Transcript:
             self._reasoning_id = _new_id("rsn")
             self._emit(event(agui.REASONING_START, messageId=self._reasoning_id))
             self._emit(event(agui.REASONING_MESSAGE_START, messageId=self._reasoning_id, role="reasoning"))
-        self._emit(event(agui.REASONING_MESSAGE_CONTENT, messageId=self._reasoning_id, delta=text))
+        for piece in _pieces(text):
+            self._emit(event(agui.REASONING_MESSAGE_CONTENT, messageId=self._reasoning_id, delta=piece))
 
     def again(self, reason: str, attempt: int) -> None:
         """The answer broke off and is asked for once more: the text so far does not count."""
@@ -96,7 +99,8 @@ class Transcript:
         self.end_answer()
         self._calls[call.id] = call
         self._emit(event(agui.TOOL_CALL_START, toolCallId=call.id, toolCallName=call.name))
-        self._emit(event(agui.TOOL_CALL_ARGS, toolCallId=call.id, delta=call.arguments))
+        for piece in _pieces(call.arguments):
+            self._emit(event(agui.TOOL_CALL_ARGS, toolCallId=call.id, delta=piece))
         self._emit(event(agui.TOOL_CALL_END, toolCallId=call.id))
 
     def result(self, call_id: str, content: str) -> None:
@@ -172,6 +176,11 @@ def usage_fields(usage: Usage) -> dict[str, Any]:
         "cost_usd": usage.cost_usd,
         "cost_source": usage.cost_source,
     }
+
+
+def _pieces(text: str) -> list[str]:
+    """Return a text as deltas that an event has room for; one of "" for none."""
+    return [text[at : at + _MAX_DELTA_CHARS] for at in range(0, len(text), _MAX_DELTA_CHARS)] or [""]
 
 
 def _new_id(kind: str) -> str:

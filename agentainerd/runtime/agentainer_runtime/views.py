@@ -8,14 +8,13 @@ _SUMMARY = "What happened before in this conversation, in short:\n\n"
 
 
 def view(system: str, messages: Sequence[Message], summary: str = "", covers: int = 0) -> list[Message]:
-    """Return the messages to send; with a summary, it is in place of the first `covers`, but for what the user said first.
+    """Return the messages to send; with a summary, it is in place of the first `covers`, but for the first (`opening`).
 
     Two messages of the user, or of the assistant where the first calls no tool, that follow each other become one. What the
     assistant said is never the first.
     """
     shown: list[Message] = [{"role": "system", "content": system}]
-    first = [message for message in messages[:1] if message["role"] == "user"]
-    before = [*first, {"role": "user", "content": _SUMMARY + summary}] if summary else []
+    before = [*messages[: opening(messages)], {"role": "user", "content": _SUMMARY + summary}] if summary else []
     for message in [*before, *messages[covers if summary else 0 :]]:
         last = shown[-1]
         if message["role"] == "assistant" and last["role"] == "system":
@@ -25,6 +24,21 @@ def view(system: str, messages: Sequence[Message], summary: str = "", covers: in
         else:
             shown.append(message)
     return shown
+
+
+def shortened(text: str, room: int) -> str:
+    """Return `text`, or its first and last part with a note between them where it has more than `room` characters."""
+    if len(text) <= room:
+        return text
+    return f"{text[: room // 2]}\n[... {len(text) - room} characters ...]\n{text[-room // 2 :]}"
+
+
+def opening(messages: Sequence[Message]) -> int:
+    """Return how many messages begin a conversation: the first two, and the results of what the second one calls."""
+    count = min(2, len(messages))
+    while count < len(messages) and messages[count]["role"] == "tool":
+        count += 1
+    return count
 
 
 def _can_join(one: Message, other: Message) -> bool:

@@ -105,7 +105,7 @@ class Context:
         """
         conversation = self._conversation
         before, place, first = estimate(self.messages()), self._cut(), opening(conversation.messages)
-        if not self._is_compressing or place <= max(conversation.covers, first):
+        if not self._is_compressing or place < first or place <= conversation.covers:
             raise ModelFailed("the conversation is longer than the model takes, and can't be made shorter")
         told = _told(conversation.messages[conversation.covers : place], conversation.summary)
         text, usage = await _asked(provider, Request(model, self._question(told), [], fields))

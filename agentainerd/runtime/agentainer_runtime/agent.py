@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from agentainer_runtime import script
 from agentainer_runtime.activity import Activity
 from agentainer_runtime.agui import Event
-from agentainer_runtime.conversations import Conversations
+from agentainer_runtime.conversations import Conversation, Conversations
 from agentainer_runtime.endpoints import SCRIPT_PREFIX, NoEndpoint
+from agentainer_runtime.jobs import JobFailed, job, stand_in
 from agentainer_runtime.loop import LimitReached, Loop, Terms
 from agentainer_runtime.prompts import system_prompt
 from agentainer_runtime.provider import ModelFailed, Provider
 from agentainer_runtime.repository import Repository, RepositoryFailed
-from agentainer_runtime.runs import Run, RunInput, Runs
+from agentainer_runtime.runs import JobOrder, Run, RunInput, Runs
 from agentainer_runtime.settings import Settings
 from agentainer_runtime.tool import STATE_FOLDER
 from agentainer_runtime.toolbox import Toolbox, find_tools
@@ -39,7 +40,7 @@ class Agent:
             OSError: the workspace can't be written.
         """
         state = settings.workspace / STATE_FOLDER
-        folders = [state / name for name in ("runs", "conversations", "outputs")]
+        folders = [state / name for name in ("runs", "conversations", "outputs", "jobs")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.settings = settings
@@ -56,6 +57,11 @@ class Agent:
             timeout_s=settings.tool_timeout_s,
         )
 
+    def recover(self) -> int:
+        """End what another process left at work; return how many runs. To be called before the first is started."""
+        job.recover(self.settings.workspace)
+        return self.runs.recover()
+
     async def close(self) -> None:
         """End the runs, then give back what is held."""
         await self.runs.shutdown()
@@ -65,7 +71,7 @@ class Agent:
     async def work(self, run: Run) -> None:
         """Do one run, and write its events from the first to the last."""
         given = run.given
-        model = given.model or self.settings.model
+        model = given.model or self.settings.model or (stand_in.NONE if given.job else "")
 
         def emit(event: Event) -> None:
             run.log.append(event)
@@ -84,7 +90,7 @@ class Agent:
                 await self._work(run, model, transcript)
         except (LimitReached, ModelFailed) as error:
             transcript.failed(str(error), error.code)
-        except RepositoryFailed as error:
+        except (RepositoryFailed, JobFailed) as error:
             transcript.failed(str(error), "error")
         except TimeoutError:
             transcript.failed(f"the run took longer than {given.wall_s or 0:g} s", "timeout")
@@ -101,6 +107,9 @@ class Agent:
         given = run.given
         conversation = self.conversations.open(given.thread_id, is_fresh=given.is_fresh)
         conversation.take(given.messages)
+        if given.job:
+            await self._do_job(run, given.job, conversation, transcript)
+            return
         terms = Terms(
             model=model,
             system=system_prompt(self.settings),
@@ -119,6 +128,22 @@ class Agent:
             loop.keep_partial()
             conversation.repair()
             await provider.close()
+
+    async def _do_job(self, run: Run, order: JobOrder, conversation: Conversation, transcript: Transcript) -> None:
+        def provider() -> Provider:
+            if transcript.model in stand_in.NAMES:
+                return stand_in.StandIn(is_chosen=transcript.model == stand_in.ECHO)
+            return self._provider(transcript.model, run.given.key)
+
+        await job.carry_out(
+            run,
+            order,
+            self.settings,
+            conversation=conversation,
+            transcript=transcript,
+            provider=provider,
+            fields=self._fields(run.given),
+        )
 
     def _fields(self, given: RunInput) -> dict[str, str]:
         """Return what the daemon's gateway counts by; a provider has no business to see it."""

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from agentainer_runtime.runs import RunInput
+from agentainer_runtime.runs import JobOrder, RunInput
 
 _MAX_ID_CHARS = 256
 _ROLES = ("user", "assistant", "system", "developer", "tool", "reasoning", "activity")
@@ -49,6 +49,7 @@ def run_input(body: object, headers: Mapping[str, str]) -> RunInput:
         wall_s=_limit(limits, "wall_s"),
         cost_usd=_limit(limits, "cost_usd"),
         model=model or "",
+        job=_job(props.get("job")),
     )
 
 
@@ -107,6 +108,21 @@ def _with_media(messages: list[dict[str, Any]], media: object) -> list[dict[str,
             named = " ".join(str(entry[name]) for name in ("type", "name", "url", "path") if entry.get(name))
             parts = [*parts, {"type": "text", "text": f"[attached: {named}]"}]
     return [*messages[:-1], {**last, "content": parts}]
+
+
+def _job(job: object) -> JobOrder | None:
+    if job is None:
+        return None
+    if not isinstance(job, dict):
+        raise InvalidInput("forwardedProps.job is not an object")
+    job_id, attempt, output_dir = job.get("id"), job.get("attempt", 1), job.get("output_dir", "")
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= _MAX_ID_CHARS or not job_id.isprintable():
+        raise InvalidInput(f"forwardedProps.job.id is not a text of 1 to {_MAX_ID_CHARS} characters")
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or attempt < 1:
+        raise InvalidInput("forwardedProps.job.attempt is not a whole number over 0")
+    if not isinstance(output_dir, str):
+        raise InvalidInput("forwardedProps.job.output_dir is not a text")
+    return JobOrder(job_id, attempt, output_dir)
 
 
 def _id(body: dict[str, Any], headers: Mapping[str, str], field: str, *names: str, otherwise: str = "") -> str:

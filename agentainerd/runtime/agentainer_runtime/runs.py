@@ -27,11 +27,20 @@ _SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True)
+class JobOrder:
+    """What makes a run a job: its id, which attempt this is (from 1), and the folder of its results ("": the default)."""
+
+    id: str
+    attempt: int = 1
+    output_dir: str = ""
+
+
+@dataclass(frozen=True)
 class RunInput:
     """What a run is asked to do.
 
     `messages` are AG-UI's. Limits are None where the settings' count. `key` is a model's, given for this run alone.
-    `is_fresh`: the conversation begins anew with these messages.
+    `is_fresh`: the conversation begins anew with these messages. `job`: it is carried out in the flow of jobs.
     """
 
     run_id: str
@@ -43,6 +52,7 @@ class RunInput:
     model: str = ""
     key: str = field(default="", repr=False)
     is_fresh: bool = False
+    job: JobOrder | None = None
 
 
 @dataclass

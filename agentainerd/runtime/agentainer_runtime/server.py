@@ -42,7 +42,7 @@ async def serve(settings: Settings) -> None:
         OSError: the workspace can't be written, or the port is taken.
     """
     agent = Agent(settings)
-    ended = agent.runs.recover()
+    ended = agent.recover()
     if ended:
         log.warning("%d runs were interrupted by the end of the container before", ended)
     if agent.repository:

@@ -25,6 +25,7 @@ class Settings:
         max_steps: calls of the model in one run, where the run sets no limit.
         context_tokens: what the model takes; the conversation is compressed before it gets there.
         model_timeout_s: longest silence of a model. tool_timeout_s: longest time of one call of a tool.
+        action_timeout_s: longest time of one action of a job.
         retry_pause_s: before a model is asked a second time; it doubles each time. keep_runs: how many ended runs stay readable.
         scripts: folders in which `script/FILE` is looked for. gateway_url: the daemon's, "" where there is none.
     """
@@ -39,6 +40,7 @@ class Settings:
     is_compressing: bool = True
     model_timeout_s: float = 120.0
     tool_timeout_s: float = 600.0
+    action_timeout_s: float = 300.0
     retry_pause_s: float = 0.5
     keep_runs: int = 500
     scripts: tuple[Path, ...] = ()
@@ -73,6 +75,7 @@ class Settings:
             is_compressing=_switch(environment, "AGENT_COMPRESSION"),
             model_timeout_s=_number(environment, "AGENT_MODEL_TIMEOUT_S", 120, low=0.1, high=86_400),
             tool_timeout_s=_number(environment, "AGENT_TOOL_TIMEOUT_S", 600, low=0.1, high=86_400),
+            action_timeout_s=_number(environment, "AGENT_ACTION_TIMEOUT_S", 300, low=0.1, high=86_400),
             retry_pause_s=_number(environment, "AGENT_RETRY_PAUSE_S", 0.5, low=0, high=60),
             keep_runs=int(_number(environment, "AGENT_KEEP_RUNS", 500, low=1, high=1e6)),
             scripts=(*(Path(folder) for folder in folders if folder), built_in),

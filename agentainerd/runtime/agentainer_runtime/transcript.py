@@ -47,11 +47,11 @@ class Transcript:
         """The run has begun."""
         self._emit(event(agui.RUN_STARTED, **self._ids, protocolVersion="1.0", metadata={"model": self.model}))
 
-    def step(self) -> None:
-        """The model is asked; ends the step before."""
+    def step(self, name: str = "") -> None:
+        """The model is asked, or what is called `name` begins; ends the step before."""
         self._end_step()
         self.steps += 1
-        self._step = f"step {self.steps}"
+        self._step = name or f"step {self.steps}"
         self._said.clear()
         self._emit(event(agui.STEP_STARTED, stepName=self._step))
 

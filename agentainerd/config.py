@@ -173,10 +173,13 @@ class SecurityConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """Bounds of what clients of the API ask; the sites whose pages may are `server.allowed_origins`."""
+    """Bounds of what clients of the API ask, and of how long they are waited for; the sites whose pages may ask are
+    `server.allowed_origins`.
+    """
 
     request_timeout_s: float = _key(defaults.API_REQUEST_TIMEOUT_S, values.seconds(1, 3600), reload=True)
     max_body_bytes: int = _key(defaults.MAX_API_BODY_BYTES, values.size(64 * 1024, 2**30), reload=True)
+    answer_timeout_s: float = _key(defaults.RUN_ANSWER_TIMEOUT_S, values.seconds(1, YEAR_S), reload=True)
 
 
 @dataclass(frozen=True, slots=True)

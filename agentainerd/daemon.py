@@ -302,6 +302,7 @@ class Daemon:
         security, api = self._config.security, self._config.api
         app.options = AccessOptions(self._origins.judge, security.allow_query_token, security.open_prefixes)
         app.limits = ApiLimits(api.request_timeout_s, api.max_body_bytes)
+        self._services.runs.answer_timeout_s = api.answer_timeout_s
 
     def _open_gateways(self, engine: DockerEngine, tcp: list[socket.socket], port: int) -> Gateways:
         try:

@@ -88,8 +88,6 @@ JOURNAL_BACKLOG = 1000  # operations kept in memory while Redis is down, and tha
 JOURNAL_BACKLOG_BYTES = 8 * 1024 * 1024
 SPOOL_GRACE_S = 600.0  # a file of the spool that no record names is left alone for so long
 MIN_FREE_DISK_BYTES = 512 * 1024 * 1024  # below: what would be queued gets 503
-MAX_ARCHIVE_BYTES = 2 * 1024**3  # of a ZIP of a folder, all in all; what does not fit is left out and told
-MAX_ARCHIVE_ENTRIES = 100_000  # files, folders and links in it
 
 # Data plane
 MAX_HEAD_BYTES = 64 * 1024
@@ -131,8 +129,10 @@ MAX_RUN_OUTPUT_CHARS = 1024 * 1024  # of the answer's text, and of what goes int
 MAX_RUN_EVENT_BYTES = 1024 * 1024  # one event
 MAX_RUN_BYTES = 16 * 1024 * 1024  # all events of one run; then it is failed
 MAX_RUN_STEPS = 1000
+MAX_RUN_DELAY_S = 7 * 24 * 3600.0  # of a run that is to begin later
 MAX_RUN_WALL_S = 24 * 3600.0
 RUN_WALL_S = 3600.0  # where a run names no limit
+RUN_ANSWER_TIMEOUT_S = 24 * 3600.0  # for an answer to what an agent asks for
 RUN_CANCEL_GRACE_S = 10.0  # for an agent to end a run that was cancelled
 RUN_READY_TIMEOUT_S = 120.0  # for an agent to become ready, once its run's turn has come
 RUN_REJOINS = 5  # in a row without an event, after a connection to an agent that can be joined again broke

@@ -16,7 +16,9 @@ from agentainerd.api.exchange import SSE, ApiRequest, answer_flat
 from agentainerd.api.run_dialects import OPENING, story_of
 from agentainerd.errors import AgentainerError, DeadlineExceeded, InvalidParameter
 from agentainerd.model.agentos import run_json
-from agentainerd.model.dialect_agno import CANCELLED, AgnoProjection, encode, parse_types
+from agentainerd.model.agui import TERMINAL
+from agentainerd.model.dialect_agno import CANCELLED, INPUT_REQUIRED, AgnoProjection, encode, parse_types
+from agentainerd.model.interrupts import question_of
 from agentainerd.model.media import Media, effective_input, parse_media
 from agentainerd.model.runs import OnDisconnect, Run, RunRequest, RunStatus
 from agentainerd.services.agents import AgentFilter
@@ -113,20 +115,26 @@ def _begin(
 
 
 def _wait(request: ApiRequest, services: Services, begun: Run) -> Run:
-    """Wait for the end of a run while its client does, and not longer than is allowed."""
+    """Wait for the end of a run, or until it asks for something, while its client does, and not longer than is allowed."""
     end = time.monotonic() + request.limits.timeout_s
     run = begun
     try:
-        while not run.status.is_final and (left_s := end - time.monotonic()) > 0 and not request.has_left():
+        while not run.is_settled and (left_s := end - time.monotonic()) > 0 and not request.has_left():
             run = services.runs.wait(run.id, min(LOOK_S, left_s))
     finally:
-        if begun.on_disconnect is OnDisconnect.CANCEL:
+        if begun.on_disconnect is OnDisconnect.CANCEL and run.status is not RunStatus.INPUT_REQUIRED:
             services.runs.abandon(begun.id)
     return run
 
 
 def _failure(run: Run, timeout_s: float) -> AgentainerError:
     details: dict[str, object] = {"run_id": run.id}
+    if run.status is RunStatus.INPUT_REQUIRED:
+        return AgentainerError(
+            f"it waits for an answer: {question_of(run.interrupts)}", code="EXECUTION_ERROR",
+            details={**details, "reason": INPUT_REQUIRED, "interrupts": run.interrupts},
+            hint=f"answer it: POST /api/v1/runs/{run.id}/input, or agentainerctl runs answer {run.id} TEXT",
+        )  # fmt: skip
     if not run.status.is_final and run.on_disconnect is OnDisconnect.CONTINUE:
         return DeadlineExceeded(
             f"run {run.id} was not done within {timeout_s:g} s, and goes on", code="RUN_UNDER_WAY", details=details,
@@ -159,7 +167,7 @@ def _streamed(request: ApiRequest, services: Services, begun: Run, body: RunBody
 def _frames(services: Services, run: Run, body: RunBody, wanted: frozenset[str]) -> Iterator[bytes]:
     """Return the run's events as frames, to the last; whoever stops to read before that cancels it."""
     projection = AgnoProjection(story_of(run, body.run_context.run_id or ""))
-    is_over = run.on_disconnect is OnDisconnect.CONTINUE
+    is_over = keeps = run.on_disconnect is OnDisconnect.CONTINUE
     told = projection.begin(run.created_at)
     try:
         if wanted and "run_start" not in wanted:
@@ -167,8 +175,9 @@ def _frames(services: Services, run: Run, body: RunBody, wanted: frozenset[str])
         yield encode(told, wanted)
         for event in services.runs.follow(run.id):
             if event is not None:
-                is_over = is_over or event.is_last
+                is_over = keeps or event.type in TERMINAL
                 yield encode(projection.feed(msgspec.json.decode(event.payload), event.at), wanted)
+        yield encode(projection.rest(), wanted)
     except AgentainerError as error:
         is_over = True  # the run goes on: its events can't be read now
         yield encode(projection.break_off(error.message, time.time()), wanted)

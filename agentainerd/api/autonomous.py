@@ -80,11 +80,11 @@ def chat(request: ApiRequest, services: Services, ref: str) -> Response:
     history = services.autonomous.history(ref)
     message = _required(read(request, ChatBody).message, "Message required")
     try:
-        run = services.autonomous.resume(ref, message, request.actor)
+        run, after = services.autonomous.chat(ref, message, request.actor)
     except Conflict:
         return Response(error_frame(BUSY), content_type=SSE, headers=HEADERS)
     said = [{"role": one.role, "content": one.content} for one in history if one.role in _SPEAKERS and one.content]
-    frames = _frames(services, run, BridgeProjection(message, said))
+    frames = _frames(services, run, BridgeProjection(message, said), after)
     return Response(frames, content_type=SSE, headers={**HEADERS, "Location": f"/api/v1/runs/{run.id}/events"})
 
 
@@ -104,13 +104,14 @@ ROUTES = (
 _SPEAKERS = ("user", "assistant")
 
 
-def _frames(services: Services, run: Run, projection: BridgeProjection) -> Iterator[bytes]:
-    """Return the run's events as frames, to the last. The run goes on when nobody reads any more."""
+def _frames(services: Services, run: Run, projection: BridgeProjection, after: int) -> Iterator[bytes]:
+    """Return the run's events behind number `after` as frames, to the last. The run goes on when nobody reads any more."""
     yield OPENING
     try:
-        for event in services.runs.follow(run.id):
+        for event in services.runs.follow(run.id, after):
             if event is not None:
                 yield b"".join(projection.feed(msgspec.json.decode(event.payload), event.at))
+        yield b"".join(projection.rest())
     except AgentainerError as error:
         yield error_frame(error.message)
 

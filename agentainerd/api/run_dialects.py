@@ -13,6 +13,7 @@ DIALECTS = ("agno", "bridge")
 OPENING = b":\n"
 """A comment: it sends the head of the answer, as the first event may be a long time away."""
 Translator = Callable[[RunEvent], bytes]
+Rest = Callable[[], bytes]  # what ends a stream whose run waits for an answer
 
 
 def story_of(run: Run, context_id: str = "") -> RunStory:
@@ -27,7 +28,7 @@ def translated(
     """Return the events of a run from its first on in the dialect `name`; sent is what number `after` is not beyond, and the
     last one always. `types`: of AgentOS's events.
     """
-    translate = _agno(run, types) if name == "agno" else _bridge(run)
+    translate, rest = _agno(run, types) if name == "agno" else _bridge(run)
     yield OPENING
     for event in found:
         if event is None:
@@ -35,13 +36,20 @@ def translated(
         frames = translate(event)
         if event.seq > after or event.is_last:
             yield frames
+    yield rest()
 
 
-def _agno(run: Run, types: frozenset[str]) -> Translator:
+def _agno(run: Run, types: frozenset[str]) -> tuple[Translator, Rest]:
     projection = AgnoProjection(story_of(run))
-    return lambda event: encode(projection.feed(msgspec.json.decode(event.payload), event.at), types)
+    return (
+        lambda event: encode(projection.feed(msgspec.json.decode(event.payload), event.at), types),
+        lambda: encode(projection.rest(), types),
+    )
 
 
-def _bridge(run: Run) -> Translator:
+def _bridge(run: Run) -> tuple[Translator, Rest]:
     projection = BridgeProjection(run.input)
-    return lambda event: b"".join(projection.feed(msgspec.json.decode(event.payload), event.at))
+    return (
+        lambda event: b"".join(projection.feed(msgspec.json.decode(event.payload), event.at)),
+        lambda: b"".join(projection.rest()),
+    )

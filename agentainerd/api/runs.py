@@ -1,4 +1,4 @@
-"""`/api/v1/runs`: give an agent work, watch it from wherever one likes, end it."""
+"""`/api/v1/runs`: give an agent work, watch it from wherever one likes, answer what it asks, end it."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,19 +9,32 @@ from werkzeug.wrappers import Response
 from agentainerd.api.exchange import SSE, ApiRequest, Query, answer, stream_events
 from agentainerd.api.run_dialects import DIALECTS, translated
 from agentainerd.errors import InvalidParameter
+from agentainerd.model.agui import TERMINAL
 from agentainerd.model.dialect_agno import parse_types
+from agentainerd.model.interrupts import GivenAnswers
 from agentainerd.model.runs import CancelMode, OnDisconnect, Run, RunEvent, RunRequest, RunStatus
 from agentainerd.services.run_views import listed_run_json, run_event_json, run_json
 from agentainerd.services.services import Services
 
 MAX_WAIT_S = 600.0
 HEARTBEAT = b": still here\n"  # one line feed: an empty line after an id would be an event for some readers
-FORMATS = ("envelope", "agui")
+FORMATS = ("envelope", "raw", "agui")
+"""`raw` is another name of `envelope`: the event as it is stored."""
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a cancel."""
+    """Body of a cancel; `wait_s`: how long its end may be waited for."""
 
+    mode: CancelMode = CancelMode.INTERRUPT
+    wait_s: float = 0.0
+
+
+class CancelAllBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which runs are to end: those that match all that is said."""
+
+    agent_id: str = ""
+    session_id: str = ""
+    status: RunStatus | None = None
     mode: CancelMode = CancelMode.INTERRUPT
 
 
@@ -31,15 +44,7 @@ def create(request: ApiRequest, services: Services) -> Response:
     wait_s = query.seconds("wait", MAX_WAIT_S)
     wanted = request.read_json(RunRequest)
     run = services.runs.create(wanted, request.actor, key=request.headers.get("Idempotency-Key", ""))
-    if SSE in request.headers.get("Accept", ""):
-        response = _stream(services, run, 0, _message_of("envelope"), is_owner=True)
-    elif wait_s is None:
-        response = answer("Run accepted", run_json(run), status=202)
-    else:
-        run = services.runs.wait(run.id, wait_s)
-        response = answer("Run accepted", run_json(run), status=200 if run.status.is_final else 202)
-    response.headers["Location"] = f"/api/v1/runs/{run.id}/events"
-    return response
+    return _begun(request, services, run, wait_s, after=0, said="Run accepted")
 
 
 def page(request: ApiRequest, services: Services) -> Response:
@@ -79,20 +84,46 @@ def events(request: ApiRequest, services: Services, run_id: str) -> Response:
     return answer("Events retrieved successfully", listed)
 
 
+def give_input(request: ApiRequest, services: Services, run_id: str) -> Response:
+    """POST /api/v1/runs/{id}/input."""
+    wait_s = Query(request, ("wait",)).seconds("wait", MAX_WAIT_S)
+    given = request.read_json(GivenAnswers)
+    after = services.runs.get(run_id).last_seq
+    run = services.runs.answer(run_id, given, request.actor)
+    return _begun(request, services, run, wait_s, after=after, said="Answer taken")
+
+
 def cancel(request: ApiRequest, services: Services, run_id: str) -> Response:
     """POST /api/v1/runs/{id}/cancel."""
     Query(request, ())
     body = request.read_json(CancelBody)
+    if not 0 <= body.wait_s <= MAX_WAIT_S:
+        raise InvalidParameter("wait_s", f"{body.wait_s:g} is not between 0 and {MAX_WAIT_S:g}")
     run, is_cancelled = services.runs.cancel(run_id, request.actor, body.mode)
+    if body.wait_s:
+        run = services.runs.wait(run.id, body.wait_s, is_over=True)
     said = "Run is being cancelled" if is_cancelled else f"Run is {run.status.value}"
     return answer(said, run_json(run), cancelled=is_cancelled)
+
+
+def cancel_all(request: ApiRequest, services: Services) -> Response:
+    """POST /api/v1/runs/cancel."""
+    Query(request, ())
+    body = request.read_json(CancelAllBody)
+    runs = services.runs.cancel_all(
+        request.actor, agent=body.agent_id, session_id=body.session_id, status=body.status, mode=body.mode
+    )
+    said = f"{len(runs)} run{'' if len(runs) == 1 else 's'} being cancelled"
+    return answer(said, [listed_run_json(run) for run in runs])
 
 
 ROUTES = (
     Rule("/api/v1/runs", methods=["POST"], endpoint=create),
     Rule("/api/v1/runs", methods=["GET"], endpoint=page),
+    Rule("/api/v1/runs/cancel", methods=["POST"], endpoint=cancel_all),
     Rule("/api/v1/runs/<run_id>", methods=["GET"], endpoint=get),
     Rule("/api/v1/runs/<run_id>/events", methods=["GET"], endpoint=events),
+    Rule("/api/v1/runs/<run_id>/input", methods=["POST"], endpoint=give_input),
     Rule("/api/v1/runs/<run_id>/cancel", methods=["POST"], endpoint=cancel),
 )
 
@@ -100,16 +131,17 @@ _Show = Callable[[Run, RunEvent], bytes]
 
 
 class _Reader:
-    """Who reads a run's events; the one that started it may be the one whose going ends it."""
+    """Who reads a run's events; the one that started it may be the one whose going ends it. `has_all`: was told all there is."""
 
     def __init__(self, services: Services, run: Run, *, is_owner: bool) -> None:
         self._services = services
         self._run = run
         self._is_owner = is_owner
+        self.has_all = False
 
     def close(self) -> None:
         """The reader is gone, or has seen all."""
-        if self._is_owner and self._run.on_disconnect is OnDisconnect.CANCEL:
+        if self._is_owner and not self.has_all and self._run.on_disconnect is OnDisconnect.CANCEL:
             self._services.runs.abandon(self._run.id)
 
 
@@ -124,17 +156,36 @@ def _stream(
 ) -> Response:
     reader = _Reader(services, run, is_owner=is_owner)
     found = services.runs.follow(run.id, after)
-    return stream_events(reader, _messages(run, found, shown, types))
+    return stream_events(reader, _messages(reader, run, found, shown, types))
 
 
-def _messages(run: Run, found: Iterator[RunEvent | None], shown: _Show, types: frozenset[str]) -> Iterator[bytes]:
-    """Return the format of the HTML standard, section 9.2.6. The last event is told, whichever types are asked for."""
+def _begun(
+    request: ApiRequest, services: Services, run: Run, wait_s: float | None, *, after: int, said: str
+) -> Response:
+    """Answer whoever had a run begin, or go on behind event `after`: with its events, or with the run, maybe when it is over."""
+    if SSE in request.headers.get("Accept", ""):
+        response = _stream(services, run, after, _message_of("envelope"), is_owner=True)
+    else:
+        run = run if wait_s is None else services.runs.wait(run.id, wait_s)
+        is_over = wait_s is not None and run.status.is_final
+        response = answer(said, run_json(run), status=200 if is_over else 202)
+    response.headers["Location"] = f"/api/v1/runs/{run.id}/events"
+    return response
+
+
+def _messages(
+    reader: _Reader, run: Run, found: Iterator[RunEvent | None], shown: _Show, types: frozenset[str]
+) -> Iterator[bytes]:
+    """Return the format of the HTML standard, section 9.2.6. Events that end a run, or pause it, are told whichever types are
+    asked for.
+    """
     yield HEARTBEAT  # sends the head: the first event may be a long time away
     for event in found:
         if event is None:
             yield HEARTBEAT
-        elif not types or event.type in types or event.is_last:
+        elif not types or event.type in types or event.type in TERMINAL:
             yield shown(run, event)
+    reader.has_all = True
 
 
 def _message_of(name: str) -> _Show:

@@ -52,7 +52,7 @@ _READ: tuple[Handler, ...] = (
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
     backups.create, backups.verify,
-    runs.create, runs.cancel, bridges.check,
+    runs.create, runs.give_input, runs.cancel, runs.cancel_all, bridges.check,
     agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,
     autonomous.start, autonomous.resume, autonomous.chat,
     requests.detail, requests.replay, requests.cancel, requests.purge, system_logs.system_logs,

@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agentainerd.model.interrupts import question_of
 from agentainerd.model.media import Media
 from agentainerd.model.occurrences import (
     Ended,
     FileChange,
     Occurrence,
     OccurrenceReader,
+    Paused,
     Started,
     Step,
     Text,
@@ -29,6 +31,7 @@ from agentainerd.model.runs import RunCode, Usage
 
 TYPES = ("run_start", "reasoning", "tool_call", "token", "step_start", "step_end", "error", "complete")
 CANCELLED = "RUN_CANCELLED"
+INPUT_REQUIRED = "input_required"
 ERROR_CODES: dict[str, str] = {
     RunCode.CANCELLED: CANCELLED,
     RunCode.TIMEOUT: "CONTEXT_CANCELED",
@@ -89,6 +92,7 @@ class AgnoProjection:
         self._opening: str | None = ""
         self._thoughts = 0
         self._last_thought = ""
+        self._waits: tuple[Paused, float] | None = None  # since when
 
     def begin(self, at: float) -> list[AgnoEvent]:
         """Return `run_start`, the first time; `at`: epoch seconds."""
@@ -102,6 +106,7 @@ class AgnoProjection:
     def feed(self, event: Mapping[str, object], at: float) -> list[AgnoEvent]:
         """Return what one AG-UI event of the run is in this dialect; `at`: when it came, epoch seconds."""
         told = self.begin(at)
+        self._waits = None
         self._result.take(event)
         for occurrence in self._reader.read(event):
             told.extend(self._event(kind, at, data) for kind, data in self._say(occurrence, at))
@@ -111,8 +116,21 @@ class AgnoProjection:
         """Return the end of a stream whose run can't be read any further, though it may go on."""
         return [self._event("error", at, {"error": message, "code": "UNKNOWN"})]
 
+    def rest(self) -> list[AgnoEvent]:
+        """Return the end of a stream that ends because the run waits for an answer, which this dialect has no event for: an
+        `error` that says what is asked. [] where it does not wait.
+        """
+        if self._waits is None:
+            return []
+        paused, at = self._waits
+        details = {"code": INPUT_REQUIRED, "run_id": self._story.run_id, "interrupts": list(paused.interrupts)}
+        message = f"the run waits for an answer: {question_of(paused.interrupts)}"
+        return [self._event("error", at, {"error": message, "code": "AGENT_ERROR", "details": details})]
+
     def _say(self, occurrence: Occurrence, at: float) -> Iterable[tuple[str, dict[str, object]]]:
         match occurrence:
+            case Paused():
+                self._waits = occurrence, at
             case Started():
                 self._started_at = at
             case Text(delta):

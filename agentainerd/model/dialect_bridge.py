@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agentainerd.model.occurrences import Ended, FileChange, Occurrence, OccurrenceReader, Text, ToolCall, ToolResult
+from agentainerd.model.interrupts import question_of
+from agentainerd.model.occurrences import (
+    Ended,
+    FileChange,
+    Occurrence,
+    OccurrenceReader,
+    Paused,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from agentainerd.model.run_results import RunResult
 
 
@@ -30,10 +40,12 @@ class BridgeProjection:
         self._history = [*history, {"role": "user", "content": asked}]
         self._calls: list[dict[str, object]] = []
         self._edits: list[dict[str, object]] = []
+        self._waits: Paused | None = None
 
     def feed(self, event: Mapping[str, object], at: float) -> list[bytes]:
         """Return what one AG-UI event of the run is in this dialect, as frames; `at`: when it came, epoch seconds."""
         moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+        self._waits = None
         self._result.take(event)
         return [
             b"data: " + msgspec.json.encode(data) + b"\n\n"
@@ -41,8 +53,21 @@ class BridgeProjection:
             for data in self._say(occurrence, moment)
         ]
 
+    def rest(self) -> list[bytes]:
+        """Return the end of a stream that ends because the run waits for an answer: what is asked, as if the agent had said it,
+        and `done`. What is said to it next is the answer. [] where it does not wait.
+        """
+        if self._waits is None:
+            return []
+        asked = question_of(self._waits.interrupts)
+        said = f"{self._result.output}\n{asked}".strip()
+        frames = ({"type": "text", "content": asked}, {"type": "done", "state": self._state(said)})
+        return [b"data: " + msgspec.json.encode(frame) + b"\n\n" for frame in frames]
+
     def _say(self, occurrence: Occurrence, moment: str) -> Iterator[dict[str, object]]:
         match occurrence:
+            case Paused():
+                self._waits = occurrence
             case Text(delta):
                 yield {"type": "text", "content": delta}
             case ToolCall(call_id, name, arguments):
@@ -54,16 +79,18 @@ class BridgeProjection:
                 edit: dict[str, object] = {"path": path, "operation": operation, "timestamp": moment}
                 self._edits.append({**edit, "diff": diff} if diff else edit)
                 yield {"type": "file-edit", "fileEdit": self._edits[-1]}
-            case Ended(code, message):
-                yield {"type": "error", "error": message or code} if code else {"type": "done", "state": self._state()}
+            case Ended(code, message) if code:
+                yield {"type": "error", "error": message or code}
+            case Ended():
+                yield {"type": "done", "state": self._state(self._result.output)}
             case _:
                 return
 
-    def _state(self) -> dict[str, object]:
-        """What `GET /agent/status` of that document answers when a run is over."""
+    def _state(self, said: str) -> dict[str, object]:
+        """What `GET /agent/status` of that document answers when a run is over, or waits for an answer."""
         return {
             "initialized": True,
-            "conversationHistory": [*self._history, {"role": "assistant", "content": self._result.output}],
+            "conversationHistory": [*self._history, {"role": "assistant", "content": said}],
             "toolCallsCount": len(self._calls),
             "isExecuting": False,
             "toolCalls": self._calls,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agentainerd.model.agui import FILE_CHANGED
+from agentainerd.model.interrupts import Interrupt, interrupts_of, is_interrupted
 from agentainerd.model.runs import RunCode
 
 SPOKEN_ROLES = ("assistant", "")
@@ -80,7 +81,14 @@ class Ended:
     message: str = ""
 
 
-Occurrence = Started | Text | Thought | ToolCall | ToolResult | Step | FileChange | Ended
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """It asks for something, and goes on when that was answered."""
+
+    interrupts: tuple[Interrupt, ...]
+
+
+Occurrence = Started | Text | Thought | ToolCall | ToolResult | Step | FileChange | Paused | Ended
 
 
 @dataclass(slots=True)
@@ -102,6 +110,7 @@ class OccurrenceReader:
         self._waiting: dict[str, ToolCall] = {}
         self._steps: dict[str, list[int]] = {}
         self._step_count = 0
+        self._has_started = False
         self.is_ended = False
 
     def read(self, event: Mapping[str, object]) -> list[Occurrence]:
@@ -115,10 +124,19 @@ class OccurrenceReader:
         return found
 
     def _on_run_started(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
-        yield Started()
+        if not self._has_started:  # it begins anew where it was paused
+            self._has_started = True
+            yield Started()
 
     def _on_run_finished(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
-        yield from self._end(Ended())
+        if not is_interrupted(event):
+            yield from self._end(Ended())
+            return
+        yield from self._end_thought()
+        try:
+            yield Paused(tuple(interrupts_of(event)))
+        except ValueError:
+            return  # nobody can answer: the run ends with an event of its own
 
     def _on_run_error(self, event: Mapping[str, object]) -> Iterable[Occurrence]:
         yield from self._end(Ended(_text(event, "code") or RunCode.ERROR, _text(event, "message")))

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from agentainerd import defaults
-from agentainerd.model.agui import EventType
+from agentainerd.model.agui import TERMINAL, EventType
+from agentainerd.model.interrupts import is_interrupted
 from agentainerd.model.occurrences import OccurrenceReader, Step, Text, ToolResult
 from agentainerd.model.occurrences import ToolCall as Called
 from agentainerd.model.runs import Usage
@@ -25,7 +26,8 @@ class RunResult:
     """Reads events in order. Bounded: what is beyond MAX_RUN_OUTPUT_CHARS in all is cut; the event log has it whole.
 
     Attributes:
-        steps: calls of the model. usage: what the run's last event told. state: of the last STATE_SNAPSHOT, or None.
+        steps: calls of the model. usage: what the run's last event told, and those that it paused with. state: of the last
+            STATE_SNAPSHOT, or None.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class RunResult:
         self._texts: list[str] = []
         self._messages: list[Message] = []
         self._chars = 0
+        self._before = (Usage(), 0)  # what was used, and the steps, until it paused the last time
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Read one AG-UI event; what is unknown, or has a field of another kind, says nothing."""
@@ -46,12 +49,11 @@ class RunResult:
             self.state = event["snapshot"]
         elif kind == EventType.CUSTOM and event.get("name") == MODEL_RETRY:
             del self._spoken[self._step_from :]
-        elif kind == EventType.RUN_FINISHED:
+        elif kind in TERMINAL:
             self._add_up(event.get("usage"))
-            self._count(event.get("result"))
-        elif kind == EventType.RUN_ERROR:
-            self._add_up(event.get("usage"))
-            self._count(event.get("rawEvent"))
+            self._count(event.get("result" if kind == EventType.RUN_FINISHED else "rawEvent"))
+            if is_interrupted(event):
+                self._before = (self.usage, self.steps)
         for occurrence in self._reader.read(event):
             match occurrence:
                 case Text(delta):
@@ -76,9 +78,10 @@ class RunResult:
         """The text of the answer: all that the agent said, in paragraphs that tools stand between."""
         return "\n".join(text for text in (*self._texts, "".join(self._spoken)) if text.strip())
 
-    def messages(self, run_id: str, at: float) -> list[Message]:
+    def messages(self, run_id: str, at: float, *, is_over: bool = True) -> list[Message]:
         """Return what the agent said and did, in order, for the session, when the run is over. A call without a result has one
-        that says so: models refuse a conversation with a call that nothing follows.
+        that says so: models refuse a conversation with a call that nothing follows. Not so where the run is not over: the
+        result may come yet.
         """
         self._speak()
         answered = {message.tool_call_id for message in self._messages if message.role == "tool"}
@@ -86,7 +89,7 @@ class RunResult:
         for message in self._messages:
             found.append(msgspec.structs.replace(message, run_id=run_id, at=at))
             for call in message.tool_calls:
-                if call.id not in answered:
+                if is_over and call.id not in answered:
                     missing = _message("tool", content=_json(UNANSWERED), tool_call_id=call.id)
                     found.append(msgspec.structs.replace(missing, run_id=run_id, at=at))
         return found
@@ -109,7 +112,7 @@ class RunResult:
             input_tokens, output_tokens, cached_tokens, reasoning_tokens = (
                 sum(one for entry in entries if isinstance(one := entry.get(name), int) and one > 0) for name in _LISTED
             )
-            self.usage = Usage(input_tokens, output_tokens, cached_tokens, reasoning_tokens)
+            self.usage = self._before[0].plus(Usage(input_tokens, output_tokens, cached_tokens, reasoning_tokens))
 
     def _count(self, told: object) -> None:
         if not isinstance(told, Mapping):
@@ -118,13 +121,14 @@ class RunResult:
             counts = {name: usage.get(name) for name in _COUNTS}
             cost, source = usage.get("cost_usd"), usage.get("cost_source")
             is_known = isinstance(cost, (int, float)) and not isinstance(cost, bool) and 0 <= cost < float("inf")
-            self.usage = Usage(
+            told_usage = Usage(
                 **{name: count for name, count in counts.items() if isinstance(count, int) and count > 0},
                 cost_usd=float(cost) if is_known else None,  # type: ignore[arg-type]  # a number, where it is known
                 cost_source=source if is_known and isinstance(source, str) else "",
             )
+            self.usage = self._before[0].plus(told_usage)
         if isinstance(steps := told.get("steps"), int):
-            self.steps = max(self.steps, steps)
+            self.steps = max(self.steps, self._before[1] + steps)
 
 
 def _message(role: str, **fields: Any) -> Message:

@@ -4,18 +4,20 @@ An event's payload is an AG-UI event as the agent sent it; what the daemon adds 
 """
 
 import uuid
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter
-from agentainerd.model.agui import TERMINAL
+from agentainerd.model.agui import TERMINAL, EventType
+from agentainerd.model.interrupts import Answer, Interrupt, expires_at, is_interrupted
 from agentainerd.model.media import parse_media
 
 
 class RunStatus(StrEnum):
-    """Where a run is; the last three are for good."""
+    """Where a run is; the last three are for good. Between `running` and `input_required` it may go to and fro."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -103,6 +105,20 @@ class Usage(msgspec.Struct, frozen=True):
     cost_usd: float | None = None
     cost_source: str = ""
 
+    def plus(self, more: "Usage") -> "Usage":
+        """Return both together; the cost of all is known where it is of each that used anything."""
+        if self == Usage() or more == Usage():
+            return more if self == Usage() else self
+        is_known = self.cost_usd is not None and more.cost_usd is not None
+        return Usage(
+            self.input_tokens + more.input_tokens,
+            self.output_tokens + more.output_tokens,
+            self.cached_tokens + more.cached_tokens,
+            self.reasoning_tokens + more.reasoning_tokens,
+            (self.cost_usd or 0.0) + (more.cost_usd or 0.0) if is_known else None,
+            more.cost_source if is_known else "",
+        )
+
 
 class RunError(msgspec.Struct, frozen=True):
     """Why a run did not complete: `code` is a RunCode, or what the agent said instead."""
@@ -115,13 +131,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run as it is stored. Times are epoch seconds, 0.0 where there is none yet.
 
     Attributes:
-        session_id: "" where it stands alone. input, media, model: what was asked for.
+        starts_at: it is not begun before. session_id: "" where it stands alone. input, media, model: what was asked for.
         attempt: how often it was sent to an agent. bridge, replica: the tier that it was sent by, and the number of the
             agent's container; "" and 0 before.
         steps: calls of the model. output: the text of the answer, of at most MAX_RUN_OUTPUT_CHARS.
         last_seq: number of its last stored event. source_seq: what its agent called that, 0 where it does not number.
         bytes: what it takes when it is over: its events, and itself with its input and attachments.
         key: its idempotency key, "" for none.
+        interrupts: what it waits for an answer to, or waited for last; answers: what was answered to that. answered: how often it
+            was. is_answered: its agent was not sent the answers yet.
+        paused_at: since when it waits, 0.0 where it does not; answer_by: until when; waited_s: how long it did before.
     """
 
     id: str
@@ -130,6 +149,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input: str
     created_at: float
     kind: str = "run"
+    starts_at: float = 0.0
     session_id: str = ""
     status: RunStatus = RunStatus.QUEUED
     media: list[dict[str, object]] = []
@@ -149,10 +169,67 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source_seq: int = 0
     bytes: int = 0
     key: str = ""
+    interrupts: list[Interrupt] = []
+    answers: list[Answer] = []
+    answered: int = 0
+    is_answered: bool = False
+    paused_at: float = 0.0
+    answer_by: float = 0.0
+    waited_s: float = 0.0
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its agent was sent it, and, of one that waited for answers, was sent those too."""
+        return bool(self.started_at) and not self.is_answered and self.status is not RunStatus.INPUT_REQUIRED
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more comes of it by itself: it is over, or waits for an answer."""
+        return self.status.is_final or self.status is RunStatus.INPUT_REQUIRED
+
+    @property
+    def part_id(self) -> str:
+        """What its agent calls what it does now: after each answer it is something new there (AG-UI: a run of its own)."""
+        return f"{self.id}.{self.answered}" if self.answered else self.id
+
+    def paused(self, interrupts: Sequence[Interrupt], now: float, wait_s: float) -> "Run":
+        """Return it as it waits for answers, for at most `wait_s`: less where its limit of time or an interrupt says so."""
+        ends_at = self.started_at + self.limits.wall_s if self.limits.wall_s else float("inf")
+        return msgspec.structs.replace(
+            self, status=RunStatus.INPUT_REQUIRED, interrupts=list(interrupts), answers=[], paused_at=now,
+            answer_by=min(now + wait_s, ends_at, expires_at(interrupts)),
+        )  # fmt: skip
+
+    def going_on(self, answers: Sequence[Answer], now: float) -> "Run":
+        """Return it as it goes on with answers, which its agent is to be sent."""
+        return msgspec.structs.replace(
+            self, status=RunStatus.RUNNING, answers=list(answers), answered=self.answered + 1, is_answered=True,
+            paused_at=0.0, answer_by=0.0, waited_s=self.waited_s + max(0.0, now - self.paused_at),
+        )  # fmt: skip
+
+    def given(self, bridge: str, replica: int, now: float) -> "Run":
+        """Return it as it is being sent to an agent."""
+        return msgspec.structs.replace(
+            self, status=RunStatus.RUNNING, started_at=self.started_at or now, attempt=self.attempt + 1, bridge=bridge,
+            replica=replica, is_answered=False,
+        )  # fmt: skip
+
+    def not_given(self) -> "Run":
+        """Return it as it was before it was sent: nobody has read it."""
+        if self.answered:
+            return msgspec.structs.replace(self, is_answered=True)
+        return msgspec.structs.replace(self, started_at=0.0)
+
+    def unanswered(self) -> list[str]:
+        """Return the ids of the interrupts that its agent has no answer to."""
+        is_open = bool(self.interrupts) and (self.is_answered or self.paused_at > 0)
+        return [one["id"] for one in self.interrupts] if is_open else []
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client asks for; the body of POST /api/v1/runs. `agent_id` is an id or a name."""
+    """What a client asks for; the body of POST /api/v1/runs. `agent_id` is an id or a name. `after_seconds`: it is not begun
+    before that.
+    """
 
     agent_id: str
     input: str = ""
@@ -162,6 +239,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_busy: OnBusy = OnBusy.QUEUE
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
     model: str = ""
+    after_seconds: float = 0.0
 
     def check(self) -> None:
         """Raise InvalidParameter where no agent could do anything with it."""
@@ -173,6 +251,14 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InvalidParameter("input", f"is longer than {defaults.MAX_RUN_INPUT_CHARS} characters")
         if len(self.model) > defaults.MAX_MODEL_CHARS:
             raise InvalidParameter("model", f"is longer than {defaults.MAX_MODEL_CHARS} characters")
+        if not 0 <= self.after_seconds <= defaults.MAX_RUN_DELAY_S:
+            raise InvalidParameter(
+                "after_seconds", f"{self.after_seconds:g} is not between 0 and {defaults.MAX_RUN_DELAY_S:g}"
+            )
+        if self.after_seconds and self.on_busy is not OnBusy.QUEUE:
+            raise InvalidParameter(
+                "on_busy", f"is {self.on_busy.value} for a run that begins later, which can only queue"
+            )
         parse_media(self.media)
         self.limits.check()
 
@@ -187,9 +273,14 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: bool = False
 
     @property
+    def is_pause(self) -> bool:
+        """Whether the agent asks for something with it, so that more comes when it was answered."""
+        return self.type == EventType.RUN_FINISHED and is_interrupted(msgspec.json.decode(self.payload))
+
+    @property
     def is_last(self) -> bool:
         """Whether the run ended with it."""
-        return self.type in TERMINAL
+        return self.type in TERMINAL and not self.is_pause
 
 
 def new_run_id() -> str:

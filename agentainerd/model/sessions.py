@@ -22,7 +22,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One session as it is stored, without its messages. Times are epoch seconds.
 
     `agent_id` is what the client gave: an id or a name, of an agent that may not be there (yet). `messages`: how many there were;
-    the last MAX_SESSION_MESSAGES are kept, of at most MAX_SESSION_BYTES. `bytes`: what those take, about.
+    the last MAX_SESSION_MESSAGES are kept, of at most MAX_SESSION_BYTES. `bytes`: what those take, about. `unanswered`: ids of
+    the interrupts that its last run ended without an answer to, which its agent takes nothing new before it is told of.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes: int = 0
     total_tokens: int = 0
     summary: Summary | None = None
+    unanswered: list[str] = []
 
     def check(self) -> None:
         """Raise InvalidParameter where it is too large to be kept."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from agentainerd import defaults
 from agentainerd.errors import Conflict, NotFound
 from agentainerd.model.agents import Agent, AgentState
-from agentainerd.model.runs import OnBusy, Run, RunRequest
+from agentainerd.model.runs import OnBusy, Run, RunRequest, RunStatus
 from agentainerd.model.sessions import Message
 from agentainerd.services.agents import AgentService
 from agentainerd.services.audit import Actor
@@ -56,6 +56,20 @@ class AutonomousService:
         self._bring_up(agent, actor)
         return self._give(agent, task, actor)
 
+    def chat(self, ref: str, message: str, actor: Actor) -> tuple[Run, int]:
+        """Say something to an agent: the answer where it waits for one, else as `resume`. Return the run, and the number of the
+        event after which what comes of it begins.
+
+        Raises:
+            Conflict: it has a task. InvalidParameter: it is not what is asked for.
+        """
+        agent = self._agents.get(ref)
+        waiting = next((run for run in self._of(agent) if run.status is RunStatus.INPUT_REQUIRED), None)
+        if waiting is None:
+            return self.resume(ref, message, actor), 0
+        after = self._runs.get(waiting.id).last_seq
+        return self._runs.answer(waiting.id, message, actor), after
+
     def remove(self, ref: str, actor: Actor) -> None:
         """Remove an agent with its container, and its conversation."""
         agent = self._agents.remove(ref, actor)
@@ -85,9 +99,13 @@ class AutonomousService:
             return self._sessions.create(actor, session_id=session_id, agent_id=agent.id, name=SESSION_NAME).id
 
     def _require_idle(self, agent: Agent, how: str) -> None:
-        session_id = session_of(agent)
-        if any(run.session_id == session_id for run in self._runs.active(agent.id)):
+        if self._of(agent):
             raise Conflict(f"Agent is {how} running")
+
+    def _of(self, agent: Agent) -> list[Run]:
+        """Return the runs of an agent's conversation that are not over."""
+        session_id = session_of(agent)
+        return [run for run in self._runs.active(agent.id) if run.session_id == session_id]
 
     def _bring_up(self, agent: Agent, actor: Actor) -> None:
         if agent.state is not AgentState.RUNNING:

@@ -234,7 +234,8 @@ class ModelService:
             return run, run.session_id
         if ask.session_id and self.find_session(ask.session_id).agent_id != agent_id:
             raise NotFound("session", ask.session_id)
-        active = [run for run in self.active_runs(agent_id) if run.status is not RunStatus.QUEUED]
+        waiting = (RunStatus.QUEUED, RunStatus.INPUT_REQUIRED)
+        active = [run for run in self.active_runs(agent_id) if run.status not in waiting]
         if ask.session_id:
             active = [run for run in active if run.session_id == ask.session_id]
         if len(active) == 1:

@@ -13,9 +13,10 @@ import msgspec
 from agentainerd import defaults
 from agentainerd.model.agui import EventType
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.interrupts import Answer
 from agentainerd.model.narration import Narration, encode, failed, finished, started
 from agentainerd.model.openai_events import ChatCompletionEvents
-from agentainerd.model.runs import Run, RunCode
+from agentainerd.model.runs import Limits, Run, RunCode
 from agentainerd.model.sessions import Message
 from agentainerd.model.sse import Message as SseMessage
 from agentainerd.proxy.target import Target
@@ -41,11 +42,17 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an agent gets: the run, the messages of its session with the input as the last one, and the session's state."""
+    """What an agent gets: the run, the messages of its session with the input as the last one, and the session's state.
+
+    Where the run goes on after it was paused, what was said and done in it follows the input. `answers`: to what the agent asked
+    for; of a run that begins, to what an earlier one of the session did. `limits`: what is left of the run's.
+    """
 
     run: Run
     messages: Sequence[Message]
     state: Mapping[str, Any]
+    answers: Sequence[Answer] = ()
+    limits: Limits = Limits()
 
     @property
     def thread_id(self) -> str:
@@ -106,7 +113,7 @@ class InvocationLink(_HttpLink):
         """See Link."""
         call = self._call
         if self._after:
-            path = f"/runs/{self._task.run.id}/events?after={self._after}"
+            path = f"/runs/{self._task.run.part_id}/events?after={self._after}"
             call.send("GET", path, None, {"Accept": SSE}, timeout_s=wait_s())
         else:
             body = msgspec.json.encode(_input(self._task))
@@ -260,16 +267,18 @@ def _input(task: Task) -> dict[str, object]:
     run = task.run
     return {
         "threadId": task.thread_id,
-        "runId": run.id,
+        "runId": run.part_id,
         "messages": [agui_message(message) for message in task.messages],
         "state": task.state,
         "tools": [],
         "context": [],
         "forwardedProps": {
-            "limits": {name: getattr(run.limits, name) for name in ("steps", "wall_s", "cost_usd")},
+            "limits": {name: getattr(task.limits, name) for name in ("steps", "wall_s", "cost_usd")},
             "model": run.model or None,
             "media": run.media,
+            "interrupts": True,
         },
+        **({"resume": [answer.entry() for answer in task.answers]} if task.answers else {}),
         "prompt": run.input,
         "input": run.input,
     }

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from agentainerd import clock, defaults
 from agentainerd.errors import NotFound
+from agentainerd.model.agui import TERMINAL, EventType
 from agentainerd.model.runs import RunEvent
 from agentainerd.store.connection import Argument
 from agentainerd.store.run_writer import RunWriter, Write
@@ -25,13 +26,15 @@ class RunLog:
 
     Attributes:
         last_seq: the number of its last event, stored or about to be. stored_seq: of the last that is on disk.
-        source_seq: the greatest number that the agent gave one. bytes: what all of them take.
+        source_seq: the greatest number that the agent gave one, since it began or was paused. bytes: what all of them take.
+        paused_seq: the number of the event that the run waits with for an answer, 0 where it does not.
     """
 
     def __init__(self, run_id: str, writer: RunWriter, *, last_seq: int = 0, source_seq: int = 0) -> None:
         self.run_id = run_id
         self.last_seq = self.stored_seq = last_seq
         self.source_seq = source_seq
+        self.paused_seq = 0
         self.bytes = 0
         self._writer = writer
         self._unwritten: deque[Write] = deque()
@@ -70,9 +73,18 @@ class RunLog:
         Raises:
             Unavailable: another daemon has the journal.
         """
-        events = [self._next(*each) for each in last]
-        stored = [part for event in events for part in RunStore.append(self.run_id, event, 0)]
-        self._write(events, [*stored, *operations()]).wait()
+        self.paused_seq = 0
+        self._end(last, operations)
+
+    def pause(self, payload: bytes, operations: Callable[[], Sequence[Argument]]) -> None:
+        """Add the event by which the agent asks for something, as `end` does; what it sends after that it numbers anew.
+
+        Raises:
+            Unavailable: another daemon has the journal.
+        """
+        self.paused_seq = self.last_seq + 1
+        self.source_seq = 0
+        self._end([(EventType.RUN_FINISHED, payload, False)], operations)
 
     def wait(self, timeout_s: float, after: int) -> bool:
         """Block until there is more than event `after`, at most so long; return whether there is."""
@@ -87,6 +99,11 @@ class RunLog:
         if not self._tail or self._tail[0].seq > after + 1:
             return None
         return list(self._tail)[after + 1 - self._tail[0].seq :]
+
+    def _end(self, last: Sequence[tuple[str, bytes, bool]], operations: Callable[[], Sequence[Argument]]) -> None:
+        events = [self._next(*each) for each in last]
+        stored = [part for event in events for part in RunStore.append(self.run_id, event, 0)]
+        self._write(events, [*stored, *operations()]).wait()
 
     def _next(self, kind: str, payload: bytes, synthetic: bool) -> RunEvent:
         self.last_seq += 1
@@ -108,8 +125,8 @@ class RunLog:
 def follow(store: RunStore, run_id: str, after: int, live: Callable[[], RunLog | None]) -> Iterator[RunEvent | None]:
     """Return the events after number `after`, and those that come, to the last one; None is "still here".
 
-    `live` returns the log of the run while it is under way. Of a run that is over, whoever has seen everything gets its last
-    event once more: no stream ends without one.
+    Where the run waits for an answer, that is the event which asks for it. `live` returns the log of the run while it is under
+    way. Of a run that is over, or waits, whoever has seen everything gets its last event once more: no stream ends without one.
 
     Raises:
         Unavailable: Redis does not answer. NotFound: the run was removed meanwhile.
@@ -122,13 +139,13 @@ def follow(store: RunStore, run_id: str, after: int, live: Callable[[], RunLog |
         for event in events:
             yield event
             after = event.seq
-            if event.is_last:
+            if event.is_last or (log is not None and log.paused_seq == event.seq):
                 return
         if events:
             continue
-        if log is None:
+        if log is None or 0 < log.paused_seq <= min(after, log.stored_seq):
             last, _ = store.last_event(run_id)
-            if last is None or not last.is_last:
+            if last is None or last.type not in TERMINAL:
                 raise NotFound("run", run_id, message=f"the events of run {run_id} are not kept any more")
             yield last
             return

@@ -17,6 +17,7 @@ from agentainerd.store.runs import RunStore
 class Means:
     """`dead_check` blocks and says whether a target's container died. `restart` (blocks) starts one container of an agent anew,
     by its number. `used` returns what the calls to models were counted to use that a run made through the daemon, None for none.
+    `answer_timeout_s` returns how long a run may wait for an answer.
     """
 
     fleet: Fleet
@@ -27,4 +28,5 @@ class Means:
     dead_check: Callable[[Route, Target], bool]
     restart: Callable[[str, int], object]
     used: Callable[[str], Usage | None]
+    answer_timeout_s: Callable[[], float]
     spawn: Callable[..., object]

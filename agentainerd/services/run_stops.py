@@ -28,7 +28,7 @@ def insist(execution: "Execution", means: Means, mode: CancelMode) -> None:
     target = execution.target
     is_asked = False
     if target is not None and execution.bridge is Bridge.NATIVE:
-        is_asked = ask_to_cancel(target, execution.run.id, CANCEL_TIMEOUT_S)
+        is_asked = ask_to_cancel(target, execution.run.part_id, CANCEL_TIMEOUT_S)
     if is_asked and execution.ended.wait(defaults.RUN_CANCEL_GRACE_S):
         return
     if opened := execution.link:

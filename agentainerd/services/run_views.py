@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from agentainerd.model.runs import Run, RunEvent
+from agentainerd.model.runs import Run, RunEvent, RunStatus
 from agentainerd.services.views import rfc3339
 
 Json = dict[str, Any]
@@ -12,16 +12,21 @@ LISTED_CHARS = 1000  # of each text of a run in a list: an attachment may have m
 
 
 def run_json(run: Run) -> Json:
-    """Return a run; fields without a value are not in it, but for `limits` and `usage`, which are whole."""
+    """Return a run; fields without a value are not in it, but for `limits` and `usage`, which are whole. `interrupts`: what it
+    waits for an answer to, and `answer_by`: until when.
+    """
     optional = {
         "session_id": run.session_id,
         "media": run.media,
         "model": run.model,
         "bridge": run.bridge,
         "error": run.error and msgspec.structs.asdict(run.error),
+        "starts_at": run.starts_at and rfc3339(run.starts_at),
         "started_at": run.started_at and rfc3339(run.started_at),
         "finished_at": run.finished_at and rfc3339(run.finished_at),
     }
+    if run.status is RunStatus.INPUT_REQUIRED:
+        optional |= {"interrupts": run.interrupts, "answer_by": rfc3339(run.answer_by)}
     return {
         "id": run.id,
         "agent_id": run.agent_id,

@@ -11,6 +11,7 @@ from gevent.lock import RLock
 from agentainerd import clock, defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.bridges import Bridge
+from agentainerd.model.interrupts import GivenAnswers, answers_to, spoken_to
 from agentainerd.model.media import parse_media
 from agentainerd.model.runs import (
     CancelMode,
@@ -23,6 +24,7 @@ from agentainerd.model.runs import (
     is_run_id,
     new_run_id,
 )
+from agentainerd.services import run_pauses
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.run_executions import Execution
 from agentainerd.services.run_logs import RunLog, follow
@@ -52,6 +54,8 @@ class RunService:
         self._keyed = RLock()
         self.is_closing = False
         """The daemon stops: connections end by that, and no run."""
+        self.answer_timeout_s = defaults.RUN_ANSWER_TIMEOUT_S
+        """How long a run may wait for an answer."""
 
     # ---- for clients
 
@@ -74,6 +78,7 @@ class RunService:
         agent = self._means.fleet.find(request.agent_id)
         if request.session_id:
             session = self._means.sessions.get(request.session_id)
+            request = msgspec.structs.replace(request, session_id=session.id)
             if session.agent_id not in (agent.id, agent.name):
                 raise Conflict(
                     f"session {session.id} belongs to agent '{session.agent_id}', not to '{agent.name}'",
@@ -100,11 +105,11 @@ class RunService:
             return self._accept(request, agent.id, agent.name, scope=scope, fingerprint=fingerprint)
 
     def get(self, run_id: str) -> Run:
-        """Return a run as it is now. Raises NotFound, Unavailable."""
+        """Return a run as it is now, by its id or the beginning of it. Raises NotFound, Conflict (several begin so)."""
+        if not is_run_id(run_id):
+            run_id = self._store.complete(run_id)
         if execution := self._active.get(run_id):
             return msgspec.structs.replace(execution.run, last_seq=execution.log.stored_seq)
-        if not is_run_id(run_id):
-            raise NotFound("run", run_id[:64], hint="agentainerctl runs list")
         return self._store.get(run_id)
 
     def page(
@@ -117,14 +122,17 @@ class RunService:
         """
         agent_id = self._means.fleet.find(agent).id if agent else ""
         found, following = self._store.page(
-            agent_id=agent_id, session_id=session_id, status=status, limit=limit, cursor=cursor
+            agent_id=agent_id,
+            session_id=session_id and self._means.sessions.resolve(session_id),
+            status=status,
+            limit=limit,
+            cursor=cursor,
         )
         return [self._active[run.id].run if run.id in self._active else run for run in found], following
 
     def events(self, run_id: str, after: int, limit: int) -> list[RunEvent]:
         """Return up to `limit` events after number `after`. Raises NotFound, Unavailable."""
-        self.get(run_id)
-        return self._store.events(run_id, after, limit)
+        return self._store.events(self.get(run_id).id, after, limit)
 
     def follow(self, run_id: str, after: int = 0) -> Iterator[RunEvent | None]:
         """Return the events after number `after`, and those that come, to the last; None is "still here".
@@ -132,13 +140,18 @@ class RunService:
         Raises:
             NotFound, Unavailable: before the first event; Unavailable also later.
         """
-        self.get(run_id)
+        run_id = self.get(run_id).id
         return follow(self._store, run_id, max(0, after), lambda: self._log_of(run_id))
 
-    def wait(self, run_id: str, timeout_s: float) -> Run:
-        """Block until a run is over, at most so long; return it as it is then. Raises NotFound, Unavailable."""
+    def wait(self, run_id: str, timeout_s: float, *, is_over: bool = False) -> Run:
+        """Block until a run is over, or, unless `is_over`, waits for an answer, at most so long; return it as it is then.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        run_id = self.get(run_id).id
         if execution := self._active.get(run_id):
-            execution.ended.wait(timeout_s)
+            (execution.ended if is_over else execution.settled).wait(timeout_s)
         return self.get(run_id)
 
     def cancel(self, run_id: str, actor: Actor, mode: CancelMode = CancelMode.INTERRUPT) -> tuple[Run, bool]:
@@ -147,6 +160,7 @@ class RunService:
         Raises:
             NotFound, Unavailable.
         """
+        run_id = self.get(run_id).id
         with self._audit.mutation(actor, "cancel_run", run_id):
             run = self.get(run_id)
             execution = self._active.get(run_id)
@@ -154,6 +168,57 @@ class RunService:
                 return run, False
             is_first = execution.stop(RunCode.CANCELLED, f"it was cancelled by {actor.name}", mode)
         return self.get(run_id), is_first
+
+    def cancel_all(
+        self,
+        actor: Actor,
+        *,
+        agent: str = "",
+        session_id: str = "",
+        status: RunStatus | None = None,
+        mode: CancelMode = CancelMode.INTERRUPT,
+    ) -> list[Run]:
+        """Have all runs end that are not over and match, the oldest first; return those that this did it to.
+
+        Raises:
+            InvalidParameter: nothing is said that they must match. NotFound: the agent, or the session. Unavailable.
+        """
+        if not (agent or session_id or status):
+            raise InvalidParameter(
+                "agent_id", "at least one of agent_id, session_id and status is required", hint="status: running"
+            )
+        agent_id = self._means.fleet.find(agent).id if agent else ""
+        session_id = session_id and self._means.sessions.get(session_id).id
+        found = [
+            execution.run
+            for execution in self._active.values()
+            if (not agent_id or execution.run.agent_id == agent_id)
+            and (not session_id or execution.run.session_id == session_id)
+            and (not status or execution.run.status is status)
+        ]
+        ended = (self.cancel(run.id, actor, mode) for run in sorted(found, key=lambda run: run.created_at))
+        return [run for run, is_first in ended if is_first]
+
+    def answer(self, run_id: str, given: GivenAnswers | str, actor: Actor) -> Run:
+        """Have a run that waits go on with an answer to each of its interrupts: a text is something said in a conversation
+        (`spoken_to`). The same answers once more change nothing.
+
+        Raises:
+            NotFound. InvalidParameter: they are not what is asked for. Conflict: it does not wait (RUN_NOT_WAITING).
+            Unavailable: they were not taken.
+        """
+        run_id = self.get(run_id).id
+        with self._audit.mutation(actor, "answer_run", run_id):
+            run = self.get(run_id)
+            if run.status is not RunStatus.INPUT_REQUIRED and not run.answers:
+                raise _not_waiting(run)
+            asked = run.interrupts
+            answers = spoken_to(asked, given) if isinstance(given, str) else answers_to(asked, given)
+            execution = self._active.get(run.id)
+            is_taken = execution is not None and run_pauses.answer(execution, self._means, answers)
+            if not is_taken and self.get(run_id).answers != answers:
+                raise _not_waiting(self.get(run_id))
+            return self.get(run_id)
 
     def abandon(self, run_id: str) -> None:
         """The client that started a run with `on_disconnect: cancel` went away; nothing happens where the daemon left it."""
@@ -181,12 +246,12 @@ class RunService:
             last, source_seq = self._store.last_event(run.id)
             run_log = RunLog(run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq)
             execution = Execution(run, run_log, self._means, self._is_alone)
-            self._enlist(execution)
+            is_lined_up = self._enlist(execution)
             if run.status is RunStatus.CANCELLING:
                 execution.stop(RunCode.CANCELLED, "it was cancelled")
-            elif run.started_at and not (run.bridge and Bridge(run.bridge).can_rejoin):
+            elif run.is_given and not (run.bridge and Bridge(run.bridge).can_rejoin):
                 execution.stop(RunCode.INTERRUPTED, "the daemon was restarted while it was under way")
-            self._means.spawn(f"run {run.id}", self._go, execution)
+            self._means.spawn(f"run {run.id}", self._go, execution, is_lined_up)
         if runs:
             log.info("runs taken over", extra={"runs": len(runs)})
         return len(runs)
@@ -230,14 +295,16 @@ class RunService:
                 code="SESSION_BUSY",
                 hint='wait for it, or send "on_busy": "queue" or "interrupt"',
             )
+        now = clock.now()
         run = Run(
-            id=new_run_id(), agent_id=agent_id, agent=agent, input=request.input, created_at=clock.now(),
+            id=new_run_id(), agent_id=agent_id, agent=agent, input=request.input, created_at=now,
+            starts_at=now + request.after_seconds if request.after_seconds else 0.0,
             session_id=request.session_id, media=[msgspec.to_builtins(one) for one in parse_media(request.media)],
             model=request.model, limits=request.limits, on_disconnect=request.on_disconnect, key=scope,
         )  # fmt: skip
         execution = Execution(run, RunLog(run.id, self._writer), self._means, self._is_alone)
         before = tuple(busy)
-        self._enlist(execution)
+        is_lined_up = self._enlist(execution)
         try:
             self._begin(run, scope, fingerprint)
         except BaseException:
@@ -246,7 +313,7 @@ class RunService:
         if request.on_busy is OnBusy.INTERRUPT:
             for other in before:
                 other.stop(RunCode.CANCELLED, f"run {run.id} took its place in the session")
-        self._means.spawn(f"run {run.id}", self._go, execution)
+        self._means.spawn(f"run {run.id}", self._go, execution, is_lined_up)
         return run
 
     def _begin(self, run: Run, scope: str, fingerprint: str) -> None:
@@ -270,8 +337,15 @@ class RunService:
         if not self._writer.withdraw(write):
             self._writer.write(RunStore.remove(run), insists=True)
 
-    def _enlist(self, execution: Execution) -> None:
+    def _enlist(self, execution: Execution) -> bool:
+        """Count it as under way; return whether it is in the line of its session: one that is to begin later is not yet."""
         self._active[execution.run.id] = execution
+        is_due = execution.run.starts_at <= clock.now()
+        if is_due:
+            self._line_up(execution)
+        return is_due
+
+    def _line_up(self, execution: Execution) -> None:
         session_id = execution.run.session_id
         line = self._turns.setdefault(session_id, deque()) if session_id else deque()
         line.append(execution)
@@ -289,8 +363,11 @@ class RunService:
                 elif is_first:
                     line[0].begin()
 
-    def _go(self, execution: Execution) -> None:
+    def _go(self, execution: Execution, is_lined_up: bool) -> None:
         try:
+            if not is_lined_up:
+                execution.await_start()
+                self._line_up(execution)
             execution.go()
         finally:
             self._delist(execution)
@@ -305,9 +382,17 @@ class RunService:
         return not any(
             (other.run.agent_id, other.run.replica) == (run.agent_id, run.replica)
             for other in self._active.values()
-            if other is not execution and other.run.started_at
+            if other is not execution and other.run.is_given
         )
 
     def _log_of(self, run_id: str) -> RunLog | None:
         execution = self._active.get(run_id)
         return execution.log if execution else None
+
+
+def _not_waiting(run: Run) -> Conflict:
+    return Conflict(
+        f"run {run.id} does not wait for an answer: it is {run.status.value}",
+        code="RUN_NOT_WAITING",
+        hint=f"see what became of it: agentainerctl runs show {run.id}",
+    )

@@ -321,6 +321,7 @@ def _runs(
         dead_check=fleet.routes.on_dead_check,
         restart=lambda agent_id, number: agents.restart_replica(agent_id, number, DAEMON),
         used=models.used_by,
+        answer_timeout_s=lambda: runs.answer_timeout_s,
         spawn=supervisor.spawn,
     )
     runs = RunService(means, audit)

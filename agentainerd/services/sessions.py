@@ -19,12 +19,13 @@ from agentainerd.store.runs import RunStore
 from agentainerd.store.sessions import SessionStore
 
 SUMMARY_RUNS = 3
+ID_CHARS = 36  # of a UUID
 _LINKS = ("agent_id", "team_id", "workflow_id", "user_id")
 
 
 class SessionService:
     """Every method blocks its greenlet only. All raise Unavailable where Redis does not answer; those with a session's id
-    raise NotFound where there is none.
+    raise NotFound where there is none. For clients an id may be its beginning; Conflict where several begin so.
     """
 
     def __init__(self, store: SessionStore, runs: RunStore, writer: RunWriter, audit: AuditService) -> None:
@@ -58,7 +59,11 @@ class SessionService:
 
     def get(self, session_id: str) -> Session:
         """Return a session."""
-        return self._store.get(session_id)
+        return self._store.get(self.resolve(session_id))
+
+    def resolve(self, ref: str) -> str:
+        """Return the id that `ref` is, or is the beginning of."""
+        return ref if len(ref) == ID_CHARS else self._store.complete(ref)
 
     def page(self, wanted: Mapping[str, str], *, limit: int, offset: int) -> tuple[list[Session], int]:
         """Return sessions, newest first, and how many match in all. `wanted`: some of _LINKS; "" is any."""
@@ -93,11 +98,13 @@ class SessionService:
 
     def delete(self, session_id: str, actor: Actor) -> None:
         """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run."""
+        session_id = self.resolve(session_id)
         with self._audit.mutation(actor, "delete_session", session_id), self.locked(session_id) as session:
             self._writer.commit(SessionStore.remove(session.id))
 
     def summarize(self, session_id: str, actor: Actor) -> Session:
         """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked."""
+        session_id = self.resolve(session_id)
         with self._audit.mutation(actor, "summarize_session", session_id), self.locked(session_id) as session:
             runs = self._runs.of_session(session_id)
             said = [run.output.strip() for run in runs if run.output.strip()][-SUMMARY_RUNS:]
@@ -114,18 +121,15 @@ class SessionService:
         self, session_id: str, *, after: int = 0, limit: int = defaults.PAGE_LIMIT
     ) -> list[tuple[int, Message]]:
         """Return messages with their numbers, oldest first, after number `after`."""
-        self._store.get(session_id)
-        return self._store.messages(session_id, after, limit)
+        return self._store.messages(self.get(session_id).id, after, limit)
 
     def last_messages(self, session_id: str, limit: int) -> list[Message]:
         """Return the last messages, oldest first."""
-        self._store.get(session_id)
-        return self._store.last_messages(session_id, limit)
+        return self._store.last_messages(self.get(session_id).id, limit)
 
     def runs(self, session_id: str, limit: int = 0) -> list[Run]:
         """Return the last runs of a session that are kept, oldest first; 0: all of them."""
-        self._store.get(session_id)
-        return self._runs.of_session(session_id, limit)
+        return self._runs.of_session(self.get(session_id).id, limit)
 
     # For runs
 
@@ -166,6 +170,7 @@ class SessionService:
             bytes=size,
             total_tokens=session.total_tokens + run.usage.input_tokens + run.usage.output_tokens,
             state=session.state if state is None else state,
+            unanswered=run.unanswered() if run.started_at else session.unanswered,
             updated_at=clock.now(),
         )
         return SessionStore.put(changed, messages, keep)
@@ -184,6 +189,7 @@ class SessionService:
         return size, count
 
     def _change(self, session_id: str, actor: Actor, action: str, changes: Mapping[str, Any]) -> Session:
+        session_id = self.resolve(session_id)
         with self._audit.mutation(actor, action, session_id), self.locked(session_id) as session:
             session = msgspec.structs.replace(session, **changes, updated_at=clock.now())
             session.check()

@@ -5,6 +5,7 @@ An entry of the stream has the id `<seq>-0`, and one field: "<at> <synthetic> <s
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import msgspec
 
@@ -12,6 +13,7 @@ from agentainerd import defaults
 from agentainerd.errors import InvalidParameter, NotFound
 from agentainerd.model.runs import Run, RunEvent, RunStatus
 from agentainerd.store import keys
+from agentainerd.store.beginnings import complete
 from agentainerd.store.connection import Argument, RedisClient
 
 _decoder = msgspec.json.Decoder(Run)
@@ -43,6 +45,10 @@ class RunStore:
         if text is None:
             raise NotFound("run", run_id, hint="agentainerctl runs list")
         return _decoder.decode(text)
+
+    def complete(self, ref: str) -> str:
+        """Return the id of the run whose id begins so. Raises NotFound, Conflict (several do)."""
+        return complete(self._client, keys.RUNS, "run", ref)
 
     def some(self, run_ids: Iterable[str]) -> list[Run]:
         """Return those of them that are there, in this order."""
@@ -99,10 +105,11 @@ class RunStore:
         return [_event(row)[0] for row in rows]
 
     def last_event(self, run_id: str) -> tuple[RunEvent | None, int]:
-        """Return the last event, and the greatest number that its agent gave one of the last _SCAN."""
+        """Return the last event, and the greatest number that its agent gave one of the last _SCAN, or of those since a pause."""
         rows = self._client.call("XREVRANGE", keys.run_events(run_id), "+", "-", "COUNT", _SCAN)
         found = [_event(row) for row in rows]
-        return (found[0][0] if found else None), max((source for _, source in found), default=0)
+        since = takewhile(lambda one: not one[0].is_pause, found)
+        return (found[0][0] if found else None), max((source for _, source in since), default=0)
 
     def of_key(self, scope: str) -> tuple[str, str]:
         """Return the run that an idempotency key stands for, and the fingerprint of what was asked; "" where it is new."""

@@ -8,6 +8,7 @@ from agentainerd import defaults
 from agentainerd.errors import NotFound
 from agentainerd.model.sessions import Message, Session
 from agentainerd.store import keys
+from agentainerd.store.beginnings import complete
 from agentainerd.store.connection import Argument, RedisClient
 
 _decoder = msgspec.json.Decoder(Session)
@@ -29,6 +30,10 @@ class SessionStore:
         if text is None:
             raise NotFound("session", session_id, hint="agentainerctl sessions list")
         return _decoder.decode(text)
+
+    def complete(self, ref: str) -> str:
+        """Return the id of the session whose id begins so. Raises NotFound, Conflict (several do)."""
+        return complete(self._client, keys.SESSIONS, "session", ref)
 
     def count(self) -> int:
         """Return how many there are."""

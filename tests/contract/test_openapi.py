@@ -14,6 +14,7 @@ from agentainerd.api.sessions import CreateBody
 from agentainerd.model import agentos
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.audit import AuditFilter
+from agentainerd.model.interrupts import GivenAnswer, GivenAnswers
 from agentainerd.model.media import Media
 from agentainerd.model.runs import Limits, Run, RunError, RunEvent, RunRequest, RunStatus, Usage
 from agentainerd.model.sessions import FunctionCall, Message, Session, Summary, ToolCall
@@ -115,9 +116,13 @@ def test_a_run_and_its_events_have_the_fields_that_are_described(document):
     event = RunEvent(seq=1, at=1.0, type="RUN_STARTED", payload=msgspec.Raw(b"{}"))
     run = Run(
         id="r", agent_id="a", agent="web", input="x", created_at=1.0, session_id="s", media=[{}], model="m", bridge="agui",
-        started_at=1.0, finished_at=1.0, error=RunError("error", "x"),
+        started_at=1.0, finished_at=1.0, error=RunError("error", "x"), starts_at=1.0, status=RunStatus.INPUT_REQUIRED,
+        interrupts=[{"id": "i"}], answer_by=1.0,
     )  # fmt: skip
 
+    assert set(schemas["RunInput"]["properties"]) == set(GivenAnswers.__struct_fields__)
+    entry = schemas["RunInput"]["properties"]["resume"]["items"]["properties"]
+    assert set(entry) == {field.encode_name for field in msgspec.structs.fields(GivenAnswer)}
     assert set(schemas["RunRequest"]["properties"]) == set(RunRequest.__struct_fields__)
     assert set(schemas["RunLimits"]["properties"]) == set(Limits.__struct_fields__)
     assert set(schemas["RunUsage"]["properties"]) == set(Usage.__struct_fields__)

@@ -134,3 +134,17 @@ def finish(runs, run_id: str):
 
 def reached(runs, run_id: str, seq: int) -> None:
     next(event for event in runs.follow(run_id) if event and event.seq >= seq)
+
+
+def asks(interrupts, before=(), after=()):
+    """Do something, ask for `interrupts`, and with the answers go on with `after`."""
+
+    def script(made, connection, body):
+        outcome = {"type": "interrupt", "interrupts": list(interrupts)}
+        names = {"threadId": body["threadId"], "runId": body["runId"]}
+        if body.get("resume"):
+            made.play(connection, body, after)
+        else:
+            made.play(connection, body, before, type="RUN_FINISHED", **names, outcome=outcome, result=USAGE)
+
+    return script

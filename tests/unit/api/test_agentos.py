@@ -12,7 +12,7 @@ from agentainerd.api.exchange import LEFT, ApiLimits
 from agentainerd.model.sse import Parser
 from tests.conftest import wait_until
 from tests.fakes.programs import Program
-from tests.fakes.runs import TEXT, AguiAgent
+from tests.fakes.runs import TEXT, AguiAgent, asks
 
 RUN = "/api/v1/agents/web/run"
 STREAM = "/api/v1/agents/web/run/stream"
@@ -455,3 +455,34 @@ def test_a_body_of_more_than_the_limit_is_413(client):
 
     assert error(client.call("POST", RUN, data=body)) == (413, "request too large", "BODY_TOO_LARGE")
     assert error(client.call("POST", STREAM, data=body)) == (413, "body_too_large", "BODY_TOO_LARGE")
+
+
+QUESTION = {"id": "i1", "reason": "confirmation", "message": "May I?"}
+
+
+def test_a_run_that_waits_for_an_answer_ends_the_stream_and_is_left_waiting(client, world, agent):
+    agent(asks([QUESTION], TEXT, TEXT))
+
+    answer, told = stream(client)
+
+    assert [name for name, _ in told] == ["run_start", "token", "token", "error"]
+    data = told[-1][1]["data"]
+    assert data["error"] == "the run waits for an answer: May I?"
+    assert (data["code"], data["details"]["code"]) == ("AGENT_ERROR", "input_required")
+    run_id = answer.headers["Location"].split("/")[4]
+    assert data["details"]["run_id"] == run_id
+    assert world.services.runs.get(run_id).status.value == "input_required"
+    done = client.call("POST", f"/api/v1/runs/{run_id}/input?wait=10", json={"text": "yes"})
+    assert done[1]["data"]["status"] == "completed"
+
+
+def test_a_run_that_waits_for_an_answer_is_told_of_at_once(client, world, agent):
+    agent(asks([QUESTION], TEXT, TEXT))
+
+    status, said = client.call("POST", RUN, json={"input": "hello"})
+
+    assert (status, said["code"], said["message"]) == (500, "EXECUTION_ERROR", "it waits for an answer: May I?")
+    details = said["details"]
+    assert (details["reason"], details["interrupts"]) == ("input_required", [QUESTION])
+    assert world.services.runs.get(details["run_id"]).status.value == "input_required"
+    client.call("POST", f"/api/v1/runs/{details['run_id']}/cancel", json={"wait_s": 5})

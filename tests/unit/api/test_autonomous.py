@@ -9,7 +9,7 @@ from agentainerd.api.access import Door
 from agentainerd.model.runs import RunStatus
 from tests.conftest import wait_until
 from tests.fakes.programs import Program
-from tests.fakes.runs import TEXT, AguiAgent
+from tests.fakes.runs import TEXT, AguiAgent, asks
 
 ROOT = "/api/agents/web"
 
@@ -225,3 +225,20 @@ def test_delete_removes_the_agent_and_its_container(client, agent, world):
 
 def test_over_tcp_a_token_is_asked_for(world):
     assert world.client(Door.GATEWAY).call("POST", f"{ROOT}/start")[0] == 401
+
+
+def test_what_is_said_to_an_agent_that_asked_is_the_answer(client, agent, world):
+    question = {"id": "i1", "reason": "tool_call", "message": "May I?"}
+    made = agent(asks([question], TEXT, TEXT))
+
+    asked = chat(client, "tidy up")[1]
+    busy = error(client.call("POST", f"{ROOT}/resume", json={"newTask": "another"}))
+    answer, told = chat(client, "sure")
+
+    assert [frame["type"] for frame in asked] == ["text", "text", "text", "done"]
+    assert asked[-2]["content"] == "May I?"
+    assert asked[-1]["state"]["conversationHistory"][-1] == {"role": "assistant", "content": "hello world\nMay I?"}
+    assert busy == (400, "Agent is currently running")
+    assert [frame["type"] for frame in told] == ["text", "text", "done"]
+    assert made.inputs[1]["resume"][0]["payload"] == {"approved": False}
+    ended(world, answer.headers["Location"].split("/")[4])

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from agentainerd.model.runs import Run
+from agentainerd.store.runs import RunStore
 from tests.fakes.programs import Program
-from tests.fakes.runs import TEXT, AguiAgent, waiting
+from tests.fakes.runs import TEXT, AguiAgent, asks, waiting
 
 
 @pytest.fixture
@@ -297,3 +299,165 @@ def test_a_run_can_be_read_in_the_dialects_of_the_documents(client, agent, query
     if "agno" in query:
         assert [line[7:] for line in text.splitlines() if line.startswith("event: ")] == kinds
         assert told[-1]["data"]["output"] == "hello world"
+
+
+QUESTION = {"id": "i1", "reason": "confirmation", "message": "May I?"}
+
+
+@pytest.fixture
+def asking(agent):
+    agent.script = asks([QUESTION], TEXT, TEXT)
+    return agent
+
+
+def test_a_run_that_waits_says_for_what_and_takes_the_answer(client, asking):
+    status, body = create(client, "?wait=10")
+    run = body["data"]
+
+    answered = client.call("POST", f"/api/v1/runs/{run['id']}/input?wait=10", json={"text": "yes"})
+
+    assert (status, run["status"], run["interrupts"]) == (202, "input_required", [QUESTION])
+    assert run["answer_by"] > run["created_at"]
+    assert (answered[0], answered[1]["data"]["status"]) == (200, "completed")
+    assert "interrupts" not in answered[1]["data"]
+    assert asking.inputs[1]["resume"] == [{"interruptId": "i1", "status": "resolved", "payload": True}]
+
+
+def test_an_answer_as_ag_ui_has_it_is_answered_with_the_events_that_follow(client, asking):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+    entry = {"interruptId": "i1", "status": "resolved", "payload": {"ok": [1, None]}}
+
+    with client.open(
+        f"/api/v1/runs/{run_id}/input", method="POST", json={"resume": [entry]}, headers={"Accept": "text/event-stream"}
+    ) as response:
+        text = response.get_data(as_text=True)
+
+    assert ids(text) == list(range(7, 14))
+    assert ids(stream(client, f"/api/v1/runs/{run_id}/events")[1]) == list(range(1, 14))
+    assert asking.inputs[1]["resume"] == [entry]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "INVALID_PARAMETER"),
+        ({"text": "perhaps"}, 400, "INVALID_PARAMETER"),
+        ({"resume": [{"interruptId": "i2", "text": "yes"}]}, 400, "INVALID_PARAMETER"),
+        ({"resume": [{"interruptId": "i1", "status": "maybe"}]}, 400, "INVALID_PARAMETER"),
+        ({"answer": "yes"}, 400, "UNKNOWN_FIELD"),
+    ],
+)
+def test_answers_that_are_refused(client, world, asking, body, status, code):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    refused = client.call("POST", f"/api/v1/runs/{run_id}/input", json=body)
+
+    assert (refused[0], refused[1]["code"]) == (status, code)
+    client.call("POST", f"/api/v1/runs/{run_id}/cancel", json={"wait_s": 5})
+
+
+def test_an_answer_to_nothing(client, agent):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    refused = client.call("POST", f"/api/v1/runs/{run_id}/input", json={"text": "yes"})
+
+    assert (refused[0], refused[1]["code"]) == (409, "RUN_NOT_WAITING")
+    assert client.call("POST", f"/api/v1/runs/{'0' * 8}/input", json={"text": "yes"})[0] == 404
+
+
+def test_a_client_whose_going_ends_a_run_may_go_while_it_waits(client, world, asking):
+    body = {"agent_id": "web", "input": "x", "on_disconnect": "cancel"}
+    with client.open("/api/v1/runs", method="POST", json=body, headers={"Accept": "text/event-stream"}) as response:
+        assert ids(response.get_data(as_text=True)) == list(range(1, 7))
+    run_id = response.headers["Location"].split("/")[4]
+
+    assert world.services.runs.wait(run_id, 0).status.value == "input_required"
+    assert client.call("POST", f"/api/v1/runs/{run_id}/cancel", json={"wait_s": 5})[1]["data"]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("query", "before", "whole"),
+    [
+        ("format=agno", ["run_start", "token", "token", "error"], ["run_start", *["token"] * 4, "complete"]),
+        ("format=bridge", ["text", "text", "text", "done"], ["text", "text", "text", "text", "done"]),
+    ],
+)
+def test_in_the_dialects_a_question_is_told_where_a_stream_ends_with_it_and_only_there(
+    client, asking, query, before, whole
+):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    def kinds():
+        text = stream(client, f"/api/v1/runs/{run_id}/events?{query}")[1]
+        return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+    told = kinds()
+    assert [one["type"] for one in told] == before
+    assert "May I?" in json.dumps(told[-1])
+    client.call("POST", f"/api/v1/runs/{run_id}/input?wait=10", json={"text": "yes"})
+    assert [one["type"] for one in kinds()] == whole
+
+
+def test_a_run_by_the_beginning_of_its_id(client, agent):
+    run_id = create(client, "?wait=10")[1]["data"]["id"]
+
+    for path in (run_id[:4], run_id[:-1], f"{run_id[:9]}/events"):
+        assert client.call("GET", f"/api/v1/runs/{path}")[0] == 200
+    assert client.call("POST", f"/api/v1/runs/{run_id[:8]}/cancel")[1]["data"]["id"] == run_id
+    assert ids(stream(client, f"/api/v1/runs/{run_id[:8]}/events")[1])[-1] == 6
+    for wrong in (run_id[:3], "****", f"{run_id[:4]}*", "zzzz"):
+        assert client.call("GET", f"/api/v1/runs/{wrong}")[0] == 404
+
+
+def test_a_beginning_that_several_have(client, world, agent):
+    names = ["aaaabbbb-0000-4000-8000-000000000001", "aaaabbbb-0000-4000-8000-000000000002"]
+    for name in names:
+        run = Run(id=name, agent_id="a", agent="web", input="x", created_at=1.0)
+        world.services.runs._writer.commit(RunStore.begin(run))
+
+    status, refused = client.call("GET", "/api/v1/runs/aaaabb")
+
+    assert (status, refused["code"]) == (409, "AMBIGUOUS_RUN")
+    assert all(name in refused["message"] for name in names)
+    assert client.call("GET", f"/api/v1/runs/{names[0]}")[0] == 200
+
+
+def test_all_that_match_are_cancelled(client, world, agent):
+    agent.script, agent.ends_on_cancel = waiting, False
+    session = client.call("POST", "/api/v1/sessions", json={"agent_id": "web"})[1]["session_id"]
+    first, queued = (create(client, session_id=session)[1]["data"]["id"] for _ in range(2))
+    other = create(client)[1]["data"]["id"]
+    for run_id in (first, other):
+        next(event for event in world.services.runs.follow(run_id) if event and event.seq == 3)
+
+    def cancel(**body):
+        status, answer = client.call("POST", "/api/v1/runs/cancel", json=body)
+        return status, [run["id"] for run in answer.get("data", ())]
+
+    assert cancel() == (400, [])
+    assert cancel(agent_id="nobody")[0] == 404
+    assert cancel(status="queued") == (200, [queued])
+    assert cancel(session_id=session[:8]) == (200, [first])
+    assert cancel(agent_id="web", status="queued") == (200, [])
+    assert cancel(agent_id="web") == (200, [other])
+    agent.cancel_seen.set()
+    for run_id in (first, queued, other):
+        assert world.services.runs.wait(run_id, 5).status.value == "cancelled"
+
+
+def test_a_cancel_that_waits_for_the_end(client, world, agent):
+    agent.script = waiting
+    run_id = create(client)[1]["data"]["id"]
+    next(event for event in world.services.runs.follow(run_id) if event and event.seq == 3)
+
+    answer = client.call("POST", f"/api/v1/runs/{run_id}/cancel", json={"wait_s": 5})
+
+    assert (answer[1]["cancelled"], answer[1]["data"]["status"]) == (True, "cancelled")
+    assert client.call("POST", f"/api/v1/runs/{run_id}/cancel", json={"wait_s": 1e9})[0] == 400
+
+
+@pytest.mark.parametrize(
+    "fields", [{"after_seconds": -1}, {"after_seconds": 1e9}, {"after_seconds": 1, "on_busy": "reject"}]
+)
+def test_delays_that_are_refused(client, agent, fields):
+    assert create(client, **fields)[0] == 400

@@ -241,3 +241,18 @@ def test_a_store_that_is_away_is_told_in_the_words_of_the_document(tmp_path, fak
             assert error(answer) == (500, "the store does not answer", "STORAGE_ERROR")
     finally:
         world.end()
+
+
+def test_a_session_by_the_beginning_of_its_id(client):
+    session = client.call("POST", ROOT, json={"agent_id": "web", "name": "talk"})[1]["session_id"]
+    path = f"{ROOT}/{session[:6]}"
+
+    assert client.call("GET", path)[1]["session_id"] == session
+    for more in ("/history", "/messages", "/export"):
+        assert client.call("GET", path + more)[0] == 200
+    assert client.call("PUT", path, json={"name": "other"})[1]["name"] == "other"
+    assert client.call("POST", f"{path}/summary")[0] == 200
+    assert client.call("GET", f"/api/v1/runs?session_id={session[:6]}")[0] == 200
+    assert client.call("GET", f"{ROOT}/{session[:3]}")[0] == 404
+    assert client.call("DELETE", path)[0] == 200
+    assert client.call("GET", path)[0] == 404

@@ -7,7 +7,8 @@ import pytest
 from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests
 from agentainerd.model.runs import Limits, RunStatus
-from tests.fakes.runs import ask, finish, waiting
+from tests.fakes.programs import Program
+from tests.fakes.runs import AguiAgent, ask, finish, waiting
 from tests.fakes.world import ADMIN
 
 
@@ -103,3 +104,42 @@ def test_what_is_kept_too_long_or_too_much_goes(runs, sessions, agent, world, mo
     assert [name for name in kept if "runs-sizes" not in name] == []
     with pytest.raises(NotFound):
         runs.get(asked[0].id)
+
+
+def test_a_run_that_begins_later_leaves_its_session_to_others_until_then(runs, sessions, agent):
+    made = agent()
+    session = sessions.create(ADMIN, agent_id="web")
+    later = ask(runs, "later", session_id=session.id, after_seconds=0.3)
+    now = ask(runs, "now", session_id=session.id)
+
+    assert later.status is RunStatus.QUEUED
+    assert finish(runs, now.id).finished_at < later.starts_at
+    done = finish(runs, later.id)
+    assert done.started_at >= later.starts_at
+    assert [body["prompt"] for body in made.inputs] == ["now", "later"]
+
+
+def test_a_run_that_begins_later_can_be_cancelled_before(runs, agent):
+    made = agent()
+    run = ask(runs, after_seconds=3600)
+
+    runs.cancel(run.id, ADMIN)
+
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    assert made.inputs == []
+
+
+def test_a_run_that_begins_later_does_so_under_another_daemon(make_world):
+    world = make_world()
+    made = AguiAgent()
+    world.engine.add_image("web", Program(made.handle))
+    world.up(image="web")
+    world.wait_ready()
+    run = ask(world.services.runs, after_seconds=0.5)
+    world.supervisor.stop(2.0)
+
+    again = make_world()
+    again.services.runs.load()
+
+    done = finish(again.services.runs, run.id)
+    assert (done.status, done.started_at >= run.starts_at) == (RunStatus.COMPLETED, True)

@@ -80,7 +80,7 @@ def test_a_cancel_that_a_daemon_did_not_finish_is_finished_by_the_next_one(make_
     world.wait_ready()
     run = ask(world.services.runs)
     reached(world.services.runs, run.id, 3)
-    world.services.runs._active[run.id]._set(status=RunStatus.CANCELLING)
+    world.services.runs._active[run.id].change(status=RunStatus.CANCELLING)
     finish_writing = ask(world.services.runs, "another")  # what was begun before it is on disk
     world.supervisor.stop(2.0)
     native.ends_on_cancel = False

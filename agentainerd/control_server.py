@@ -149,6 +149,13 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
             headers = [*headers, ("Connection", "close")]
         return super().start_response(status, headers, exc_info)
 
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        if self.command == "HEAD":
+            self.response_use_chunked = (
+                False  # the header may say so; but no last chunk follows, that the next answer would begin with
+            )
+
     def process_result(self) -> None:
         """Send the answer piece by piece; a client that leaves ends the application where it waits."""
         if hasattr(self.result, "__len__"):

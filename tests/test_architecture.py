@@ -29,8 +29,9 @@ ALLOWED = {
         "agentainerd.offload", *EDGE,
     },
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", "msgspec", *EDGE},
+    "agentainerd.archives": {"agentainerd.archives", "agentainerd.offload", "gevent", *EDGE},
     "agentainerd.services": {
-        "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.model", "cryptography",
+        "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.archives", "agentainerd.model", "cryptography",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",
         "agentainerd.proxy.model_gate", "agentainerd.proxy.providers",
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,

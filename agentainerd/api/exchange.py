@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -225,22 +225,22 @@ def answer_flat(body: object, *, status: int = 200) -> Response:
 
 def stream_lines(source: Closable, lines: Iterable[Mapping[str, object]]) -> Response:
     """Return a stream of JSON lines. An error in the middle is its last line; `source` is closed at the end, however it ends."""
-    return Response(_lines(source, lines), mimetype=NDJSON, headers={"X-Accel-Buffering": "no"})
+    return Response(_Closing(source, _lines(lines)), mimetype=NDJSON, headers={"X-Accel-Buffering": "no"})
 
 
 def stream_events(source: Closable, messages: Iterable[bytes]) -> Response:
     """Return server-sent events (HTML standard, 9.2.6), which are encoded already; an error in the middle breaks them off."""
-    return Response(_closing(source, messages), mimetype=SSE, headers={"X-Accel-Buffering": "no"})
+    return Response(_Closing(source, messages), mimetype=SSE, headers={"X-Accel-Buffering": "no"})
 
 
 def stream_bytes(source: Closable, pieces: Iterable[bytes]) -> Response:
     """Return a stream of plain text; an error in the middle breaks it off."""
-    return Response(_closing(source, pieces), mimetype="text/plain", headers={"X-Accel-Buffering": "no"})
+    return Response(_Closing(source, pieces), mimetype="text/plain", headers={"X-Accel-Buffering": "no"})
 
 
 def stream_file(source: Closable, pieces: Iterable[bytes], kind: str, headers: Mapping[str, str]) -> Response:
     """Return a stream of bytes of a media type, with more headers; an error in the middle breaks it off."""
-    return Response(_closing(source, pieces), mimetype=kind, headers={"X-Accel-Buffering": "no", **headers})
+    return Response(_Closing(source, pieces), mimetype=kind, headers={"X-Accel-Buffering": "no", **headers})
 
 
 def log_bug(error: BaseException, request: str) -> str:
@@ -257,7 +257,7 @@ def internal_error(ident: str) -> AgentainerError:
     )
 
 
-def _lines(source: Closable, lines: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
+def _lines(lines: Iterable[Mapping[str, object]]) -> Iterator[bytes]:
     try:
         yield b"\n"  # sends the head: the first line may be a long time away
         for line in lines:
@@ -267,15 +267,34 @@ def _lines(source: Closable, lines: Iterable[Mapping[str, object]]) -> Iterator[
     except Exception as exc:
         bug = internal_error(log_bug(exc, "a stream"))
         yield json.dumps({"error": error_fields(bug)}).encode() + b"\n"
-    finally:
-        source.close()
 
 
-def _closing(source: Closable, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    try:
-        yield from pieces
-    finally:
-        source.close()
+class _Closing:
+    """Pieces whose source is closed with them; also where none is ever asked for, as by a HEAD: a generator would not know."""
+
+    def __init__(self, source: Closable, pieces: Iterable[bytes]) -> None:
+        self._source: Closable | None = source
+        self._pieces = iter(pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        source, self._source = self._source, None
+        if source is None:
+            return
+        try:
+            if isinstance(self._pieces, Generator):
+                self._pieces.close()
+        finally:
+            source.close()
 
 
 def _shape_error(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> InvalidParameter:

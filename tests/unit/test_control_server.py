@@ -355,3 +355,20 @@ def test_what_does_not_end_in_time_is_broken_off_and_counted(serve, connect, eve
     server.stop_accepting()
 
     assert server.drain(0.05) == 1
+
+
+def test_a_head_of_a_stream_has_no_body_that_the_next_answer_would_begin_with(serve, connect):
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return iter(()) if environ["REQUEST_METHOD"] == "HEAD" else iter([b"streamed"])
+
+    _, path = serve(application)
+    client = connect(path)
+
+    client.request("HEAD", "/")
+    head = client.getresponse()
+    nothing = head.read()
+    client.request("GET", "/")
+
+    assert (head.status, nothing, head.getheader("Content-Length")) == (200, b"", None)
+    assert client.getresponse().read() == b"streamed"

@@ -6,10 +6,10 @@ import time
 
 import msgspec
 import pytest
-from werkzeug.test import EnvironBuilder
+from werkzeug.test import EnvironBuilder, create_environ
 
 from agentainerd import defaults
-from agentainerd.api.exchange import ApiRequest, Query, answer, log_bug, stream_bytes, stream_lines
+from agentainerd.api.exchange import ApiRequest, Query, answer, log_bug, stream_bytes, stream_events, stream_lines
 from agentainerd.errors import InvalidParameter, TooLarge, Unavailable
 
 
@@ -201,3 +201,14 @@ def test_or_a_duration_ago():
     assert abs(moment("10m") - (time.time() - 600)) < 5
     with pytest.raises(InvalidParameter):
         moment("ten minutes")
+
+
+def test_a_stream_that_nobody_reads_at_all_is_closed_too():
+    for stream in (stream_bytes, stream_lines, stream_events):
+        source = Source()
+
+        pieces = stream(source, iter([]))(create_environ(method="HEAD"), lambda *_: None)
+        assert list(pieces) == []
+        pieces.close()
+
+        assert source.closed == 1

@@ -1,0 +1,94 @@
+"""One file of a folder that somebody else writes to: exactly the bytes that were promised, or an error in the middle."""
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+from agentainerd import offload
+from agentainerd.archives.listings import Entry, stamp_of, why
+from agentainerd.archives.opening import open_file, open_root
+from agentainerd.archives.slices import Work
+from agentainerd.archives.zips import PIECE_BYTES
+from agentainerd.errors import Conflict, Failed
+
+
+class FileDownload:
+    """A file that is open. Close it in the end. `etag`: names these bytes, without quotes; `size` in bytes."""
+
+    def __init__(self, descriptor: int, entry: Entry, leave: Callable[[], None]) -> None:
+        self.entry = entry
+        self.size = entry.size
+        self.etag = hashlib.sha256(repr(entry.stamp).encode()).hexdigest()[:32]
+        self._descriptor = descriptor
+        self._leave = leave
+
+    def finish(self, is_wanted: Callable[[], bool] = lambda: True) -> int:  # noqa: ARG002
+        """Return the size: a file is whole."""
+        return self.size
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Return the bytes from `start` to before `stop`, or to the end; blocks its greenlet only.
+
+        Raises:
+            Conflict: it became another one meanwhile (code FILE_CHANGED). Failed: it can't be read (FILE_UNREADABLE).
+        """
+        end = self.size if stop is None else min(stop, self.size)
+        while start < end:
+            piece = offload.run(self._read, start, min(end - start, PIECE_BYTES))
+            start += len(piece)
+            yield piece
+
+    def sha256(self) -> str:
+        """Return the digest of the whole file, in hex. Blocks its greenlet only. Raises as `pieces`."""
+        return Work(self._digest()).finish()
+
+    def close(self) -> None:
+        """Close it. Safe to repeat."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._leave()
+
+    def _digest(self) -> Generator[None, None, str]:
+        digest, offset = hashlib.sha256(), 0
+        while offset < self.size:
+            piece = self._read(offset, min(self.size - offset, PIECE_BYTES))
+            digest.update(piece)
+            offset += len(piece)
+            yield
+        return digest.hexdigest()
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            piece = os.pread(self._descriptor, size, offset)
+            status = os.fstat(self._descriptor)
+        except OSError as exc:
+            raise _unreadable(self.entry, exc) from exc
+        if not piece or stamp_of(status) != self.entry.stamp:
+            raise Conflict(f"{self.entry.name} was changed while it was read", code="FILE_CHANGED")
+        return piece
+
+
+def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
+    """Return a descriptor of a file that was listed below the folder `root`. Blocks.
+
+    Raises:
+        Conflict: it is not the one any more (code FILE_CHANGED). Failed: it can't be read (FILE_UNREADABLE).
+        NotFound: the folder is gone.
+    """
+    folder = open_root(root)
+    try:
+        descriptor, status = open_file(folder, entry.path)
+    except OSError as exc:
+        raise _unreadable(entry, exc) from exc
+    finally:
+        os.close(folder)
+    if stamp_of(status) != entry.stamp:
+        os.close(descriptor)
+        raise Conflict(f"{entry.name} was changed while it was read", code="FILE_CHANGED", hint="try again")
+    return descriptor, entry
+
+
+def _unreadable(entry: Entry, error: OSError) -> Failed:
+    return Failed(f"{entry.name} can't be read: {why(error)}", code="FILE_UNREADABLE")

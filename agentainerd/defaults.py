@@ -116,6 +116,8 @@ DRAIN_TIMEOUT_S = 30.0
 # Models
 MODEL_KEY_VARIABLES = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
 MAX_MODEL_BODY_BYTES = 32 * 1024 * 1024  # of a request: pictures are in it, as text
+MODEL_OUTPUT_TOKENS = 4096  # of an answer whose request sets no bound: what a budget reserves for it
+MODEL_BUDGET_WAIT_S = 60.0  # of a call for those under way, where together they may pass a budget
 PROVIDER_CONNECT_TIMEOUT_S = 10.0  # for the connection, and as long for TLS
 PROVIDER_REST_S = 30.0  # one that could not be reached is asked after the others of a list
 PROVIDER_TIMEOUT_S = 600.0  # to the first byte of an answer, and between two: a model may think in silence

@@ -43,6 +43,7 @@ class ModelUsageService:
         self._lock = RLock()
         self._day = ""
         self._today: dict[str, int] = {}
+        self._all_today = 0
         self._runs: OrderedDict[str, Usage] = OrderedDict()
         self.totals: dict[tuple[str, str], Usage] = {}
         """What was used since this start, by agent id and model."""
@@ -53,6 +54,7 @@ class ModelUsageService:
         self.totals[key] = self.totals.get(key, Usage()).plus(spent.usage)
         if spent.day == self._day:
             self._today[spent.agent_id] = self._today.get(spent.agent_id, 0) + spent.usage.cost_nano
+            self._all_today += spent.usage.cost_nano
         if spent.run_id in self._runs:
             self._runs[spent.run_id] = self._runs[spent.run_id].plus(spent.usage)
         self._waiting.append(spent)
@@ -76,17 +78,24 @@ class ModelUsageService:
     def of_today(self, agent_id: str) -> tuple[int, int]:
         """Return what this agent, and all of them, spent today (UTC), in nanodollars."""
         today = day_of(time.time())
-        with self._lock:
-            if today != self._day:
-                stored = self.store.days([today])
-                found: dict[str, int] = {}
-                for each in [*stored, *(spent for spent in self._waiting if spent.day == today)]:
-                    found[each.agent_id] = found.get(each.agent_id, 0) + each.usage.cost_nano
-                self._day, self._today = today, found
-        return self._today.get(agent_id, 0), sum(self._today.values())
+        if today != self._day:
+            with self._lock:
+                self._read_day(today)
+        return self._today.get(agent_id, 0), self._all_today
+
+    def _read_day(self, today: str) -> None:
+        if today == self._day:
+            return
+        stored = self.store.days([today])
+        found: dict[str, int] = {}
+        for each in [*stored, *(spent for spent in self._waiting if spent.day == today)]:
+            found[each.agent_id] = found.get(each.agent_id, 0) + each.usage.cost_nano
+        self._day, self._today, self._all_today = today, found, sum(found.values())
 
     def of_run(self, run_id: str) -> Usage:
         """Return what the calls of a run used so far, those among them that are not stored yet."""
+        if run_id in self._runs:
+            return self._runs[run_id]
         with self._lock:
             if run_id not in self._runs:
                 used = self.store.run(run_id)

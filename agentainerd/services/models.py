@@ -17,14 +17,15 @@ import msgspec
 from agentainerd.config import ModelsConfig
 from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.agents import Agent
-from agentainerd.model.model_usage import NANO, usage_of
+from agentainerd.model.model_usage import usage_of
 from agentainerd.model.providers import Catalogue, Model, Provider
 from agentainerd.model.runs import Run, RunStatus
 from agentainerd.model.runs import Usage as RunUsage
 from agentainerd.model.sessions import Session
-from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, refusal
+from agentainerd.proxy.model_gate import ModelAsk, ModelCall, ModelReply, ModelWay, refusal
 from agentainerd.proxy.providers import ProviderTarget
 from agentainerd.services.fleet import Fleet
+from agentainerd.services.model_budgets import BudgetReserved, BudgetUsedUp, ModelBudgets, Reservation
 from agentainerd.services.model_limits import RateLimits
 from agentainerd.services.model_recorder import ModelRecorder
 from agentainerd.services.model_requests import PATHS, ModelRequest
@@ -39,6 +40,7 @@ DEFAULT = "default"
 BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
 MODEL_VARIABLE = "AGENT_MODEL"
+RESERVED_RETRY_S = 5
 NEW_CONTAINER_S = 1.0
 """An agent may ask before the engine's answer is here that says where its container is."""
 
@@ -55,13 +57,14 @@ class _Ticket:
     path: str
     request_bytes: int
     body: bytes
+    reservation: Reservation
 
 
 class ModelService:
     """Every method may be called from any greenlet. `url`: where agents find the daemon.
 
     Attributes:
-        usage: what was used.
+        usage: what was used. budgets: what may still be.
         find_run, find_session: return a run or session, or raise NotFound; may ask Redis.
         active_runs: returns the runs of an agent that are not over; memory only.
     """
@@ -77,6 +80,7 @@ class ModelService:
         url: str,
     ) -> None:
         self.usage = usage
+        self.budgets = ModelBudgets(usage)
         self._recorder = recorder
         self.find_run: Callable[[str], Run] = _no_run
         self.find_session: Callable[[str], Session] = _no_session
@@ -187,6 +191,9 @@ class ModelService:
         spent = Spent(day_of(time.time()), ticket.agent_id, name, usage, ticket.run_id, ticket.session_id)
         self._limits.add_tokens(ticket.agent_id, usage.tokens)
         self.usage.add(spent)
+        if is_answer:
+            self.budgets.learn(name, usage.cost_nano)
+        self.budgets.settle(ticket.reservation)
         self._recorder.keep(call, ticket.path, ticket.body)
         if not call.is_whole or not is_answer:
             log.info(
@@ -259,22 +266,35 @@ class ModelService:
             run, session_id = self._work_of(ask, agent_id)
         except NotFound as error:
             return refusal(400, f"the {error.noun} '{error.ref}' is none of this agent's", f"{error.noun}_not_found")
-        refused = self._over_budget(agent_id, run) or self._over_rate(agent_id)
-        if refused is not None:
+        if (refused := self._over_rate(agent_id)) is not None:
             return refused
+        call = ModelCall(self._ways(models, request))
+        try:
+            reservation = self.budgets.reserve(
+                self.budgets.of(self.config, agent_id, run), self.budgets.estimate(models, request)
+            )
+        except BudgetUsedUp as error:
+            return refusal(402, str(error), "budget_exceeded", kind="insufficient_quota")
+        except BudgetReserved as error:
+            return refusal(429, str(error), "budget_reserved", kind="rate_limit_error", retry_after_s=RESERVED_RETRY_S)
         known = {model.ref: model for model in models}
         body = ask.body if self._recorder.is_recording else b""
-        ticket = _Ticket(agent_id, agent, known, run.id if run else "", session_id, path, len(ask.body), body)
-        call = ModelCall([], ticket)
-        if self._recorder.is_playing:
-            call.play = self._recorder.play(path, ask.body, hides_usage=request.hides_usage)
-            return call
-        targets = [(self._targets[model.provider.name], model) for model in models]
-        call.ways = [
-            request.way(model, target) for target, model in sorted(targets, key=lambda pair: pair[0].is_resting)
-        ]
+        call.ticket = _Ticket(
+            agent_id, agent, known, run.id if run else "", session_id, path, len(ask.body), body, reservation
+        )
         call.tape = [] if self._recorder.is_recording else None
+        if self._recorder.is_playing:
+            try:
+                call.play = self._recorder.play(path, ask.body, hides_usage=request.hides_usage)
+            except BaseException:  # whatever keeps it from being made: nothing tells of its end
+                self.budgets.settle(reservation)
+                raise
         return call
+
+    def _ways(self, models: list[Model], request: ModelRequest) -> list[ModelWay]:
+        """Return how these models are asked; those whose provider could not be reached lately come last."""
+        targets = [(self._targets[model.provider.name], model) for model in models]
+        return [request.way(model, target) for target, model in sorted(targets, key=lambda pair: pair[0].is_resting)]
 
     def _resolve(self, name: str) -> list[Model]:
         """Return what a name means. Raises NotFound."""
@@ -297,25 +317,6 @@ class ModelService:
 
     # ---- how much
 
-    def _over_budget(self, agent_id: str, run: Run | None) -> ModelReply | None:
-        """Return why nothing more may be spent, or None. What is under way is not known yet, and comes on top."""
-        config = self.config
-        limits = [each for each in (config.budget_run_usd, run.limits.cost_usd if run else None) if each]
-        if run and limits and self.usage.of_run(run.id).cost_nano >= min(limits) * NANO:
-            return _spent(f"the budget of the run '{run.id}' is used up (${min(limits):g})")
-        if not (config.budget_agent_usd or config.budget_day_usd):
-            return None
-        by_agent, by_all = self.usage.of_today(agent_id)
-        if config.budget_agent_usd and by_agent >= config.budget_agent_usd * NANO:
-            return _spent(
-                f"the budget of this agent is used up for today (${config.budget_agent_usd:g}, until 00:00 UTC)"
-            )
-        if config.budget_day_usd and by_all >= config.budget_day_usd * NANO:
-            return _spent(
-                f"the budget of all agents is used up for today (${config.budget_day_usd:g}, until 00:00 UTC)"
-            )
-        return None
-
     def _over_rate(self, agent_id: str) -> ModelReply | None:
         wait_s = self._limits.take_request(agent_id)
         if not wait_s:
@@ -332,10 +333,6 @@ def _no_run(run_id: str) -> Run:
 
 def _no_session(session_id: str) -> Session:
     raise NotFound("session", session_id)
-
-
-def _spent(message: str) -> ModelReply:
-    return refusal(402, message, "budget_exceeded", kind="insufficient_quota")
 
 
 def _target(provider: Provider) -> ProviderTarget:

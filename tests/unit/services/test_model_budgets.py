@@ -1,14 +1,23 @@
 """What agents may spend, how often they may ask, and which provider is asked when one does not answer."""
 
+import dataclasses
+import json
+import socket
 import time
+from collections import Counter
+from contextlib import suppress
 
+import gevent
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentainerd.model.providers import Provider
+from agentainerd.model.providers import Price, Provider
 from agentainerd.model.runs import Limits, Run, RunStatus
+from agentainerd.services.model_budgets import Budget, BudgetReserved, BudgetUsedUp, ModelBudgets
 from agentainerd.services.model_limits import RateLimits
-from tests.fakes.model_worlds import provider, text_of
+from tests.fakes.model_worlds import USER, provider, text_of
 from tests.fakes.models import KEY, MODEL, Faults, ModelServer, Turn
 
 RUN = "X-Agentainer-Run-Id"
@@ -61,6 +70,122 @@ def test_a_run_has_a_budget_and_a_limit_of_its_own_of_which_the_lower_counts(mak
         models.ask(extra_headers={RUN: "run-a", SESSION: "s-2"})
 
     assert all(RUN.lower() not in each.headers for each in models.server.received)
+
+
+def all_at_once(models, count, **options):
+    """Ask that often at the same time; return how often each status was the answer's."""
+    body = {"model": MODEL, "messages": [USER], **options}
+    asked = [gevent.spawn(models.raw, "/chat/completions", body) for _ in range(count)]
+    return Counter(each.get(timeout=20).status for each in asked)
+
+
+@pytest.mark.parametrize(("known", "options"), [("price", {"max_tokens": 50_000}), ("cost", {})])
+def test_of_fifty_calls_at_once_as_many_are_made_as_the_budget_has_room_for(make_models, known, options):
+    price = Price(input=0.0, output=2.0)
+    answer = Turn(text="ok", output_tokens=50_000, input_tokens=1, times=100, faults=Faults(first_token_s=0.05))
+    if known == "cost":  # only the provider says it
+        answer = dataclasses.replace(answer, cost_usd=0.1)
+    with ModelServer([answer]) as server:
+        prices = {MODEL: price} if known == "price" else {}
+        models = make_models(providers=(provider(server, prices=prices),), budget_day_usd=1.0)
+
+        statuses = all_at_once(models, 50, **options)
+
+        assert statuses == {200: 10, 402: 40}
+        assert len(server.received) == 10
+        assert models.models.usage.of_today(models.agent.id)[1] == 1_000_000_000
+        assert models.models.budgets.calls_under_way == 0
+
+
+def test_answers_that_cost_less_than_they_might_leave_room_for_those_that_wait(make_models):
+    answer = Turn(text="ok", output_tokens=10, input_tokens=1, times=100, faults=Faults(first_token_s=0.02))
+    models = make_models(answer, budget_run_usd=0.5, budget_agent_usd=0.1)
+    with_runs(models, a_run(models, "run-a"))
+
+    assert all_at_once(models, 8, max_tokens=10_000) == {200: 8}  # 8 cents each, at most: one after the other
+    assert models.models.budgets.calls_under_way == 0
+
+
+def test_a_call_alone_is_made_whatever_it_may_cost(make_models):
+    models = make_models(ANSWER, budget_day_usd=0.001)
+
+    models.ask(max_tokens=1_000_000)
+
+    assert all_at_once(models, 2) == {402: 2}
+
+
+def test_one_that_waited_too_long_may_come_again(make_models, monkeypatch):
+    monkeypatch.setattr(ModelBudgets.reserve, "__kwdefaults__", {"wait_s": 0.05})
+    stalled = Turn(text="ok", faults=Faults(first_token_s=5), times=2)
+    models = make_models(stalled, budget_day_usd=0.1)
+    first = gevent.spawn(models.ask, max_tokens=10_000)
+    while not models.models.budgets.calls_under_way:
+        gevent.sleep(0.001)
+
+    with pytest.raises(
+        openai.RateLimitError, match="calls that are under way may use up today's budget of all agents"
+    ) as refused:
+        models.ask(max_tokens=10_000)
+
+    assert refused.value.code == "budget_reserved"
+    assert refused.value.response.headers["retry-after"] == "5"
+    first.kill()
+
+
+@pytest.mark.parametrize("when", ["while it waits", "before its answer", "in its answer"])
+def test_what_a_client_that_left_had_reserved_is_free_again(make_models, eventually, when):
+    slow = Turn(
+        text="word " * 20,
+        faults=Faults(first_token_s=0.3) if when == "before its answer" else Faults(pause_s=0.05),
+        times=9,
+    )
+    models = make_models(slow, budget_day_usd=0.1)
+    budgets = models.models.budgets
+    body = json.dumps({"model": MODEL, "messages": [USER], "stream": True, "max_tokens": 10_000}).encode()
+
+    def left_early(*, reads: bool):
+        connection = socket.create_connection(models.address, timeout=10, source_address=(models.home, 0))
+        head = f"POST /llm/v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {models.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        if reads:
+            connection.recv(1000)
+        return connection
+
+    first = left_early(reads=when != "before its answer")
+    eventually(lambda: budgets.calls_under_way == 1)
+    second = left_early(reads=False) if when == "while it waits" else None
+    if second:
+        second.close()
+    first.close()
+
+    eventually(lambda: budgets.calls_under_way == 0)
+    assert all_at_once(models, 1) == {200: 1}
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=30), st.integers(1, 100))
+def test_a_budget_is_passed_by_one_call_and_by_what_was_estimated_too_low(calls, limit):
+    """Each call is (what was estimated, what it costs); they end in any order, here the one that began first."""
+    spent, budgets = [0], ModelBudgets(None)
+    budget = Budget(("day", ""), limit / 1e9, lambda: spent[0], "it")
+    under_way, too_low = [], 0
+
+    def end():
+        nonlocal too_low
+        estimated, cost, reservation = under_way.pop(0)
+        too_low += max(cost - estimated, 0)
+        spent[0] += cost
+        budgets.settle(reservation)
+
+    for estimated, cost in calls:
+        with suppress(BudgetReserved, BudgetUsedUp):
+            under_way.append((estimated, cost, budgets.reserve([budget], estimated, wait_s=0)))
+        if len(under_way) > 3:
+            end()
+    while under_way:
+        end()
+
+    assert spent[0] <= limit + too_low + max(estimated for estimated, _ in calls)
+    assert budgets.calls_under_way == 0
 
 
 def test_what_was_spent_is_known_after_a_restart(make_models, make_world, eventually):

@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -329,6 +330,44 @@ def test_a_folder_that_is_exchanged_for_a_link_leads_nowhere(tmp_path):
 
     assert b"outside" not in data and set(contents(data)) == {"etc/", "agentainer-report.txt"}
     assert report(data) == {"etc/secret": "not a directory"}
+
+
+SWAP = """
+import os, sys
+root = sys.argv[1]
+print(flush=True)
+while True:
+    os.rename(root + "/folder", root + "/was")
+    os.rename(root + "/link", root + "/folder")
+    os.rename(root + "/folder", root + "/link")
+    os.rename(root + "/was", root + "/folder")
+    os.rename(root + "/file", root + "/old")
+    os.symlink("../outside/secret", root + "/file")
+    os.unlink(root + "/file")
+    os.rename(root + "/old", root + "/file")
+"""
+
+
+def test_who_exchanges_folders_and_links_all_the_time_leads_nowhere(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("of the host")
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "secret").write_text("of the job")
+    (root / "file").write_text("of the job")
+    (root / "link").symlink_to("../outside")
+    swapper = subprocess.Popen([sys.executable, "-c", SWAP, root], stdout=subprocess.PIPE)
+    swapper.stdout.read(1)
+    found = set()
+    try:
+        for _ in range(300):
+            found |= set(contents(packed(root)).values())
+    finally:
+        swapper.kill()
+        swapper.wait()
+        swapper.stdout.close()
+
+    assert b"of the job" in found and b"of the host" not in found
 
 
 def test_what_is_compressed_already_is_stored_and_what_is_not_gets_smaller(tmp_path):

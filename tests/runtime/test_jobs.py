@@ -128,7 +128,7 @@ def test_a_task_is_analysed_carried_out_in_order_and_its_result_is_beside_the_fi
     assert end_of(events) == ("RUN_FINISHED", None)
     assert steps_of(events) == ["analysis", "shell commands", "Python code", "shell commands 2", "result"]
     assert called(events) == ["shell_command", "python_code", "shell_command"]
-    assert [result["return_code"] for result in results_of(events)] == [0, 0, 0]
+    assert [result["exitCode"] for result in results_of(events)] == [0, 0, 0]
     assert [event["value"] for event in events if event.get("name") == "job.analysis"] == [analysis]
     assert answer_of(events).splitlines()[0] == "1. Make a file: worked"
     assert "Files: a.txt (4 bytes), sub/b.txt (8 bytes)" in answer_of(events)
@@ -259,11 +259,11 @@ def test_an_action_works_in_the_workspace_and_nowhere_else(jobs, models):
 
     outcomes = results_of(events)
     assert [each["success"] for each in outcomes] == [False] * 4 + [True, False, True]
-    assert "is outside" in outcomes[0]["error"]
-    assert "leads outside" in outcomes[1]["error"]
-    assert "the runtime's own" in outcomes[2]["error"]
-    assert outcomes[0]["return_code"] is None
-    assert outcomes[4]["output"] == f"{jobs.runtime.workspace}\n"
+    assert "is outside" in outcomes[0]["stderr"]
+    assert "leads outside" in outcomes[1]["stderr"]
+    assert "the runtime's own" in outcomes[2]["stderr"]
+    assert outcomes[0]["exitCode"] is None
+    assert outcomes[4]["stdout"] == f"{jobs.runtime.workspace}\n"
     assert (
         jobs.output / "own.csv"
     ).read_text() == "mine"  # what the program wrote itself is not replaced by what it printed
@@ -291,7 +291,8 @@ def test_an_action_has_a_time_and_its_whole_group_is_ended(start_runtime, models
 
     events, log = jobs.run()
 
-    result = results_of(events)[0]
+    assert results_of(events)[0]["notice"] == "Ended: it was not done after 0.5 s."
+    result = jobs.result["shell_results"][0]
     assert (result["success"], result["output"], result["ended"]) == (False, "begun\n", "it was not done after 0.5 s")
     assert result["duration_s"] < 5
     assert running("sleep 312.5") == []
@@ -459,7 +460,7 @@ def test_a_command_policy_holds_for_jobs_where_one_is_set(start_runtime, models)
 
     events, _ = jobs.run()
 
-    assert ["not allowed" in each["error"] for each in results_of(events)] == [True, False, True]
+    assert ["not allowed" in each["stderr"] for each in results_of(events)] == [True, False, True]
 
 
 def test_without_a_model_an_echo_is_done_and_the_script_is_called_so(start_runtime):

@@ -42,6 +42,12 @@ class Action:
         told = {"type": self.kind, "description": self.description, body: self.body}
         return {**told, place: self.place} if self.place else told
 
+    def arguments(self) -> dict[str, str]:
+        """Return it as the arguments of a call: what is run comes first."""
+        body, place = _FIELDS[self.kind]
+        told = {body: self.body, place: self.place, "description": self.description}
+        return {name: value for name, value in told.items() if value}
+
     @property
     def label(self) -> str:
         """A line that says what it is."""

@@ -147,13 +147,12 @@ class Flow:
 
     async def _do(self, action: Action) -> dict[str, Any]:
         self._number += 1
-        call = Call(f"action_{self._number}", action.kind, json.dumps(action.public(), ensure_ascii=False))
+        call = Call(f"action_{self._number}", action.kind, json.dumps(action.arguments(), ensure_ascii=False))
         entry = self._result.add(action, blank(action))
         await in_thread(self._result.save)  # before it begins: whoever finds it there knows that it may have been done
         self._transcript.call(call)
         entry |= await self._workshop.carry_out(action, self._number)
-        told = {name: value for name, value in entry.items() if name not in ("command", "code", "description")}
-        self._transcript.result(call.id, content_of(told))
+        self._transcript.result(call.id, content_of(_answer(entry)))
         console.printed(entry["output"])
         console.complained(entry["error"])
         if not entry["success"]:
@@ -207,6 +206,23 @@ class Flow:
 
 def _failed(done: Done) -> Done:
     return [(action, result) for action, result in done if not result["success"]]
+
+
+def _answer(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as the runtime's tools answer."""
+    kept = [entry[name] for name in ("full_output", "full_error") if name in entry]
+    notices = [
+        f"Ended: {entry['ended']}." if "ended" in entry else "",
+        f"All of it is in {', '.join(kept)}." if kept else "",
+    ]
+    notice = " ".join(filter(None, notices))
+    return {
+        **({"notice": notice} if notice else {}),
+        "success": entry["success"],
+        "exitCode": entry["return_code"],
+        "stdout": entry["output"],
+        "stderr": entry["error"],
+    }
 
 
 def _plan(found: Analysis) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agentainer_runtime import file_policy
-from agentainer_runtime.conversations import Conversation, file_name
+from agentainer_runtime.built_in import describe
+from agentainer_runtime.conversations import Conversation, file_name, from_agui
 from agentainer_runtime.jobs import JobFailed, console, prompts, results, stand_in
 from agentainer_runtime.jobs.actions import Workshop, policy_of
 from agentainer_runtime.jobs.flow import Flow, Terms
@@ -38,17 +39,17 @@ async def carry_out(
     """Do a job. `provider` makes whom the model is asked of; `fields` go into the head of each request to a model.
 
     Raises:
-        JobFailed, LimitReached, ModelFailed, OSError: it is not complete, and why. TimeoutError: the run's time was over.
+        JobFailed, LimitReached, ModelFailed: it is not complete, and why. TimeoutError: the run's time was over.
     """
-    prompt = said(conversation.messages, "user")
+    prompt = said([from_agui(message) for message in run.given.messages], "user")
     console.starting(order.id, prompt)
     given = run.given
     try:
         workshop = _workshop(settings, order)
         result = _result(run, order, workshop, prompt, transcript.model)
         result.begin()
-    except PathRefused as error:
-        raise JobFailed(str(error)) from error
+    except (OSError, PathRefused) as error:
+        raise JobFailed(describe(error) if isinstance(error, OSError) else str(error)) from error
     told = prompts.system(
         workspace=settings.workspace,
         output=workshop.folder,
@@ -70,12 +71,15 @@ async def carry_out(
         code, message = run.ending or ("interrupted", "the run was ended")
         _end(result, transcript, results.CANCELLED if code == "cancelled" else results.ERROR, message)
         raise
-    except PathRefused as error:
-        _end(result, transcript, results.ERROR, str(error))
-        raise JobFailed(str(error)) from error
-    except Exception as error:
-        why = f"the job took longer than {given.wall_s or 0:g} s" if isinstance(error, TimeoutError) else str(error)
+    except TimeoutError:
+        _end(result, transcript, results.ERROR, f"the job took longer than {given.wall_s or 0:g} s")
+        raise
+    except (OSError, PathRefused) as error:
+        why = describe(error) if isinstance(error, OSError) else str(error)
         _end(result, transcript, results.ERROR, why)
+        raise JobFailed(why) from error
+    except Exception as error:
+        _end(result, transcript, results.ERROR, str(error))
         raise
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentainer_runtime import paths, texts
+from agentainer_runtime.built_in import about
 from agentainer_runtime.conversations import INTERRUPTED
 from agentainer_runtime.jobs.analysis import PYTHON, Action
 from agentainer_runtime.paths import PathRefused
@@ -22,6 +23,8 @@ RUNNING, COMPLETE, ERROR, CANCELLED = "running", "complete", "error", "cancelled
 RESTARTED = "the container was restarted while the job was carried out"
 MAX_FILES = 1000
 _MAX_VISITED = 20_000
+_RESERVE_BYTES = 256 * 1024  # of the note: so much room there is for the end of a job that filled the disk
+_SHORT_CHARS = 500  # of each text of a result, where there is no room for more
 _MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -45,7 +48,7 @@ class Result:
         Raises:
             OSError, PathRefused: it can't be written.
         """
-        self._note.write_text(json.dumps({"output": self._output}))
+        self._note.write_text(json.dumps({"output": self._output}).ljust(_RESERVE_BYTES))
         self.save()
 
     def add(self, action: Action, entry: dict[str, Any]) -> dict[str, Any]:
@@ -62,12 +65,17 @@ class Result:
         _write(self._workspace, self._output, self.content)
 
     def end(self, status: str, error: str = "") -> None:
-        """Write it for the last time.
+        """Write it for the last time; on a disk that is full, with less of what the actions printed.
 
         Raises:
             OSError, PathRefused: it can't be written.
         """
-        _end(self._workspace, self._output, self.content, status, error)
+        try:
+            _end(self._workspace, self._output, self.content, status, error)
+        except OSError:
+            self._note.unlink(missing_ok=True)  # which gives its room
+            _shorten(self.content)
+            _end(self._workspace, self._output, self.content, status, error)
         self._note.unlink(missing_ok=True)
 
 
@@ -75,7 +83,7 @@ def recover(workspace: Path, notes: Path) -> int:
     """End the results that another process left at work; return how many. Nothing of it is done again."""
     ended = 0
     for note in sorted(notes.glob("*.json")):
-        with suppress(OSError, PathRefused, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(OSError, PathRefused, ValueError, KeyError, TypeError, RecursionError):
             output = json.loads(note.read_bytes())["output"]
             content = _read(workspace, output)
             if content["status"] == RUNNING:
@@ -94,9 +102,18 @@ def _end(workspace: Path, output: str, content: dict[str, Any], status: str, err
     _write(workspace, output, content)
 
 
+def _shorten(content: dict[str, Any]) -> None:
+    """Have it take less than the note did."""
+    planned = [*content["analysis"]["actions"], *content.get("repair", {}).get("actions", ())]
+    for entry in (*planned, *content["shell_results"], *content["python_results"]):
+        entry |= {name: value[:_SHORT_CHARS] for name, value in entry.items() if isinstance(value, str)}
+    content |= {"task": content["task"][: _SHORT_CHARS * 10], "note": "The disk was full: texts are cut."}
+
+
 def _write(workspace: Path, output: str, content: dict[str, Any]) -> None:
     data = json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8", "replace")
-    paths.write(workspace, f"{output}/{NAME}", data + b"\n")
+    with about(f"{output}/{NAME}"):
+        paths.write(workspace, f"{output}/{NAME}", data + b"\n")
 
 
 def _read(workspace: Path, output: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_a_job_is_in_the_container_s_logs_and_one_that_fills_the_disk_leaves_its
     script = json.dumps([{"text": json.dumps(FILLING)}])
     inside(docker_client, job_container, "sh", "-c", f"cat > /workspace/fill.json <<'END'\n{script}\nEND")
 
-    end = do("job-2", "fill it", "script/fill.json")
+    end = do("job-2", "fill it" + "!" * 20_000, "script/fill.json")
 
     assert (end["type"], end["code"]) == ("RUN_ERROR", "error")
     assert "no room" in end["message"] or "no space" in end["message"]
@@ -122,7 +122,7 @@ def test_a_job_is_in_the_container_s_logs_and_one_that_fills_the_disk_leaves_its
     assert stdout.splitlines()[:3] == [
         "Starting agent for job job-1 with prompt: echo Hello World",
         "Hello World",
-        "Starting agent for job job-2 with prompt: fill it",
+        f"Starting agent for job job-2 with prompt: fill it{'!' * 1993} [... 18007 characters more]",
     ]
     assert "job job-2 ended" in stderr
     assert "Starting agent" not in stderr

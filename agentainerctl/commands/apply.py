@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agentainerctl import deployments, exits, output
+from agentainerctl import deployments, exits, output, own_keys
 from agentainerctl.client import path_of
 from agentainerctl.commands.lifecycle import WAIT_S
 from agentainerctl.failures import ApiError, StreamBroken
@@ -83,6 +83,10 @@ def run(session: Session, files: tuple[str, ...], given: dict[str, Any]) -> None
     if given["dry_run"]:
         _show_plan(session, plan)
         return
+    changed = {step["agent"] for step in plan["steps"] if step["action"] != "keep"}
+    own_keys.warn(
+        session, {each["name"]: each.get("env_vars", {}) for each in manifest.agents() if each["name"] in changed}
+    )
     have_images(session, manifest, builds, rebuild=given["rebuild"], pull=given["pull"])
     if session.has_progress:
         output.note(f"Deploying agents from: {', '.join(files)}")

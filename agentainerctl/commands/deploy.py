@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agentainerctl import agents, output
+from agentainerctl import agents, output, own_keys
 from agentainerctl.build_context import collect
 from agentainerctl.client import READ_TIMEOUT_S, path_of
 from agentainerctl.commands.images import assignments
@@ -19,7 +19,6 @@ from agentainerctl.options import CPU, DURATION, ON_OFF, SIZE, Command, output_o
 from agentainerctl.progress import Waiting
 from agentainerctl.runtime import IMAGE, body_of
 from agentainerctl.session import Session
-from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import AgentainerError, Conflict, InvalidParameter
 
 _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
@@ -192,7 +191,7 @@ def deploy(session: Session, /, **given: Any) -> None:  # noqa: ANN401
             raise click.UsageError(f"Missing option '-{option[0]}' / '--{option}', or '--config FILE'")
     body = _body(given)
     _warn_of_folders(session, body.get("volumes", []))
-    _warn_of_keys(session, body.get("env_vars", {}))
+    own_keys.warn(session, {body["name"]: body.get("env_vars", {})})
     dockerfile = find_dockerfile(given["image"])
     if dockerfile:
         body["image"] = _build(session, body["name"], dockerfile, given)
@@ -286,15 +285,6 @@ def _warn_of_folders(session: Session, volumes: list[dict[str, Any]]) -> None:
         name = mount["host_path"]
         if not name.startswith("/") and os.path.isdir(name) and session.has_progress:
             output.note(f"warning: '{name}' is a named volume; for the folder write ./{name}:{mount['container_path']}")
-
-
-def _warn_of_keys(session: Session, variables: dict[str, str]) -> None:
-    found = [name for name in MODEL_KEY_VARIABLES if name in variables]
-    if found and session.has_progress:
-        output.note(
-            f"warning: the agent, and whoever may inspect its container, can read {', '.join(found)}; give the daemon the key"
-            " and the agent --model, and it stays there"
-        )
 
 
 def _command(words: tuple[str, ...], line: str | None, option: str = "command") -> list[str]:

@@ -53,6 +53,24 @@ def wish(api, path="/deployments/apply"):
     return next(asked.json for asked in api.asked if asked.path == path)
 
 
+def test_keys_that_agents_could_read_are_warned_of_once_and_only_where_something_is_done(given, run, tmp_path):
+    agent = "    - {{name: {0}, image: nginx, env: {{OPENAI_API_KEY: '${{KEY:-}}', OTHER_KEY: sk-2}}}}\n"
+    file = FILE.partition("    - name")[0] + "".join(agent.format(name) for name in ("web", "api", "kept"))
+    (tmp_path / "agents.yaml").write_text(file)
+    steps = [STEP, {**STEP, "agent": "api"}, {**STEP, "agent": "kept", "action": "keep"}]
+    given.forget("POST", "/deployments/plan")
+    given.on("POST", "/deployments/plan", {"steps": steps, "stray": []})
+
+    own = run("apply", "-f", "agents.yaml", env={"KEY": "sk-1"})
+    without = run("apply", "-f", "agents.yaml")
+    quiet = run("apply", "-f", "agents.yaml", "-o", "json", env={"KEY": "sk-1"})
+
+    assert own.err.count("warning:") == 1
+    assert "the agents web, api, and whoever may inspect their containers, can read OPENAI_API_KEY;" in own.err
+    assert "sk-" not in own.err
+    assert "warning" not in without.err + quiet.err
+
+
 @pytest.mark.parametrize("words", [("apply", "-f", "agents.yaml"), ("deploy", "--config", "agents.yaml")])
 def test_a_file_is_applied(given, run, words):
     ran = run(*words)

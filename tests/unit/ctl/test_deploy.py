@@ -237,7 +237,7 @@ def test_a_key_that_the_agent_could_read_is_warned_of_once(deployable, run):
     through = run("deploy", "-n", "web", "-i", "nginx", "--model", "openai/small", "-e", "OTHER_KEY=1")
 
     assert own.err.count("warning:") == 1
-    assert "can read OPENAI_API_KEY, GEMINI_API_KEY" in own.err
+    assert "the agent web, and whoever may inspect its container, can read OPENAI_API_KEY, GEMINI_API_KEY" in own.err
     assert "sk-1" not in own.out + own.err
     assert "warning" not in through.err
     assert [asked.json.get("model") for asked in deployable.asked if asked.path == "/agents"] == [None, "openai/small"]

@@ -3,6 +3,7 @@
 It judges and never changes: an event of an unknown type is right, and is passed on. Nothing here does I/O.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,14 +66,15 @@ _ENDS = {end: span for span in _SPANS for end in span.ends}
 class SequenceChecker:
     """Follows one run's events and says what is wrong with them. RUN_ERROR may come first, and may leave things open."""
 
-    def __init__(self, run_id: str = "") -> None:
-        """`run_id`: the run that was asked for ("": any)."""
+    def __init__(self, run_id: str = "", waiting: Iterable[str] = ()) -> None:
+        """`run_id`: the run that was asked for ("": any). `waiting`: calls that an interrupted run left without a result."""
         self._run_id = run_id
         self._count = 0
         self._last = ""
         self._terminal = ""
         self._open: dict[_Span, dict[str, int]] = {span: {} for span in _SPANS}
-        self._calls: dict[str, bool] = {}  # tool calls that have ended, or come in chunks: whether they have a result
+        self._calls = dict.fromkeys(waiting, False)
+        """Tool calls that have ended, or come in chunks: whether they have a result."""
         self._chunk_call = ""
 
     def feed(self, event: object) -> list[Problem]:

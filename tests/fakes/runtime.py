@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,11 @@ class RuntimeProcess:
 
         return read()
 
-    def run(self, text: str = "go on", **fields: Any) -> list[dict[str, Any]]:
-        """Do one run and return its events; their numbers have no gap."""
+    def run(self, text: str = "go on", waiting: Iterable[str] = (), **fields: Any) -> list[dict[str, Any]]:
+        """Do one run and return its events; their numbers have no gap. `waiting`: the calls that a run before it left open."""
         found = list(self.stream("POST", "/invocations", run_input(text, **fields)))
         assert [number for number, _ in found] == list(range(1, len(found) + 1))
-        return checked([event for _, event in found])
+        return checked([event for _, event in found], waiting)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 15.0) -> int:
         if self.process.poll() is None:
@@ -115,7 +115,13 @@ class RuntimeProcess:
 
 
 def run_input(
-    text: str = "go on", *, run: str = "", thread: str = "", limits: object = None, model: str | None = None
+    text: str = "go on",
+    *,
+    run: str = "",
+    thread: str = "",
+    limits: object = None,
+    model: str | None = None,
+    resume: object = None,
 ) -> dict[str, Any]:
     """Return AG-UI's RunAgentInput with what agentainerd puts into it."""
     return {
@@ -124,12 +130,13 @@ def run_input(
         "messages": [{"id": str(uuid.uuid4()), "role": "user", "content": text}],
         "state": {}, "tools": [], "context": [],
         "forwardedProps": {"limits": limits or {"steps": None, "wall_s": None, "cost_usd": None}, "model": model, "media": []},
+        **({"resume": resume} if resume else {}),
     }  # fmt: skip
 
 
-def checked(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def checked(events: list[dict[str, Any]], waiting: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Return the events of a whole run, once nothing is wrong with their order and fields."""
-    checker = SequenceChecker()
+    checker = SequenceChecker(waiting=waiting)
     problems = [problem for event in events for problem in checker.feed(event)] + checker.end()
     assert not problems, problems
     return events

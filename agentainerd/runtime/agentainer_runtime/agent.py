@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from agentainer_runtime import script
 from agentainer_runtime.activity import Activity
 from agentainer_runtime.agui import Event
+from agentainer_runtime.approvals import Decision, InvalidAnswer, Pending, decide
 from agentainer_runtime.conversations import Conversation, Conversations
 from agentainer_runtime.endpoints import SCRIPT_PREFIX, NoEndpoint
 from agentainer_runtime.jobs import JobFailed, job, stand_in
-from agentainer_runtime.loop import LimitReached, Loop, Terms
+from agentainer_runtime.loop import LimitReached, Loop, Paused, Terms
 from agentainer_runtime.prompts import system_prompt
 from agentainer_runtime.provider import ModelFailed, Provider
 from agentainer_runtime.repository import Repository, RepositoryFailed
@@ -88,13 +89,13 @@ class Agent:
                     async with asyncio.timeout(given.wall_s):
                         await self.repository.ready()
                 await self._work(run, model, transcript)
+        except Paused as paused:
+            transcript.paused(paused.pending)
         except (LimitReached, ModelFailed) as error:
             transcript.failed(str(error), error.code)
-        except (RepositoryFailed, JobFailed) as error:
-            transcript.failed(str(error), "error")
         except TimeoutError:
             transcript.failed(f"the run took longer than {given.wall_s or 0:g} s", "timeout")
-        except OSError as error:
+        except (RepositoryFailed, JobFailed, InvalidAnswer, OSError) as error:
             transcript.failed(str(error), "error")
         except asyncio.CancelledError:
             code, message = run.ending or ("interrupted", "the run was ended")
@@ -106,7 +107,9 @@ class Agent:
     async def _work(self, run: Run, model: str, transcript: Transcript) -> None:
         given = run.given
         conversation = self.conversations.open(given.thread_id, is_fresh=given.is_fresh)
-        conversation.take(given.messages)
+        answered = _answered(conversation, given)
+        if answered is None:
+            conversation.take(given.messages)
         if given.job:
             await self._do_job(run, given.job, conversation, transcript)
             return
@@ -123,6 +126,10 @@ class Agent:
         loop = Loop(terms, conversation=conversation, transcript=transcript, provider=provider, toolbox=self.toolbox)
         try:
             async with asyncio.timeout(given.wall_s):
+                if answered is not None:
+                    await loop.resume(*answered)
+                    if answered[1].is_said:
+                        conversation.take(given.messages)
                 await loop.go()
         finally:
             loop.keep_partial()
@@ -150,7 +157,7 @@ class Agent:
         gateway, asked = self.settings.gateway_url, self.settings.environment.get("OPENAI_BASE_URL", "")
         if not gateway or not asked.startswith(gateway):
             return {}
-        ids = {"X-Agentainer-Run-Id": given.run_id, "X-Agentainer-Session-Id": given.thread_id}
+        ids = {"X-Agentainer-Run-Id": given.work_id or given.run_id, "X-Agentainer-Session-Id": given.thread_id}
         return {name: value for name, value in ids.items() if value.isascii() and value.isprintable()}
 
     def _provider(self, model: str, key: str) -> Provider:
@@ -175,3 +182,20 @@ class Agent:
 
             self._client = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=100, max_keepalive_connections=10))
         return self._client
+
+
+def _answered(conversation: Conversation, given: RunInput) -> tuple[Pending, Decision] | None:
+    """Return the call that waits in a thread, and what was decided about it; None where none waits.
+
+    Raises:
+        InvalidAnswer: what was answered was not asked, or is no answer.
+    """
+    pending = conversation.pending
+    strange = [
+        each["interruptId"]
+        for each in given.resume
+        if each["status"] == "resolved" and (pending is None or each["interruptId"] != pending.id)
+    ]
+    if strange:
+        raise InvalidAnswer(f"nothing waits for the answer to {strange[0]:.80}")
+    return (pending, decide(pending, given.resume, given.messages)) if pending else None

@@ -129,7 +129,7 @@ class _Projection:
         self._arguments: dict[str, str] = {}
 
     def frames(self, event: agui.Event) -> list[dict[str, Any]]:
-        """Return the frames that an event becomes: none or one."""
+        """Return the frames that an event becomes. What is asked at the end is text: what the user says next is the answer."""
         kind = event["type"]
         if kind == agui.TEXT_MESSAGE_CONTENT:
             return [{"type": "text", "content": event["delta"]}]
@@ -145,7 +145,8 @@ class _Projection:
         if kind == agui.CUSTOM and event["name"] == "file.changed":
             return [{"type": "file-edit", "fileEdit": {**event["value"], "timestamp": int(time.time() * 1000)}}]
         if kind == agui.RUN_FINISHED:
-            return [{"type": "done"}]
+            asked = (event.get("outcome") or {}).get("interrupts") or ()
+            return [*({"type": "text", "content": each["message"]} for each in asked), {"type": "done"}]
         return [{"type": "error", "error": event["message"]}] if kind == agui.RUN_ERROR else []
 
     def _tool(self, kind: str, event: agui.Event, **fields: Any) -> dict[str, Any]:

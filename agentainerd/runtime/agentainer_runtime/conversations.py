@@ -1,7 +1,8 @@
 """Conversations as models take them: messages in the form of chat completions, one file a thread, appended.
 
 A record of the file is `{"message": {...}, "id": "..."}`, or `{"summary": text, "covers": N}`: the first N messages may be
-replaced by that text in what a model is sent. Nothing is ever taken out.
+replaced by that text in what a model is sent. Nothing is ever taken out. `{"pending": {...}}` is a call that waits for a person,
+and `{"pending": null, "allowed": action}` says that it was answered.
 """
 
 import hashlib
@@ -9,9 +10,11 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from agentainer_runtime.approvals import Pending
 from agentainer_runtime.event_log import decode, encode
 
 Message = dict[str, Any]
@@ -24,7 +27,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 class Conversation:
-    """One thread. Messages are on disk when `add` returns, but for a loss of power."""
+    """One thread. Messages are on disk when `add` returns, but for a loss of power.
+
+    `pending`: the call that waits for a person, None for none. `allowed`: the actions that they allowed here.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Read what is there; None is a conversation that is not kept."""
@@ -33,6 +39,8 @@ class Conversation:
         self.ids: set[str] = set()
         self.summary = ""
         self.covers = 0
+        self.pending: Pending | None = None
+        self.allowed: set[str] = set()
         if path is not None and path.exists():
             self._load(path)
 
@@ -54,6 +62,26 @@ class Conversation:
         """
         self._write({"summary": text, "covers": covers})
         self.summary, self.covers = text, covers
+
+    def wait_for(self, pending: Pending) -> None:
+        """Have a call wait for a person.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._write({"pending": asdict(pending)})
+        self.pending = pending
+
+    def settle(self, allowed: str = "") -> None:
+        """Have no call wait any more; `allowed` is the action that may be done from now on, "" for none.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._write({"pending": None, **({"allowed": allowed} if allowed else {})})
+        self.pending = None
+        if allowed:
+            self.allowed.add(allowed)
 
     def take(self, given: Iterable[dict[str, Any]]) -> None:
         """Add what a client sent and this conversation has not: all of it to an empty one, else what its user said last.
@@ -77,20 +105,15 @@ class Conversation:
         self.repair()
 
     def repair(self) -> None:
-        """Give the calls of the last answer that have no result one that says so. For whoever goes on with the conversation, not
-        for who only looks at it: the tools may be at work.
+        """Give the calls of the last answer that have no result one that says so, but for the one that waits for a person. For
+        whoever goes on with the conversation, not for who only looks at it: the tools may be at work.
 
         Raises:
             OSError: it could not be written.
         """
         for result in missing_results(self.messages):
-            self.add(result)
-
-    def said_by_user(self) -> list[str]:
-        """Return the user's words, message by message."""
-        contents = [each.get("content") for each in self.messages if each["role"] == "user"]
-        parts = [content if isinstance(content, list) else [{"text": content}] for content in contents]
-        return [str(part.get("text") or "") for content in parts for part in content if isinstance(part, dict)]
+            if self.pending is None or result["tool_call_id"] != self.pending.call_id:
+                self.add(result)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._path is None:
@@ -113,6 +136,9 @@ class Conversation:
                 end += len(line)
                 if "summary" in record:
                     self.summary, self.covers = record["summary"], record["covers"]
+                elif "pending" in record:
+                    self.pending = Pending(**record["pending"]) if record["pending"] else None
+                    self.allowed |= {record["allowed"]} if "allowed" in record else set()
                 else:
                     self.messages.append(record["message"])
                     self.ids.add(record.get("id", ""))

@@ -50,6 +50,8 @@ def run_input(body: object, headers: Mapping[str, str]) -> RunInput:
         cost_usd=_limit(limits, "cost_usd"),
         model=model or "",
         job=_job(props.get("job")),
+        resume=_resume(body.get("resume")),
+        work_id=headers.get("x-agentainer-run-id", ""),
     )
 
 
@@ -65,7 +67,7 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
         if not prompt.strip():
             raise InvalidInput("the body has neither `messages` (RunAgentInput) nor a `prompt`")
         return [user_message(prompt)]
-    if not isinstance(messages, list) or not messages:
+    if not isinstance(messages, list) or not (messages or body.get("resume")):
         raise InvalidInput("messages is not a list with at least one message")
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
@@ -95,7 +97,7 @@ def _is_call(call: object) -> bool:
 def _with_media(messages: list[dict[str, Any]], media: object) -> list[dict[str, Any]]:
     """Say in the user's last message what was attached to it; images go as images."""
     entries = [each for each in media if isinstance(each, dict)] if isinstance(media, list) else []
-    if not entries or messages[-1]["role"] != "user":
+    if not entries or not messages or messages[-1]["role"] != "user":
         return messages
     last = messages[-1]
     content = last.get("content") or ""
@@ -132,6 +134,20 @@ def _id(body: dict[str, Any], headers: Mapping[str, str], field: str, *names: st
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_ID_CHARS:
         raise InvalidInput(f"{field} is not a text of 1 to {_MAX_ID_CHARS} characters")
     return value
+
+
+def _resume(entries: object) -> tuple[dict[str, Any], ...]:
+    if not isinstance(entries, list | None) or not all(_is_answer(each) for each in entries or ()):
+        raise InvalidInput("resume is not a list of objects with interruptId and status (resolved, cancelled)")
+    return tuple(entries or ())
+
+
+def _is_answer(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("interruptId"), str)
+        and entry.get("status") in ("resolved", "cancelled")
+    )
 
 
 def _limit(limits: dict[str, Any], name: str) -> float | None:

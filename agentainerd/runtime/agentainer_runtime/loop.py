@@ -6,10 +6,12 @@ ended this one.
 
 import json
 import logging
+import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentainer_runtime.approvals import Decision, Pending, refusal
 from agentainer_runtime.compression import Context
 from agentainer_runtime.conversations import Conversation, Message
 from agentainer_runtime.provider import (
@@ -25,6 +27,7 @@ from agentainer_runtime.provider import (
     Usage,
 )
 from agentainer_runtime.stuck import NUDGE, Repetitions, Verdict
+from agentainer_runtime.tool import NeedsApproval
 from agentainer_runtime.toolbox import Toolbox, content_of
 from agentainer_runtime.transcript import Transcript
 from agentainer_runtime.views import shortened
@@ -35,6 +38,7 @@ _MAX_CALLS = 32
 _MAX_FAULTY = 3
 _MAX_PARTIAL_CHARS = 20_000
 _CUT_OFF = "Your answer was cut off, because it was too long. Go on from there, in smaller pieces."
+_AFTER_IT = {"error": "not done: a call before it waits for the user. Make it again when that one has its answer."}
 _EMPTY = "Your answer was empty. Go on, or say that you are done and what came of it."
 
 
@@ -44,6 +48,14 @@ class LimitReached(Exception):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Paused(Exception):
+    """The run ends here, and the thread's next one goes on: a person has to allow a call first."""
+
+    def __init__(self, pending: Pending) -> None:
+        super().__init__(pending.question)
+        self.pending = pending
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class Loop:
         """Work until the model is done.
 
         Raises:
-            LimitReached, ModelFailed: it is not, and that is why it ends.
+            LimitReached, ModelFailed: it is not, and that is why it ends. Paused: not yet.
             OSError: the conversation can't be written.
         """
         while True:
@@ -122,6 +134,22 @@ class Loop:
                 await self._do_all(answer)
             elif self._is_whole(answer):
                 return
+
+    async def resume(self, pending: Pending, decision: Decision) -> None:
+        """Do the call that waited, or tell the model that it may not be done. Before `go`, where there is one.
+
+        Raises:
+            Paused: it needs another word. OSError: the conversation can't be written.
+        """
+        call = Call(pending.call_id, pending.tool, pending.arguments)
+        self._used_ids.add(call.id)
+        self._transcript.reopen(call)
+        self._conversation.settle(pending.action if decision.allows else "")  # before it is done: it is not done twice
+        try:
+            result = await self._run(call) if decision.allows else refusal(decision)
+        except NeedsApproval as needed:
+            raise self._paused(call, needed) from None
+        self._tell(call, result)
 
     def keep_partial(self) -> None:
         """Keep what the model had said of an answer that is not going to end; of a very long one, how it began and went on.
@@ -216,16 +244,33 @@ class Loop:
             elif not is_object(call) and answer.finish == "length":
                 result = {"error": f"not done: the call was cut off. {_CUT_OFF}"}
             else:
-                result = await self._toolbox.run(call, self._transcript.edited, self._conversation.said_by_user())
-            content = content_of(result)
-            self._conversation.add({"role": "tool", "tool_call_id": call.id, "content": content})
-            self._transcript.result(call.id, content)
+                try:
+                    result = await self._run(call)
+                except NeedsApproval as needed:
+                    for later in answer.calls[number + 1 :]:
+                        self._tell(later, _AFTER_IT)
+                    raise self._paused(call, needed) from None
+            content = self._tell(call, result)
             verdicts.add(self._repetitions.add(f"{call.name} {call.arguments}", content, is_error="error" in result))
         self._count_faulty(is_faulty=not any(map(is_object, answer.calls)))
         if Verdict.STUCK in verdicts:
             raise LimitReached("the model repeats the same calls, and was told so", "stuck")
         if Verdict.NUDGE in verdicts:
             self._nudge(NUDGE)
+
+    async def _run(self, call: Call) -> dict[str, Any]:
+        return await self._toolbox.run(call, self._transcript.edited, self._conversation.allowed)
+
+    def _tell(self, call: Call, result: dict[str, Any]) -> str:
+        content = content_of(result)
+        self._conversation.add({"role": "tool", "tool_call_id": call.id, "content": content})
+        self._transcript.result(call.id, content)
+        return content
+
+    def _paused(self, call: Call, needed: NeedsApproval) -> Paused:
+        pending = Pending(f"int_{uuid.uuid4().hex}", call.id, call.name, call.arguments, needed.action, needed.question)
+        self._conversation.wait_for(pending)
+        return Paused(pending)
 
     def _is_whole(self, answer: _Answer) -> bool:
         """Whether an answer without calls is the end of the work; where it is none, the model is told."""

@@ -39,8 +39,9 @@ class JobOrder:
 class RunInput:
     """What a run is asked to do.
 
-    `messages` are AG-UI's. Limits are None where the settings' count. `key` is a model's, given for this run alone.
-    `is_fresh`: the conversation begins anew with these messages. `job`: it is carried out in the flow of jobs.
+    `messages` are AG-UI's, and so is `resume`: answers to what a run before this one asked. Limits are None where the settings'
+    count. `key` is a model's, given for this run alone. `is_fresh`: the conversation begins anew with these messages. `job`: it
+    is carried out in the flow of jobs. `work_id`: what the daemon counts it as, whose one run may be several here.
     """
 
     run_id: str
@@ -53,6 +54,8 @@ class RunInput:
     key: str = field(default="", repr=False)
     is_fresh: bool = False
     job: JobOrder | None = None
+    resume: tuple[dict[str, Any], ...] = ()
+    work_id: str = ""
 
 
 @dataclass

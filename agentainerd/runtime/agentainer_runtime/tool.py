@@ -14,6 +14,15 @@ STATE_FOLDER = ".agentainer"
 """The runtime's own folder in the workspace: runs, conversations, outputs. Tools read what is in its `outputs`, nothing else."""
 
 
+class NeedsApproval(Exception):
+    """A person has to allow `action` before it is done; `question` is what they are asked."""
+
+    def __init__(self, action: str, question: str) -> None:
+        super().__init__(question)
+        self.action = action
+        self.question = question
+
+
 @dataclass(frozen=True)
 class FileEdit:
     """A file of the workspace that a tool made, changed or removed.
@@ -35,8 +44,9 @@ class ToolContext:
         environment: the whole environment for processes that it starts; no keys and tokens are in it.
         report_edit: to be called for each change of a file, after it was made; from the event loop's thread.
         outputs: a folder below the workspace for what an answer leaves out; it exists.
-        approve: asks whether a person allowed an action in this conversation: "" if so, else the code that they answer with
-            `approve CODE` to allow it. None where nobody can be asked.
+        approve: to be called with an action, and a question for people, before something is done that a person has to allow. It
+            returns if they did, in this conversation; else it raises NeedsApproval, which the tool lets through: it is called
+            again, as it was, once they have. None where nobody can be asked.
         deadline_s: `time.monotonic()` by which it should have ended. At that time the call is cancelled.
     """
 
@@ -45,7 +55,7 @@ class ToolContext:
     report_edit: Callable[[FileEdit], None]
     outputs: Path
     deadline_s: float
-    approve: Callable[[str], str] | None = None
+    approve: Callable[[str, str], None] | None = None
 
 
 class Tool(Protocol):

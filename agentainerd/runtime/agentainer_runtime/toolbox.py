@@ -4,14 +4,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from agentainer_runtime.approvals import Approvals
 from agentainer_runtime.provider import Call
-from agentainer_runtime.tool import ENTRY_POINT_GROUP, FileEdit, Tool, ToolContext
+from agentainer_runtime.tool import ENTRY_POINT_GROUP, FileEdit, NeedsApproval, Tool, ToolContext
 
 log = logging.getLogger(__name__)
 _MAX_RESULT_CHARS = 200_000
@@ -29,7 +28,6 @@ class Toolbox:
         self._outputs = outputs
         self._environment = environment
         self._timeout_s = timeout_s
-        self._approvals = Approvals()
 
     @property
     def names(self) -> list[str]:
@@ -47,11 +45,14 @@ class Toolbox:
         ]
 
     async def run(
-        self, call: Call, report_edit: Callable[[FileEdit], None], said: Sequence[str] = ()
+        self, call: Call, report_edit: Callable[[FileEdit], None], allowed: Collection[str] | None = None
     ) -> dict[str, Any]:
         """Do what the model asked for and return the tool's answer; everything but a cancellation ends in one.
 
-        `said` is what the user said in the conversation: there they allow what needs it.
+        `allowed`: the actions that a person allowed; None where nobody can be asked.
+
+        Raises:
+            NeedsApproval: a person has to allow it first.
         """
         tool = self._tools.get(call.name)
         if tool is None:
@@ -62,10 +63,12 @@ class Toolbox:
             return {"error": f"the arguments are not JSON: {error}"}
         if not isinstance(arguments, dict):
             return {"error": "the arguments are not an object"}
-        context = self.context(report_edit, said)
+        context = self.context(report_edit, allowed)
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await tool.run(arguments, context)
+        except NeedsApproval:
+            raise
         except TimeoutError:
             return {"error": f"{call.name} took longer than {self._timeout_s:g} s and was ended"}
         except Exception as error:  # a tool may be anybody's: the boundary
@@ -73,15 +76,20 @@ class Toolbox:
             return {"error": f"{call.name} failed: {type(error).__name__}: {error}"}
         return result
 
-    def context(self, report_edit: Callable[[FileEdit], None], said: Sequence[str] = ()) -> ToolContext:
-        """Return what one call that begins now may use."""
+    def context(self, report_edit: Callable[[FileEdit], None], allowed: Collection[str] | None = None) -> ToolContext:
+        """Return what one call that begins now may use. `allowed`: see `run`."""
+
+        def approve(action: str, question: str) -> None:
+            if allowed is None or action not in allowed:
+                raise NeedsApproval(action, question)
+
         return ToolContext(
             self._workspace,
             self._environment,
             report_edit,
             self._outputs,
             time.monotonic() + self._timeout_s,
-            lambda action: self._approvals.missing(action, said),
+            None if allowed is None else approve,
         )
 
 

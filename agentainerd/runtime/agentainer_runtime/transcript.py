@@ -7,6 +7,7 @@ from typing import Any
 
 from agentainer_runtime import agui
 from agentainer_runtime.agui import Event, event
+from agentainer_runtime.approvals import Pending
 from agentainer_runtime.provider import Call, Usage
 from agentainer_runtime.tool import FileEdit
 
@@ -103,6 +104,10 @@ class Transcript:
             self._emit(event(agui.TOOL_CALL_ARGS, toolCallId=call.id, delta=piece))
         self._emit(event(agui.TOOL_CALL_END, toolCallId=call.id))
 
+    def reopen(self, call: Call) -> None:
+        """A call that a run before this one asked for is gone on with."""
+        self._calls[call.id] = call
+
     def result(self, call_id: str, content: str) -> None:
         """A tool answered."""
         self._calls.pop(call_id, None)
@@ -126,6 +131,14 @@ class Transcript:
         self._close("the run has ended")
         result = {"usage": usage_fields(self.usage), "steps": self.steps, "model": self.model}
         self._emit(event(agui.RUN_FINISHED, **self._ids, result=result, usage=[self._agui_usage()]))
+
+    def paused(self, pending: Pending) -> None:
+        """The run ends with a question; the call that it is about stays open."""
+        self._calls.pop(pending.call_id, None)
+        self._close("the run waits for the user")
+        outcome = {"type": "interrupt", "interrupts": [pending.interrupt()]}
+        result = {"usage": usage_fields(self.usage), "steps": self.steps, "model": self.model}
+        self._emit(event(agui.RUN_FINISHED, **self._ids, outcome=outcome, result=result, usage=[self._agui_usage()]))
 
     def failed(self, message: str, code: str) -> None:
         """The run ended before its end."""

@@ -38,17 +38,16 @@ def _description(policy: Policy) -> str:
     return f"{text} Pipes, &&, ; and redirections work; these programs may be run: {' '.join(sorted(policy.allowed))}"
 
 
-def ask(policy: Policy, context: ToolContext, action: str, reason: str) -> dict[str, Any]:
-    """Return the answer to what is not on the list; {} where a person is to be asked and has allowed it."""
+def ask(policy: Policy, context: ToolContext, action: str, reason: str, question: str) -> dict[str, Any]:
+    """Return the answer to what is not on the list; {} where a person is to be asked and has allowed it.
+
+    Raises:
+        NeedsApproval: they are to be asked.
+    """
     if policy.mode is not Mode.CONFIRM or context.approve is None:
         return {"error": reason}
-    code = context.approve(action)
-    if not code:
-        return {}
-    asking = (
-        f"say what it does and why, and that `approve {code}` as their answer allows it. Then call it again as it is"
-    )
-    return {"error": f"{reason}. Or ask the user to allow it: {asking}.", "approval": code}
+    context.approve(action, question)
+    return {}
 
 
 async def _work(policy: Policy, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
@@ -58,6 +57,7 @@ async def _work(policy: Policy, arguments: dict[str, Any], context: ToolContext)
     folder = file_policy.check(context.workspace, arguments["directory"])
     with about(arguments["directory"]), paths.folder(context.workspace, folder):
         decision = policy.judge(command, context.workspace, folder)
-    if decision.reason and (refusal := ask(policy, context, command, decision.reason)):
+    question = f"May the agent run this command?\n{command}"
+    if decision.reason and (refusal := ask(policy, context, command, decision.reason, question)):
         return refusal
     return await commands.run(decision.argv, context, timeout_s=arguments["timeout_s"], label="command", folder=folder)

@@ -20,7 +20,9 @@ def tool(policy: Policy | None = None) -> BuiltIn:
 
     async def work(arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
         is_listed = judge.mode is Mode.OFF or "python3" in judge.allowed
-        if not is_listed and (refusal := ask(judge, context, arguments["code"], NOT_LISTED)):
+        code = arguments["code"]
+        question = f"May the agent run this Python program?\n{code}"
+        if not is_listed and (refusal := ask(judge, context, code, NOT_LISTED, question)):
             return refusal
         return await _work(arguments, context)
 

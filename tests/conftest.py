@@ -10,6 +10,7 @@ from collections.abc import Callable  # noqa: E402
 
 import gevent  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from agentainerd import log_context  # noqa: E402
 
@@ -26,11 +27,17 @@ pytest_plugins = [
     "tests.fakes.model_worlds",
 ]
 
+# How fast the machine is at this moment decides no test; fixtures may be shared by all examples of one.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("any machine")
+
 # Whoever runs the tests in the background may have them ignore Ctrl-C, which programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def wait_until(condition: Callable[[], object], *, limit_s: float = 10.0, what: str = "the condition") -> object:
+def wait_until(condition: Callable[[], object], *, limit_s: float = 20.0, what: str = "the condition") -> object:
     """Poll until `condition()` is true and return what it gave; fail the test after `limit_s` seconds."""
     end = time.monotonic() + limit_s
     while True:
@@ -50,5 +57,5 @@ def nobodys_work() -> None:
 
 @pytest.fixture
 def eventually() -> Callable[..., object]:
-    """`eventually(lambda: ..., limit_s=5, what="...")`: poll with a deadline, never sleep."""
+    """`eventually(lambda: ..., limit_s=30, what="...")`: poll with a deadline, never sleep."""
     return wait_until

@@ -267,12 +267,12 @@ def test_a_command_that_takes_too_long_keeps_others_out_until_it_ends(bench):
     began = time.monotonic()
 
     with pytest.raises(DeadlineExceeded):
-        bench.engine.execute(box.id, ["/bin/sh", "-c", "sleep 1.5"], timeout_s=0.3)
+        bench.engine.execute(box.id, ["/bin/sh", "-c", "sleep 3"], timeout_s=0.3)
     with pytest.raises(DeadlineExceeded):
         bench.engine.execute(box.id, ["/bin/sh", "-c", "exit 0"], timeout_s=0.3)
 
-    assert time.monotonic() - began < 1.4
-    wait_until(lambda: executes(bench.engine, box), limit_s=5)
+    assert time.monotonic() - began < 2.8
+    wait_until(lambda: executes(bench.engine, box), limit_s=15)
 
 
 def executes(engine, box) -> bool:
@@ -288,7 +288,7 @@ def all_of(command) -> dict[str, bytes]:
     while pieces := command.read(10):
         for piece in pieces:
             said[piece.stream] += piece.data
-    wait_until(lambda: command.exit_code() is not None, limit_s=5)
+    wait_until(lambda: command.exit_code() is not None)
     return said
 
 

@@ -26,9 +26,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import docker.errors
 import pytest
 
-from tests.fakes.docker import Sandbox
+from tests.fakes.docker import Sandbox, docker_api
 
 ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).parent / "inside"  # what every daemon here imports first
@@ -61,6 +62,7 @@ class DaemonProcess:
         self.command: list[str] = []
         self.wrapper: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
+        self.engine = ""
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(runtime_dir / f"notify-{time.monotonic_ns()}"))
         self.told: list[str] = []
@@ -196,6 +198,12 @@ class DaemonProcess:
     def tail(self, lines: int = LOG_LINES) -> str:
         return "\n".join(self.log.splitlines()[-lines:])
 
+    def built_images(self) -> set[str]:
+        """Return the names of the images that it was asked to build, as its audit log has them."""
+        path = self.state_dir / "audit.log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else ()
+        return {json.loads(line)["resource"] for line in lines if '"action":"build_image"' in line}
+
     def clean_up(self) -> None:
         """End it whatever it takes, its children too, and show its log."""
         if self.process is not None and self.process.poll() is None:
@@ -254,8 +262,18 @@ def free_port() -> int:
             return port
 
 
+@pytest.fixture(scope="session")
+def built_images() -> Iterator[set[tuple[str, str]]]:
+    """(engine, name) of the images that daemons built; they are removed in the end, so that later tests have their layers."""
+    built: set[tuple[str, str]] = set()
+    yield built
+    for host, name in built:
+        with docker_api(host) as client, suppress(docker.errors.APIError):
+            client.remove_image(name)
+
+
 @pytest.fixture
-def start_daemon(tmp_path: Path) -> Iterator:
+def start_daemon(tmp_path: Path, built_images: set[tuple[str, str]]) -> Iterator:
     started: list[DaemonProcess] = []
     with tempfile.TemporaryDirectory(prefix="agd-") as sockets:  # short: the names of sockets are
 
@@ -284,6 +302,7 @@ def start_daemon(tmp_path: Path) -> Iterator:
             if not engine:
                 given.setdefault("AGENTAINER_DOCKER_HOST", NO_ENGINE)
             if sandbox is not None:
+                daemon.engine = sandbox.host
                 given |= {
                     "AGENTAINER_DOCKER_HOST": sandbox.host,
                     "AGENTAINER_DOCKER_NETWORK": sandbox.network,
@@ -298,3 +317,5 @@ def start_daemon(tmp_path: Path) -> Iterator:
         yield start
         for daemon in reversed(started):
             daemon.clean_up()
+            if daemon.engine:
+                built_images |= {(daemon.engine, name) for name in daemon.built_images()}

@@ -46,6 +46,7 @@ class Load:
     refused: set[str] = field(default_factory=set)
     unexpected: list[str] = field(default_factory=list)
     running: bool = True
+    timeout_s: float = 30.0
 
     @property
     def served(self) -> int:
@@ -87,9 +88,9 @@ class Load:
             lines.append(f"Idempotency-Key: {test_id}")
         if kind == "stream":
             lines.append("Accept: text/event-stream")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout_s) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-            raw = receive_all(connection, 30)
+            raw = receive_all(connection, self.timeout_s)
         answered = Answered(raw)
         chunked = answered.fields.get("transfer-encoding") == "chunked"
         length = int(answered.fields.get("content-length", "0"))

@@ -15,10 +15,11 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import pytest
 
 from agentainerd.model.event_sequences import SequenceChecker
@@ -178,6 +179,8 @@ def start_runtime(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def runtime_image(docker_host: str, base_image: str) -> Iterator[str]:
+    with docker_api(docker_host) as client:
+        before = {image["Id"] for image in client.images(IMAGE)}
     made = subprocess.run(
         [ROOT / "scripts/runtime-image", IMAGE], env={**os.environ, "BASE_IMAGE": BASE_IMAGE},
         capture_output=True, text=True, check=False,
@@ -189,5 +192,9 @@ def runtime_image(docker_host: str, base_image: str) -> Iterator[str]:
     )
     with docker_api(docker_host) as client:
         client.tag(made.stdout.split()[-1], repository, "runtime")
+        for image in client.images(filters={"dangling": True}):
+            if image["Id"] in before:
+                with suppress(docker.errors.APIError):  # somebody's container is of it
+                    client.remove_image(image["Id"])
         yield f"{repository}:runtime"
         client.remove_image(f"{repository}:runtime", force=True)

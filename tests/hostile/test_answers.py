@@ -221,7 +221,7 @@ def the_next_client_is_safe(plane, agent: HostileAgent, eventually):
         assert read_answer(ask(plane, path), "GET") == (200, path.encode(), True)
     assert agent.paths(number)[-1] == b"/bad"
     if not agent.closes:
-        eventually(lambda: number in agent.ended, limit_s=3, what="the end of the bad connection")
+        eventually(lambda: number in agent.ended, what="the end of the bad connection")
 
 
 def whole(data: bytes, body: bytes) -> int:
@@ -295,7 +295,7 @@ def test_bytes_behind_an_answer_reach_nobody(facing, eventually, name, at_once):
     assert b"smuggled" not in raw
     if not at_once:  # they come while the connection is idle
         number = agent.asked[-1][0]
-        eventually(lambda: number in agent.ended, limit_s=3, what="the end of a connection that speaks unasked")
+        eventually(lambda: number in agent.ended, what="the end of a connection that speaks unasked")
     the_next_client_is_safe(plane, agent, eventually)
 
 

@@ -190,9 +190,9 @@ def test_a_followed_log_that_breaks_off_says_so(engine, relay, docker_engine, ag
 
 def test_silence_longer_than_the_timeout_breaks_no_stream(docker_host, docker_sandbox, docker_engine, agent_image):
     engine = DockerEngine(
-        docker_host, network=docker_sandbox.network, isolated_network=docker_sandbox.isolated_network, timeout_s=0.5
+        docker_host, network=docker_sandbox.network, isolated_network=docker_sandbox.isolated_network, timeout_s=2
     )
-    quiet = ("python3", "-u", "-c", "import time; print('one'); time.sleep(1.5); print('two')")
+    quiet = ("python3", "-u", "-c", "import time; print('one'); time.sleep(3); print('two')")
     events = engine.events()
     assert next(events).action == "reconnected"
     box = docker_engine.start(docker_engine.create(spec_of(agent_image, *quiet)))

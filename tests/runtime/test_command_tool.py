@@ -7,7 +7,7 @@ import pytest
 from agentainer_runtime.built_in import BuiltIn
 from agentainer_runtime.policy import Mode, Policy
 from agentainer_runtime.tools import run_command, run_python
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NAMES = sorted(path.stem for path in Path(run_command.__file__).parent.glob("*.py") if path.stem != "__init__")
@@ -125,7 +125,7 @@ ARGUMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.sampled_from([name for name in NAMES if not name.startswith("run_")]),
     st.dictionaries(ARGUMENTS, ANY, max_size=4),

@@ -308,7 +308,7 @@ def test_an_expression_that_backtracks_for_ever_is_ended(tools, workspace):
 TEXTS = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "d"]), max_size=12).map("".join)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(TEXTS, TEXTS, st.booleans())
 def test_a_diff_makes_the_new_content_of_the_old(tmp_path_factory, old, new, is_long):
     if old == new:

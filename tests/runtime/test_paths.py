@@ -204,7 +204,7 @@ NAMES = st.sampled_from(["a", "b", "c", "..", ".", ""])
 TARGETS = st.lists(NAMES, min_size=1, max_size=4).map("/".join).filter(bool) | st.just("/etc/passwd")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     folders=st.lists(st.sampled_from(["a", "b", "a/a", "a/b", "b/a", "a/b/b"]), max_size=4),
     links=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "a/b", "b/c", "a/a", "a/b/c"]), TARGETS), max_size=5),

@@ -369,7 +369,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(PIECES, min_size=2, max_size=9).map("".join))
 def test_nothing_is_run_that_is_not_on_the_list(canaries, workspace, text):
     policy = Policy(Mode.LIST, frozenset(("ls", "cat", "git", "find", "echo")))

@@ -136,7 +136,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(PIECES, min_size=1, max_size=8).map("".join))
 def test_a_shell_does_the_same_with_what_is_written_out(folder, text):
     text = "printf '<%s>' " + text

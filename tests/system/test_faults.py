@@ -19,7 +19,7 @@ from agentainerd.store.connection import RedisClient
 from tests.fakes.daemons import free_port
 from tests.fakes.docker import new_sandbox
 from tests.fakes.engines import private_engine
-from tests.fakes.ledger import Promise, redis_of, redis_url
+from tests.fakes.ledger import CLIENTS, Promise, redis_of, redis_url
 
 KILLS = int(os.environ.get("SOAK_KILLS", "0"))
 pytestmark = [
@@ -85,6 +85,8 @@ def test_a_daemon_that_was_frozen_finds_itself_replaced(promise, redis_server, s
     """The lock keeps a second one out; with the lock gone the epoch does: the first is refused when it wakes, and ends."""
     environment = {"AGENTAINER_REDIS_URL": redis_server.url}
     world = promise(daemon={"environment": environment})
+    world.load.timeout_s = 5.0  # those who ask the frozen one are to ask the next one soon
+    world.serve(3 * CLIENTS)  # by then nobody waits longer
     first = world.daemon
     place = SimpleNamespace(folder=first.folder, runtime_dir=first.runtime_dir, port=free_port())
     first.signal(signal.SIGSTOP)

@@ -22,15 +22,17 @@ DROPPED = {"TimeoutError"}
 NOWHERE = {"TimeoutError", "OSError", "gaierror", "ConnectionRefusedError"}
 UDP = """
 import json, socket
-def ask(host, port):
+from concurrent.futures import ThreadPoolExecutor
+def ask(target):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         channel.settimeout(1.0)
         try:
-            channel.sendto(b"?", (host, port))
+            channel.sendto(b"?", target)
             return channel.recv(100).decode()
         except OSError as error:
             return type(error).__name__
-print(json.dumps([ask(host, port) for host, port in TARGETS]))
+with ThreadPoolExecutor(32) as pool:
+    print(json.dumps(list(pool.map(ask, TARGETS))))
 """
 HTTP = """
 import json, urllib.request, urllib.error
@@ -139,9 +141,9 @@ class Host:
 def host(start_daemon, docker_host, docker_client, agent_image, eventually):
     with new_sandbox(docker_host) as sandbox:
         block = f"fd98:{os.getpid() % 65536:x}::"
-        pools = [  # of a range that no engine gives out by itself (RFC 2544)
+        pools = [  # of a range that no engine gives out by itself (RFC 2544), and not that of tests/fakes/hosts.py
             {"Subnet": f"{block}/64", "Gateway": f"{block}1"},
-            {"Subnet": f"198.18.{os.getpid() % 256}.0/24", "Gateway": f"198.18.{os.getpid() % 256}.1"},
+            {"Subnet": f"198.19.{os.getpid() % 256}.0/24", "Gateway": f"198.19.{os.getpid() % 256}.1"},
         ]
         docker_client.create_network(
             sandbox.network,

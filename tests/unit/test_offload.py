@@ -50,20 +50,20 @@ def test_many_at_once_all_come_back():
 
 
 def test_a_killed_caller_leaves_at_once():
-    caller = gevent.spawn(offload.run, time.sleep, 0.2)  # noqa: TID251
+    caller = gevent.spawn(offload.run, time.sleep, 2)  # noqa: TID251
     gevent.sleep(0)
 
     started = time.monotonic()
     caller.kill()
 
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 1
 
 
 def test_a_pause_in_a_thread_holds_nobody_up():
     began = time.monotonic()
     others = gevent.spawn(lambda: [gevent.sleep(0.01) for _ in range(5)] and time.monotonic())
 
-    offload.run(offload.pause, 0.3)
+    offload.run(offload.pause, 1)
 
-    assert time.monotonic() - began >= 0.3
-    assert others.get(timeout=5) - began < 0.25
+    assert time.monotonic() - began >= 1
+    assert others.get(timeout=5) - began < 0.9

@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, settings, strategies
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import Client, EnvironBuilder
 
@@ -107,13 +107,16 @@ PIECES = [
 segments = strategies.lists(strategies.lists(strategies.sampled_from(PIECES), max_size=2).map("".join), max_size=5)
 
 
-@settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@pytest.fixture
+def app(world):
+    return App(world.services, door=Door.CONTROL)
+
+
+@settings(max_examples=400, derandomize=True)
 @given(segments, strategies.sampled_from(["GET", "POST", "DELETE"]))
-def test_what_a_handler_is_given_is_what_stands_between_the_slashes(world, parts, method):
+def test_what_a_handler_is_given_is_what_stands_between_the_slashes(app, parts, method):
     path = "/" + "/".join(parts)
-    found = look_up(App(world.services, door=Door.CONTROL), method, path)
+    found = look_up(app, method, path)
     if found is None:
         return
     handler, values = found

@@ -388,7 +388,7 @@ def test_an_agent_that_listens_late_is_ready_then(world, eventually):
 
     world.engine.listen(agent.id)
 
-    eventually(lambda: world.route().gate is Gate.OPEN, limit_s=2)
+    eventually(lambda: world.route().gate is Gate.OPEN)
 
 
 # Volumes

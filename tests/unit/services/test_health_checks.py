@@ -12,7 +12,7 @@ from tests.fakes.engine import FakeEngine
 
 
 def ask(address, **fields):
-    return perform(FakeEngine(), Target(address), HealthCheck(**{"timeout": "300ms", **fields}))
+    return perform(FakeEngine(), Target(address), HealthCheck(**{"timeout": "10s", **fields}))
 
 
 @pytest.mark.parametrize(
@@ -24,28 +24,34 @@ def test_2xx_and_3xx_are_good(status, is_good):
     result = ask(agent.address, endpoint="/up?deep=1")
 
     assert (result.is_good, result.status, bool(result.message)) == (is_good, status, not is_good)
-    assert 0 < result.latency_s < 0.3
+    assert 0 < result.latency_s < 10
     (request,) = agent.requests
     assert request.startswith(b"GET /up?deep=1 HTTP/1.1\r\n")
     assert b"agentainerd-health" in request
     agent.close()
 
 
-def test_what_is_no_http_or_trickles_is_bad():
-    def trickle(connection, _):
-        while True:
-            connection.sendall(b"H")
-            gevent.sleep(0.05)
+def trickle(connection, _):
+    while True:
+        connection.sendall(b"H")
+        gevent.sleep(0.05)
 
-    for script, word in (
-        (lambda connection, _: connection.sendall(b"SSH-2.0-x\r\n\r\n"), "its answer is no HTTP"),
-        (trickle, "no answer within 300ms"),
-    ):
-        agent = RawAgent(script)
-        result = ask(agent.address)
-        assert not result.is_good and word in result.message, result
-        assert result.latency_s < 0.6
-        agent.close()
+
+@pytest.mark.parametrize(
+    ("script", "timeout", "word"),
+    [
+        (lambda connection, _: connection.sendall(b"SSH-2.0-x\r\n\r\n"), "10s", "its answer is no HTTP"),
+        (trickle, "300ms", "no answer within 300ms"),
+    ],
+)
+def test_what_is_no_http_or_trickles_is_bad(script, timeout, word):
+    agent = RawAgent(script)
+
+    result = ask(agent.address, timeout=timeout)
+
+    assert not result.is_good and word in result.message, result
+    assert result.latency_s < 5  # a trickle has no end of its own
+    agent.close()
 
 
 @pytest.mark.parametrize("endpoint", ["tcp", "/health"])

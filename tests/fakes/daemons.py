@@ -125,6 +125,14 @@ class DaemonProcess:
                 pytest.fail(f"the daemon ended with {self.process.returncode} before it said {what}:\n{self.tail()}")
         pytest.fail(f"the daemon did not say {what} within {limit_s:g} s:\n{self.tail()}")
 
+    def wait_logged(self, text: str, limit_s: float = 20.0) -> None:
+        """Wait for a text in its log: where the disk was slow a moment ago, a line comes after what it is about."""
+        end = time.monotonic() + limit_s
+        while text not in self.log:
+            if time.monotonic() > end:
+                pytest.fail(f"the daemon did not log {text!r} within {limit_s:g} s:\n{self.tail()}")
+            time.sleep(0.02)
+
     def is_fed(self, timeout_s: float) -> bool:
         """Wait for the next WATCHDOG=1, as systemd does; False: it did not come in time."""
         end = time.monotonic() + timeout_s

@@ -14,12 +14,14 @@ networks (`docker.network`, `docker.isolated_network`) and need no other clean-u
     new_sandbox(host)    context manager: another Sandbox, for tests that keep containers longer than one test
 """
 
+import fcntl
 import io
 import json
 import os
 import re
 import subprocess
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -134,6 +136,15 @@ def build_image(host: str, base_image: str, tag: str, program: str = "docker_age
     yield tag
     with docker_api(host) as client, suppress(docker.errors.APIError):
         client.remove_image(tag, force=True)
+
+
+@contextmanager
+def only_user_of(name: str) -> Iterator[None]:
+    """Keep other sessions on this machine away from something of the engine whose name is given, an image's for example."""
+    path = Path(tempfile.gettempdir()) / f"{_PREFIX}{re.sub(r'[^a-z0-9]+', '-', name)}.lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

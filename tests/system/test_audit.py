@@ -105,7 +105,7 @@ def test_a_line_that_a_crash_tore_is_told_at_the_next_start(start_daemon):
 
     daemon = start_daemon(engine=False, like=daemon)
 
-    assert "the last line of audit.log was not written to its end (22 bytes)" in daemon.log
+    daemon.wait_logged("the last line of audit.log was not written to its end (22 bytes)")
     said = agentainerctl(daemon, "audit", "--verify")
     assert said.returncode == 0
     assert "1 line was torn by a crash" in said.stdout
@@ -125,7 +125,7 @@ def test_what_somebody_did_to_the_file_is_told_with_its_place(start_daemon):
     said = agentainerctl(daemon, "audit", "--verify", "-o", "json")
     assert said.returncode == 1
     assert [(fault["line"], fault["seq"]) for fault in json.loads(said.stdout)["faults"]] == [(2, 2), (3, 4), (4, 6)]
-    assert "entries 5-5 are missing at the end" in daemon.log
+    daemon.wait_logged("entries 5-5 are missing at the end")
 
 
 def test_who_did_it_is_the_user_of_the_socket_or_who_had_the_token(start_daemon):

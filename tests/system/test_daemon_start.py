@@ -27,7 +27,7 @@ def mode_of(path) -> int:
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
-def test_it_serves_without_an_engine_and_says_what_is_missing(start_daemon):
+def test_it_serves_without_an_engine_and_says_what_is_missing(start_daemon, eventually):
     daemon = start_daemon(engine=False)
 
     assert daemon.http("GET", "/livez")[0] == 200
@@ -36,7 +36,8 @@ def test_it_serves_without_an_engine_and_says_what_is_missing(start_daemon):
     assert "/nonexistent/docker.sock" in str(answer)
     assert daemon.control("GET", "/agents")[0] == 200
     assert daemon.control("GET", "/version")[1]["data"]["version"] == VERSION
-    assert re.search(r"cannot reach .*docker.*/nonexistent/docker\.sock.*hint: ", daemon.log, re.IGNORECASE)
+    said = re.compile(r"cannot reach .*docker.*/nonexistent/docker\.sock.*hint: ", re.IGNORECASE)
+    eventually(lambda: said.search(daemon.log))
 
 
 def test_what_it_makes_is_closed_to_others(start_daemon):
@@ -248,7 +249,7 @@ def test_a_damaged_journal_ends_with_4_and_a_torn_one_does_not(start_daemon):
 
     last.write_bytes(whole + b"*3\r\n$3\r\nSE" + bytes(4096))
     torn = start_daemon(engine=False, like=daemon)
-    assert f"cut 4106 bytes off the end of {last}" in torn.log
+    torn.wait_logged(f"cut 4106 bytes off the end of {last}")
     assert torn.stop() == 0
 
 
@@ -257,7 +258,7 @@ def test_a_redis_that_keeps_less_is_named_in_the_log_and_by_health(start_daemon,
     try:
         daemon = start_daemon(engine=False, flags=["--redis-url", server.url])
 
-        assert "this Redis keeps less than is promised: redis appendfsync is 'everysec'" in daemon.log
+        daemon.wait_logged("this Redis keeps less than is promised: redis appendfsync is 'everysec'")
         assert daemon.http("GET", "/health")[1]["data"] == {"status": "ok", "durability": "everysec"}
         assert daemon.stop() == 0
     finally:
@@ -319,6 +320,8 @@ def test_the_log_can_be_json(start_daemon):
 
     daemon = start_daemon(engine=False, environment={"AGENTAINER_LOG_FORMAT": "json"})
 
+    daemon.wait_logged(f'"agentainerd {VERSION} serves on ')
+    assert daemon.stop() == 0
     lines = [json.loads(line) for line in daemon.log.splitlines()]
     assert any(line["message"].startswith(f"agentainerd {VERSION} serves on ") for line in lines)
 
@@ -326,4 +329,4 @@ def test_the_log_can_be_json(start_daemon):
 def test_an_unknown_variable_is_a_warning(start_daemon):
     daemon = start_daemon(engine=False, environment={"AGENTAINER_SERVR_PORT": "1"})
 
-    assert "AGENTAINER_SERVR_PORT is not a variable of agentainerd: did you mean AGENTAINER_SERVER_PORT?" in daemon.log
+    daemon.wait_logged("AGENTAINER_SERVR_PORT is not a variable of agentainerd: did you mean AGENTAINER_SERVER_PORT?")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.fakes.docker import docker_api
+from tests.fakes.docker import docker_api, only_user_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def alike(line: str) -> str:
 def named_images(docker_host, base_image, agent_image, runtime_image):
     """The images that pages speak of, under the names that they have there."""
     names = {"my-agent:1.0": agent_image, "python:3.12-slim": base_image, "agentainer-runtime:latest": runtime_image}
-    with docker_api(docker_host) as client:
+    with only_user_of("images of the documentation"), docker_api(docker_host) as client:
         there = {tag for image in client.images() for tag in image.get("RepoTags") or ()}
         for name, image in names.items():
             if name not in there:

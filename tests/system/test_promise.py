@@ -79,4 +79,4 @@ def test_an_agent_that_runs_out_of_memory_loses_nothing(promise):
 
     world.load.running = False
     assert not world.dead_letters_of_accepted()
-    assert "agent ended: exit 137, out of memory" in world.daemon.log
+    world.daemon.wait_logged("agent ended: exit 137, out of memory")

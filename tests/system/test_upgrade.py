@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.docker import build_image
+from tests.fakes.docker import build_image, only_user_of
 from tests.states.make import FOR_GOOD_S, STATE_IMAGE
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
@@ -25,7 +25,7 @@ defaults.RESPONSE_TTL_S = defaults.FAILED_TTL_S = {FOR_GOOD_S}
 
 @pytest.fixture
 def state_image(docker_host, base_image):
-    with build_image(docker_host, base_image, STATE_IMAGE) as tag:
+    with only_user_of(STATE_IMAGE), build_image(docker_host, base_image, STATE_IMAGE) as tag:
         yield tag
 
 

@@ -1,6 +1,7 @@
 """An agent of the native tier, in the standard library, for real containers: counts aloud, one event each `pause` seconds.
 
-The input says how far, and what goes wrong: "40", "40 pause=0.05", "40 then=oom". Events are in a file per run, which a restart
+The input says how far, and what goes wrong: "40", "40 pause=0.05", "40 then=oom"; with "until=enough" it ends well, however far it
+is, when somebody asks for `/enough`. Events are in a file per run, which a restart
 of the container finds again; `/starts` says how often each run was begun.
 """
 
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FOLDER = "/var/runs"  # a restarted container has it still
 cancelled: set[str] = set()
+enough = threading.Event()
 
 
 class Log:
@@ -47,6 +49,8 @@ def work(asked: dict) -> None:
         if asked["runId"] in cancelled:
             log.add({"type": "RUN_ERROR", "message": "it was cancelled", "code": "cancelled"})
             return
+        if options.get("until") == "enough" and enough.is_set():
+            break
         log.add({"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": f"{number} "})
         time.sleep(float(options.get("pause", "0.05")))
     if options.get("then") == "oom":
@@ -63,6 +67,9 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         if path == "/ping":
             self.answer({"status": "Healthy", "bridge": os.environ.get("TIER", "native")})
+        elif path == "/enough":
+            enough.set()
+            self.answer({})
         elif path == "/starts":
             self.answer({name: starts(name) for name in os.listdir(FOLDER) if not name.endswith(".starts")})
         elif path.endswith("/events") and Log(path.split("/")[2]).lines():

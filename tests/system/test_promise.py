@@ -30,7 +30,7 @@ def test_sigkill_of_daemon_redis_and_agent_under_load_loses_nothing(promise, doc
             world.check_journal()
         lines.append(world.summary(kind))
         if kind != "agent":  # which is restarted with a back-off
-            typical = kills // 2 if KILLS else 1  # a few say little on a machine that does other things too
+            typical = kills // 2 if KILLS else 0  # a few say little on a machine that does other things too
             assert sorted(world.down_s)[typical] < 2.0, world.down_s
     world.finish(limit_s=120)
 

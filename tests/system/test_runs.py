@@ -119,8 +119,7 @@ def said(events) -> str:
 
 def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon, docker_sandbox):
     host.up()
-    count = 30 * KILLS
-    run = host.ask(f"{count} pause=0.05")
+    run = host.ask("100000 pause=0.05 until=enough")
     reader = Reader(host.daemon, run["id"])
     is_at(reader, 5)
 
@@ -135,10 +134,12 @@ def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon,
         ).stdout.split()[0]
     )
     os.kill(redis, signal.SIGKILL)
+    is_at(reader, len(reader.events) + 5)
+    wait_until(lambda: host.daemon.http("GET", "/agent/web/enough")[0] == 200, what="the agent being told to end")
 
     events = reader.all_of_it()
     assert reader.connections > KILLS
-    assert said(events) == "".join(f"{number} " for number in range(count))
+    assert said(events) == "".join(f"{number} " for number in range(len(said(events).split())))
     done = host.run(run["id"])
     assert (done["status"], done["output"], done["attempt"]) == ("completed", said(events), 1)
     assert host.starts() == {run["id"]: 1}
@@ -146,7 +147,7 @@ def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon,
 
 def test_what_can_not_be_joined_again_has_failed_when_the_daemon_is_back(host, start_daemon, docker_sandbox):
     host.up(env_vars={"TIER": "agui"})
-    run = host.ask("60 pause=0.05")
+    run = host.ask("400 pause=0.05")
     reader = Reader(host.daemon, run["id"])
     is_at(reader, 5)
 

@@ -5,6 +5,7 @@ tests/states has one archive a version, made by tests/states/make.py with the co
 
 import hashlib
 import json
+import re
 import tarfile
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from agentainerd import defaults
 defaults.RESPONSE_TTL_S = defaults.FAILED_TTL_S = {FOR_GOOD_S}
 """
 """The records of an archive are as old as it is."""
+IMAGE_ID = re.compile(rb"sha256:[0-9a-f]{64}")
+"""In the journal: the state's image, as the machine that made the archive had it."""
 
 
 @pytest.fixture
@@ -30,13 +33,16 @@ def state_image(docker_host, base_image):
 
 
 @pytest.fixture
-def upgrade(start_daemon, docker_sandbox, state_image, tmp_path):
+def upgrade(start_daemon, docker_sandbox, docker_client, state_image, tmp_path):
     """Start today's daemon on the archive of a version; return it, and what the older one had promised."""
+    image_id = docker_client.inspect_image(state_image)["Id"].encode()
 
     def start(version: str):
         (tmp_path / "daemon-0").mkdir()
         with tarfile.open(STATES / f"{version}.tar.gz") as archive:
             archive.extractall(tmp_path / "daemon-0", filter="data")
+        for path in (tmp_path / "daemon-0/state/journal").rglob("*.incr.aof"):
+            path.write_bytes(IMAGE_ID.sub(image_id, path.read_bytes()))
         (tmp_path / "sitecustomize.py").write_text(UNEXPIRED)
         daemon = start_daemon(sandbox=docker_sandbox, environment={"PYTHONPATH": str(tmp_path)})
         return daemon, json.loads((tmp_path / "daemon-0/promised.json").read_text())
@@ -79,7 +85,8 @@ def test_what_an_older_version_promised_is_kept(version, upgrade, eventually):
     token = {"Authorization": f"Bearer {daemon.token}"}
     assert daemon.http("GET", "/agents", headers=token)[0] == 200
 
-    assert daemon.control("POST", "/agents/keeper/resume?wait=30")[0] == 200
+    status, said = daemon.control("POST", "/agents/keeper/resume?wait=30")
+    assert status == 200, said
 
     for one in promised["pending"]:
         ask = partial(daemon.http, "GET", response_of(one["location"]))

@@ -261,12 +261,14 @@ def find_program(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody has now, and that the kernel gives to no connection that goes out: those would take it before a server does."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port of an address, "" for all of them, that nobody has now, and that the kernel gives to no connection that goes out:
+    those would take it before a server does.
+    """
     while True:
         port = random.randrange(*PORTS)
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
             return port
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import gevent
 import pytest
 
 from agentainerd import defaults
@@ -237,15 +238,18 @@ def test_a_followed_log_survives_a_restart_and_ends_with_the_agent(host, eventua
     host.up()
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "agentainerctl", "--host", f"unix://{host.daemon.control_socket}", "logs", "-f", "web"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as follower:  # fmt: skip
+        seen: list[bytes] = []
+        reader = gevent.spawn(lambda: seen.extend(follower.stdout))  # noqa: TID251
+        eventually(lambda: b"listening" in b"".join(seen))
         host.must("POST", "/agents/web/restart?wait=30")
         host.daemon.http("GET", "/agent/web/say/after-the-restart")
+        eventually(lambda: b"after-the-restart" in b"".join(seen))
         host.must("DELETE", "/agents/web")
-        out, _ = follower.communicate(timeout=20)
+        reader.get(timeout=20)
 
-    assert out.count(b"listening") == 2
-    assert b"after-the-restart" in out
+    assert b"".join(seen).count(b"listening") == 2
 
 
 def test_bad_input_at_the_terminal_has_its_own_exit_code(host, tmp_path):

@@ -19,6 +19,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services.bridge_check import TASK, Examination
 from agentainerd.services.bridge_trials import Trial, invocation
 from agentainerd.supervisor import Supervisor
+from tests.fakes.daemons import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "bridges"
 TIERS = ("openai", "agentcore", "agui")
@@ -30,9 +31,7 @@ def started():
     """Tier to the port where its example listens."""
     processes, ports = [], {}
     for tier in TIERS:
-        with socket.socket() as probe:
-            probe.bind(("", 0))  # as the agent does: free on every address
-            ports[tier] = probe.getsockname()[1]
+        ports[tier] = free_port("")  # as the agent listens
         program = [sys.executable, str(EXAMPLES / tier / "agent.py")]
         processes.append(
             subprocess.Popen(program, env={**os.environ, "PORT": str(ports[tier])}, stderr=subprocess.DEVNULL)

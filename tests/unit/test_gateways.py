@@ -6,6 +6,7 @@ from agentainerd.engine.firewall import Enforcement
 from agentainerd.errors import Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.model.containers import Networks
+from tests.fakes.daemons import free_port
 
 
 class TwoNetworks:
@@ -23,9 +24,7 @@ class TwoNetworks:
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter
 
 from agentainerd.model.event_sequences import SequenceChecker
 from agentainerd.services.bridge_trials import invocation, names
+from tests.fakes.daemons import free_port
 from tests.fakes.models import KEY, MODEL, Faults, ModelServer, Turn, When
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,9 +33,7 @@ def start(tmp_path):
     processes = []
 
     def run(program=AGENT, **given):
-        with socket.socket() as probe:
-            probe.bind(("", 0))  # as the agent does: free on every address
-            port = probe.getsockname()[1]
+        port = free_port("")  # as the agent listens
         process = subprocess.Popen(
             [sys.executable, str(program)], env=environment(tmp_path, PORT=str(port), **given),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -4,12 +4,13 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.daemons import free_port
 
 AGENT = Path(__file__).parents[2] / "examples" / "simple-agent" / "agent.py"
 
@@ -19,9 +20,7 @@ def start(tmp_path):
     processes = []
 
     def run(data_dir: str):
-        with socket.socket() as probe:
-            probe.bind(("", 0))  # as the agent does: free on every address
-            port = probe.getsockname()[1]
+        port = free_port("")  # as the agent listens
         process = subprocess.Popen(
             [sys.executable, str(AGENT)],
             env={**os.environ, "PORT": str(port), "DATA_DIR": data_dir, "AGENT_NAME": "hello"},

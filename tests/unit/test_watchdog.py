@@ -162,7 +162,7 @@ def test_a_daemon_that_fills_up_while_it_is_knocked_at_is_busy(listener, monkeyp
 def test_a_door_that_is_gone_is_a_sign():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
 
-    assert "Connection refused" in AcceptSign([address], lambda: False)()
+        assert "Connection refused" in AcceptSign([probe.getsockname()], lambda: False)()
+
     assert gevent.get_hub() is not None

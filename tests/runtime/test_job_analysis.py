@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from agentainer_runtime.jobs.analysis import MAX_ACTIONS, MAX_CHARS, PYTHON, SHELL, Action, Unusable, parse
+from agentainer_runtime.jobs.analysis import MAX_ACTIONS, MAX_BYTES, PYTHON, SHELL, Action, Unusable, parse
 from agentainer_runtime.jobs.stand_in import echoed
 
 LIST = {"type": SHELL, "description": "look", "command": "ls -l"}
@@ -58,12 +58,17 @@ def test_what_is_missing_or_of_another_kind_harmlessly_is_taken():
         ('{"actions": [{"type": "python_code", "code": "a\\u0000"}]}', "has a NUL"),
         ('{"actions": [{"type": "python_code", "code": "\\ud800"}]}', "`code` of action 1 is not a text"),
         (json.dumps({"actions": [LIST] * (MAX_ACTIONS + 1)}), f"more than {MAX_ACTIONS}"),
-        ("x" * (MAX_CHARS + 1), f"more than {MAX_CHARS}"),
+        ("ü" * (MAX_BYTES // 2 + 1), f"{MAX_BYTES + 2} bytes, more than {MAX_BYTES}"),
     ],
 )
 def test_what_can_not_be_carried_out_is_said_to_be_so(text, words):
     with pytest.raises(Unusable, match=words):
         parse(text)
+
+
+def test_a_label_is_one_harmless_line():
+    assert Action(SHELL, "clear\x1b[2J\n the  screen", "x").label == "clear [2J the screen"
+    assert Action(SHELL, "", "y" * 200).label == "y" * 77 + "..."
 
 
 @pytest.mark.parametrize(

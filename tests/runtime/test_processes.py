@@ -187,3 +187,9 @@ def test_a_program_of_python_sees_the_workspace_and_leaves_no_file(tools, worksp
     assert result["stdout"] == f"3 {workspace}\n"
     assert list((workspace / ".agentainer" / "outputs").iterdir()) == []
     assert "ZeroDivisionError" in tools("run_python", code="1/0")["stderr"]
+
+
+def test_a_program_that_is_cancelled_at_any_moment_leaves_no_file_of_it(tools, workspace):
+    tools.full("run_python", {"code": "print(1)"}, cancel_after=25)
+
+    assert not list((workspace / ".agentainer/outputs").glob("python-*.py"))

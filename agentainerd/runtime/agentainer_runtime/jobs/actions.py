@@ -79,9 +79,9 @@ class Workshop:
         place = self._within(action.place) if action.place else ""
         before = _state(self.workspace / place) if place else None
         program = self.programs / f"{label}-{secrets.token_hex(8)}.py"
-        await in_thread(program.write_bytes, action.body.encode())
+        settled = {"PYTHONPATH": str(self.folder), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
         try:
-            settled = {"PYTHONPATH": str(self.folder), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+            await in_thread(program.write_bytes, action.body.encode())
             result, printed = await self._run(("python3", str(program)), self.folder, label, settled)
         finally:
             program.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 SHELL = "shell_command"
 PYTHON = "python_code"
 MAX_ACTIONS = 50
-MAX_CHARS = 256 * 1024
+MAX_BYTES = 256 * 1024
 """Of the whole answer: each action has to fit an event."""
 _FIELDS = {SHELL: ("command", "working_dir"), PYTHON: ("code", "output_file")}
 _MAX_LABEL_CHARS = 80
@@ -51,7 +51,8 @@ class Action:
     @property
     def label(self) -> str:
         """A line that says what it is."""
-        line = " ".join((self.description or self.body).split())
+        said = "".join(sign if sign.isprintable() else " " for sign in self.description or self.body)
+        line = " ".join(said.split())
         return line if len(line) <= _MAX_LABEL_CHARS else f"{line[: _MAX_LABEL_CHARS - 3]}..."
 
 
@@ -78,8 +79,9 @@ def parse(text: str, *, may_be_empty: bool = False) -> Analysis:
     Raises:
         Unusable: there is none, or an action of it can't be carried out. `may_be_empty`: no action is one, too.
     """
-    if len(text) > MAX_CHARS:
-        raise Unusable(f"it has {len(text)} characters, more than {MAX_CHARS}")
+    size = len(text.encode("utf-8", "replace"))
+    if size > MAX_BYTES:
+        raise Unusable(f"it has {size} bytes, more than {MAX_BYTES}")
     found = [each for each in _objects(text) if isinstance(each, dict)]
     told = next((each for each in found if "actions" in each), None)
     if told is None:

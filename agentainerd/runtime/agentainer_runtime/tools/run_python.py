@@ -42,8 +42,8 @@ async def _work(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
     if not code.strip() or len(code) > MAX_CHARACTERS:
         raise ToolFailed(f"code is empty, or has more than {MAX_CHARACTERS} characters")
     file = context.outputs / f"python-{secrets.token_hex(8)}.py"
-    await in_thread(file.write_bytes, code.encode())
     try:
+        await in_thread(file.write_bytes, code.encode())
         return await commands.run(
             ("python3", str(file)),
             context,

@@ -19,6 +19,7 @@ def test_no_key_and_no_token_is_in_the_environment_of_any_tool(tools):
 def test_the_operator_gives_more_names_but_never_the_keys_of_models_or_of_the_repository(workspace):
     own = {
         "PATH": "/bin",
+        "DISPLAY": ":1",
         "NPM_TOKEN": "n",
         "OPENAI_API_KEY": "k",
         "GITHUB_TOKEN": "t",
@@ -29,7 +30,7 @@ def test_the_operator_gives_more_names_but_never_the_keys_of_models_or_of_the_re
     given = environment.for_tools(own, workspace)
 
     assert given["NPM_TOKEN"] == "n"
-    assert given["PATH"] == "/bin"
+    assert (given["PATH"], given["DISPLAY"]) == ("/bin", ":1")
     assert not {"OPENAI_API_KEY", "GITHUB_TOKEN", "OTHER", "AGENT_TOOL_ENVIRONMENT"} & set(given)
 
 

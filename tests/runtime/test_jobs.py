@@ -69,7 +69,7 @@ class Jobs:
 def model_and_runtime(tmp_path_factory):
     place = tmp_path_factory.mktemp("jobs")
     with ModelServer() as server, runtimes(place) as start:
-        yield server, start(**environment_of(server, AGENT_ACTION_TIMEOUT_S="20"))
+        yield server, start(**environment_of(server, AGENT_ACTION_TIMEOUT_S="20", JOB_PROMPT_FILE="/p"))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,7 @@ def test_a_task_is_analysed_carried_out_in_order_and_its_result_is_beside_the_fi
     assert f"Starting agent for job {result['job_id']} with prompt: make two files\n" in log
     assert f"job {result['job_id']}\n" in log
     assert "oops\n" in log
+    assert {f"JOB_OUTPUT_DIR={jobs.output}", "JOB_ATTEMPT=1", "JOB_PROMPT_FILE=/p"} <= set(first["output"].splitlines())
     assert KEY not in first["output"]
     assert "OPENAI" not in first["output"]
     assert sorted(path.name for path in jobs.output.iterdir()) == ["a.txt", "result.json", "sub"]

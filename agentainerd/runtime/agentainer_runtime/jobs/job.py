@@ -24,6 +24,7 @@ from agentainer_runtime.transcript import Transcript, usage_fields
 
 NOTES = f"{STATE_FOLDER}/jobs"
 """A file for each job that is at work."""
+_PROMPT_FILE = "JOB_PROMPT_FILE"
 
 
 async def carry_out(
@@ -97,6 +98,8 @@ def _workshop(settings: Settings, order: JobOrder) -> Workshop:
     if output == ".":
         raise PathRefused(f"{order.output_dir} is the workspace itself: a job's output folder is one in it")
     about = {"JOB_ID": order.id, "JOB_ATTEMPT": str(order.attempt), "JOB_OUTPUT_DIR": str(settings.workspace / output)}
+    if prompt_file := settings.environment.get(_PROMPT_FILE):
+        about[_PROMPT_FILE] = prompt_file
     return Workshop(
         workspace=settings.workspace,
         output=output,

@@ -67,9 +67,9 @@ def test_an_agent_is_ready_when_it_is_healthy_and_not_before(world, patient, eve
 def test_it_is_asked_at_its_interval_as_long_as_it_runs_and_not_longer(world, patient, eventually):
     up(world)
     asked = len(patient.asked)
-    eventually(lambda: len(patient.asked) >= asked + 3)
-    times = [at for _, at in patient.asked[-3:]]
-    assert all(later - earlier > 0.09 for earlier, later in zip(times, times[1:], strict=False))
+    eventually(lambda: len(patient.asked) >= asked + 7)
+    times = [at for _, at in patient.asked[asked : asked + 7]]
+    assert times[-1] - times[0] > 6 * 0.08  # two who ask would need half of that; what comes late here makes one gap shorter
 
     for verb, undo in (("stop", "start"), ("pause", "resume")):
         getattr(world.services.agents, verb)("web", ADMIN)
@@ -98,13 +98,15 @@ def test_each_container_has_one_who_asks_after_a_restart_and_after_scaling(world
         world.services.replicas.scale("web", 2, ADMIN)
     gevent.sleep(0.15)
     patient.asked.clear()
+    began = time.monotonic()
 
     gevent.sleep(0.65)
 
+    times = (time.monotonic() - began) / 0.1
     per_replica = [sum(1 for number, _ in patient.asked if number == each) for each in (1, 2, 3)]
     expected = [1, 0, 0] if verb == "restart" else [1, 1, 0]
     assert [bool(count) for count in per_replica] == [bool(each) for each in expected]
-    assert max(per_replica) <= 7  # 0.65 s at 0.1 s: two who ask would be twelve
+    assert max(per_replica) <= 1.2 * times  # two who ask would be twice as many
 
 
 def test_a_daemon_that_comes_back_asks_what_runs(world, make_world, patient, eventually):

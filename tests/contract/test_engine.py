@@ -726,7 +726,7 @@ def test_followed_logs_end_when_another_greenlet_closes_them(bench):
 
 
 def test_an_image_is_built_from_a_context(bench):
-    tag = f"agentainer-test-{uuid.uuid4().hex[:8]}:built"
+    tag = f"agentainer-test-{os.getpid()}:built-{uuid.uuid4().hex[:8]}"
     recipe = f"FROM {bench.image}\nEXPOSE 9000\n".encode()
 
     progress = list(bench.engine.build(context({"Dockerfile": recipe}), tag=tag, dockerfile="Dockerfile", args={}))

@@ -218,6 +218,10 @@ def _remove_leftovers(host: str) -> None:
         for container in client.containers(all=True):
             if _is_of_a_dead_session(container["Image"]):
                 _remove_container(client, container["Id"])
+        for tag in [tag for image in client.images() for tag in image["RepoTags"] or ()]:
+            if _is_of_a_dead_session(tag):
+                with suppress(docker.errors.APIError):  # another session does the same at this moment
+                    client.remove_image(tag)
         names = [network["Name"] for network in client.networks(filters={"name": _PREFIX})]
     for name in names:
         if _is_of_a_dead_session(name):

@@ -1,6 +1,7 @@
 """How a container is made: hardened, limited, with its volumes; seen from inside real ones."""
 
 import json
+import os
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -188,7 +189,7 @@ def test_a_command_that_can_not_be_run_leaves_nothing(docker_engine, spec, comma
 
 
 def test_a_command_is_found_by_path_folder_and_environment(docker_engine, docker_client, spec, base_image):
-    tag = f"agentainer-test-{uuid.uuid4().hex[:8]}:work"
+    tag = f"agentainer-test-{os.getpid()}:work-{uuid.uuid4().hex[:8]}"
     recipe = f"FROM {base_image}\nWORKDIR /srv\nRUN printf '#!/bin/sh\\necho ran\\n' > go && chmod 755 go\n".encode()
     list(docker_engine.build(context({"Dockerfile": recipe}), tag=tag, dockerfile="Dockerfile", args={}))
     try:
@@ -209,7 +210,7 @@ def test_a_command_is_found_by_path_folder_and_environment(docker_engine, docker
 
 
 def test_an_image_without_a_command_wants_one(docker_engine, docker_client, spec):
-    tag = f"agentainer-test-{uuid.uuid4().hex[:8]}:empty"
+    tag = f"agentainer-test-{os.getpid()}:empty-{uuid.uuid4().hex[:8]}"
     list(
         docker_engine.build(
             context({"Dockerfile": b"FROM scratch\nLABEL a=b\n"}), tag=tag, dockerfile="Dockerfile", args={}
@@ -227,7 +228,7 @@ def test_an_image_without_a_command_wants_one(docker_engine, docker_client, spec
 def test_the_command_of_an_image_that_can_not_be_run_is_explained_when_it_ends(
     docker_engine, docker_client, spec, base_image, eventually
 ):
-    tag = f"agentainer-test-{uuid.uuid4().hex[:8]}:bad"
+    tag = f"agentainer-test-{os.getpid()}:bad-{uuid.uuid4().hex[:8]}"
     recipe = f'FROM {base_image}\nCMD ["nosuch"]\n'.encode()
     list(docker_engine.build(context({"Dockerfile": recipe}), tag=tag, dockerfile="Dockerfile", args={}))
     try:

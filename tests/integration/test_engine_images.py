@@ -1,6 +1,7 @@
 """Pulls from a registry of our own, and builds, with everything that goes wrong with them."""
 
 import io
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture
 def tag(docker_client) -> Iterator[str]:
-    name = f"agentainer-test-{uuid.uuid4().hex[:8]}:built"
+    name = f"agentainer-test-{os.getpid()}:built-{uuid.uuid4().hex[:8]}"
     yield name
     if docker_client.images(name):
         docker_client.remove_image(name, force=True)

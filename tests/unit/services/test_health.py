@@ -69,7 +69,9 @@ def test_it_is_asked_at_its_interval_as_long_as_it_runs_and_not_longer(world, pa
     asked = len(patient.asked)
     eventually(lambda: len(patient.asked) >= asked + 7)
     times = [at for _, at in patient.asked[asked : asked + 7]]
-    assert times[-1] - times[0] > 6 * 0.08  # two who ask would need half of that; what comes late here makes one gap shorter
+    assert (
+        times[-1] - times[0] > 6 * 0.08
+    )  # two who ask would need half of that; what comes late here makes one gap shorter
 
     for verb, undo in (("stop", "start"), ("pause", "resume")):
         getattr(world.services.agents, verb)("web", ADMIN)

@@ -29,7 +29,7 @@ ALLOWED = {
         "agentainerd.offload", *EDGE,
     },
     "agentainerd.proxy": {"agentainerd.proxy", "agentainerd.model", "agentainerd.offload", "gevent", "httptools", "msgspec", *EDGE},
-    "agentainerd.archives": {"agentainerd.archives", "agentainerd.offload", "gevent", *EDGE},
+    "agentainerd.archives": {"agentainerd.archives", "agentainerd.offload", "gevent", "msgspec", *EDGE},
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.archives", "agentainerd.model", "cryptography",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",

@@ -19,7 +19,7 @@ class FileDownload:
     def __init__(self, descriptor: int, entry: Entry, leave: Callable[[], None]) -> None:
         self.entry = entry
         self.size = entry.size
-        self.etag = hashlib.sha256(repr(entry.stamp).encode()).hexdigest()[:32]
+        self.etag = hashlib.sha256(entry.stamp).hexdigest()[:32]
         self._descriptor = descriptor
         self._leave = leave
 

@@ -10,6 +10,7 @@ from agentainerd import offload
 
 T = TypeVar("T")
 SLICE_S = 0.05
+_WORK_S, _BREATH_S = 0.001, 0.00005  # now and then the event loop gets the interpreter, which it would wait 5 ms for
 
 
 class Work(Generic[T]):
@@ -47,10 +48,14 @@ class Work(Generic[T]):
             return bool(self._result)
 
     def _step(self) -> None:
-        end = time.monotonic() + SLICE_S
+        now = breath = time.monotonic()
+        end = now + SLICE_S
         try:
             next(self._steps)
-            while time.monotonic() < end:
+            while (now := time.monotonic()) < end:
+                if now - breath > _WORK_S:
+                    offload.pause(_BREATH_S)
+                    breath = time.monotonic()
                 next(self._steps)
         except StopIteration as done:
             self._result.append(done.value)

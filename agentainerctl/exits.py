@@ -24,6 +24,7 @@ TIMED_OUT = 7
 PARTLY_DONE = 8
 RUN_FAILED = 9
 RUN_CANCELLED = 10
+RUN_WAITING = 11
 INTERRUPTED = 130
 
 MEANING = {
@@ -38,6 +39,7 @@ MEANING = {
     PARTLY_DONE: "done for some of several, not for all",
     RUN_FAILED: "the run failed, or reached one of its limits",
     RUN_CANCELLED: "the run was cancelled",
+    RUN_WAITING: "the run waits for an answer",
     INTERRUPTED: "interrupted with Ctrl-C; a run goes on",
 }
 
@@ -51,6 +53,7 @@ BY_CODE = {
     "TOO_MANY_FAILED_LOGINS": DENIED,
     "RUN_FAILED": RUN_FAILED,
     "RUN_CANCELLED": RUN_CANCELLED,
+    "RUN_WAITING": RUN_WAITING,
     "AGENT_RUNNING": CONFLICT,
     "AGENT_NOT_IN_BACKUP": NOT_FOUND,
     "VOLUME_OCCUPIED": CONFLICT,

@@ -1,10 +1,11 @@
 """How a run looks to people: its line in a list, its page, and how it ended."""
 
+import json
 from typing import Any
 
 from agentainerctl import output
 from agentainerctl.output import Column, age, plain, shorten
-from agentainerd.errors import AgentainerError, Failed
+from agentainerd.errors import AgentainerError, Failed, InvalidParameter
 from agentainerd.units import format_duration
 
 Record = dict[str, Any]
@@ -34,7 +35,10 @@ COLOURS = {
     "cancelling": "yellow",
 }
 STATES = ("queued", "starting", "running", "input_required", "cancelling", "completed", "failed", "cancelled")
+WAITING = "input_required"
 FINAL = ("completed", "failed", "cancelled")
+UNDER_WAY = tuple(state for state in STATES if state not in FINAL)
+_MAX_ASKED = 400
 _MAX_INPUT = 60  # characters in a list, also where a pipe cuts nothing
 _HINTS = {
     "timeout": "give it more time: --timeout",
@@ -76,6 +80,8 @@ def page(run: Record) -> None:
             ("Status", run.get("status")),
             ("Error", f"{error.get('message', '')} ({error.get('code', '')})" if error else None),
             ("Created", age(run.get("created_at"))),
+            ("Begins at", run.get("starts_at")),
+            ("Answer by", run.get("answer_by")),
             ("Took", took(run)),
             ("Steps", run.get("steps") or None),
             ("Tokens", _tokens(usage)),
@@ -87,7 +93,8 @@ def page(run: Record) -> None:
             ("Events", run.get("last_seq") or None),
         )
     )
-    for title, text in (("Input", run.get("input")), ("Answer", run.get("output"))):
+    asked = "\n".join(questions(run)) if run.get("status") == WAITING else ""
+    for title, text in (("Input", run.get("input")), ("Answer", run.get("output")), ("Waits for", asked)):
         if text:
             output.say(f"{title}:")
             for line in output.plain_text(str(text)).splitlines():
@@ -95,11 +102,19 @@ def page(run: Record) -> None:
 
 
 def failure(run: Record) -> AgentainerError | None:
-    """Return the error that a run which has ended is, None where it completed."""
+    """Return the error that a run is which has ended or waits for an answer, None where it completed."""
     status = run.get("status")
     if status == "completed":
         return None
     identity, agent = str(run.get("id", "")), str(run.get("agent") or run.get("agent_id", ""))
+    if status == WAITING:
+        asked = "; ".join(" ".join(text.split()) for text in questions(run))
+        return AgentainerError(
+            f"run {identity} on {agent} waits for an answer: {shorten(asked, _MAX_ASKED)}",
+            code="RUN_WAITING",
+            hint=f"agentainerctl runs answer {identity} TEXT",
+            details={"run_id": identity, "interrupts": run.get("interrupts") or []},
+        )
     error = run.get("error") or {}
     reason, message = str(error.get("code") or ""), str(error.get("message") or "")
     details = {"run_id": identity, "reason": reason}
@@ -109,6 +124,46 @@ def failure(run: Record) -> AgentainerError | None:
     hint = _HINTS.get(reason, "agentainerctl logs --tail 20 {agent}").format(id=identity, agent=agent)
     shown = f" ({reason})" if reason not in ("", "error") else ""
     return Failed(f"run {identity} on {agent} failed{shown}{why}", code="RUN_FAILED", hint=hint, details=details)
+
+
+def questions(run: Record) -> list[str]:
+    """Return what an agent asks for, a text for each question; what is in them may have control characters."""
+    found = [one for one in run.get("interrupts") or () if isinstance(one, dict)]
+    return [str(one.get("message") or one.get("reason") or "an answer") for one in found]
+
+
+def answers(run: Record, text: str | None, payload: str | None) -> Record:
+    """Return what answers all questions of a run, for the API: a text, a payload in JSON, or without both that nobody will.
+
+    Raises:
+        InvalidParameter: the payload is not JSON.
+    """
+    if text is not None:
+        return {"text": text}
+    entry: Record = {"status": "cancelled"}
+    if payload is not None:
+        try:
+            entry = {"payload": json.loads(payload)}
+        except ValueError as error:
+            raise InvalidParameter("--payload", f"is not JSON: {error}") from error
+    return {"resume": [{"interruptId": one["id"], **entry} for one in run.get("interrupts") or ()]}
+
+
+def expected(interrupt: Record) -> str:
+    """Return in a few words what is taken as an answer, "" for any text."""
+    schema = interrupt.get("responseSchema")
+    schema = schema if isinstance(schema, dict) else {}
+    properties = schema.get("properties")
+    kind = schema.get("type")
+    if isinstance(schema.get("enum"), list):
+        return f"one of {', '.join(str(value) for value in schema['enum'])}"
+    if kind == "boolean" or (isinstance(properties, dict) and "approved" in properties):
+        return "yes or no, and why" if isinstance(properties, dict) and "reason" in properties else "yes or no"
+    if kind in ("integer", "number"):
+        return "a number"
+    if kind in ("object", "array"):
+        return "JSON" if not isinstance(properties, dict) or len(properties) != 1 else ""
+    return "yes or no" if not schema and interrupt.get("reason") in ("tool_call", "confirmation") else ""
 
 
 def summary(run: Record) -> str:

@@ -30,22 +30,26 @@ def follow_run(
 ) -> Iterator[Record]:
     """Return the events of a run that come after number `after`, and end with its last one.
 
-    A stream that ends before (the daemon stops, the reader was too slow) is taken up again after the last number that was
-    seen; `on_break` is called then.
+    They end too with the one by which the agent asks for something, where that was not answered. A stream that ends before (the
+    daemon stops, the reader was too slow) is taken up again after the last number that was seen; `on_break` is called then.
 
     Raises:
         AgentainerError: as `Client.events`; after a break, only when the daemon was away for `limit_s`.
     """
     deadline = 0.0  # until when the daemon may be away; 0.0 while events come
     while True:
+        is_asking = False
         try:
             for event in client.events(run_path(run_id, "events"), {"after": after}):
+                is_asking = asks(event)
                 number = event.get("seq")
                 if isinstance(number, int) and number > after:
                     after, deadline = number, 0.0
                     yield event
                 if is_last(event):  # told in any case, also to those who have seen it
                     return
+            if is_asking:
+                return
         except AgentainerError as error:
             if not _is_away(error, has_seen_it=deadline > 0) or 0 < deadline < time.monotonic():
                 raise
@@ -59,7 +63,14 @@ def follow_run(
 
 def is_last(event: Record) -> bool:
     """Return whether a run ends with `event`."""
-    return isinstance(event.get("event"), dict) and event["event"].get("type") in _LAST
+    return isinstance(event.get("event"), dict) and event["event"].get("type") in _LAST and not asks(event)
+
+
+def asks(event: Record) -> bool:
+    """Return whether the agent asks for something with `event`, and waits for the answer."""
+    payload = event.get("event")
+    outcome = payload.get("outcome") if isinstance(payload, dict) else None
+    return isinstance(outcome, dict) and outcome.get("type") == "interrupt"
 
 
 def call_again(client: Client, method: str, path: str, *, body: object = None, key: str = "") -> Record:
@@ -85,6 +96,15 @@ def call_again(client: Client, method: str, path: str, *, body: object = None, k
 def cancel(client: Client, run_id: str, mode: str = "interrupt") -> Record:
     """Ask the daemon to end a run; return its answer: the run as `data`, and `cancelled`, False where it had ended before."""
     return call_again(client, "POST", run_path(run_id, "cancel"), body={"mode": mode})
+
+
+def answer(client: Client, run_id: str, body: Record) -> Record:
+    """Answer what a run waits for, as the API takes it; return the run. The same answer twice is one.
+
+    Raises:
+        AgentainerError: as `Client.call`; RUN_NOT_WAITING where it does not wait.
+    """
+    return dict(call_again(client, "POST", run_path(run_id, "input"), body=body)["data"])
 
 
 def _is_away(error: AgentainerError, *, has_seen_it: bool) -> bool:

@@ -19,6 +19,7 @@ _MAX_ARGUMENTS = 64 * 1024  # characters kept of a call's arguments, which are s
 _MAX_OPEN_CALLS = 256  # of an agent that begins calls and does not end them
 _MAX_LINE = 400  # characters of one line of arguments, results or edits, where there is no terminal that is narrower
 _MAX_VALUE = 60
+_MAX_ASKED = 40  # lines of a question
 _SIGNS = {"created": ("+", "green"), "modified": ("~", "yellow"), "deleted": ("-", "red")}
 
 
@@ -220,9 +221,20 @@ class Transcript:
         if len(kept) < len(lines):
             yield Piece(f"    ... {len(lines) - len(kept)} more lines ...\n", colour="dim")
 
-    def _end(self, _event: Event) -> Iterator[Piece]:
-        yield from self._end_text(_event)
+    def _end(self, event: Event) -> Iterator[Piece]:
+        yield from self._end_text(event)
         yield Piece("")
+        outcome = event.get("outcome")
+        if isinstance(outcome, Mapping) and outcome.get("type") == "interrupt":
+            yield from self._questions(outcome.get("interrupts"))
+
+    def _questions(self, interrupts: object) -> Iterator[Piece]:
+        self._owner = None
+        for each in interrupts if isinstance(interrupts, list) else ():
+            if isinstance(each, Mapping):
+                asked = _string(each, "message") or _string(each, "reason") or "it asks for an answer"
+                for sign, line in zip(("?", *" " * _MAX_ASKED), asked.splitlines()[:_MAX_ASKED], strict=False):
+                    yield Piece(f"{sign} {self._cut(plain(line), 2)}".rstrip() + "\n", colour="yellow")
 
     def _raw(self, line: str) -> str:
         """Return a line of what a tool wrote as it may be shown: with 4 cells before it."""

@@ -9,7 +9,7 @@ from agentainerctl import output, runs
 from agentainerctl.client import path_of
 from agentainerctl.console import Console
 from agentainerctl.progress import Ticking
-from agentainerctl.runstream import Record, call_again, cancel, follow_run, run_path
+from agentainerctl.runstream import Record, answer, call_again, cancel, follow_run, run_path
 from agentainerctl.session import Session
 from agentainerctl.transcript import Piece, Transcript
 from agentainerd.errors import AgentainerError
@@ -43,7 +43,9 @@ class View:
             sys.stdout.flush()
         elif self._is_text and self._form != "part":
             self.console.note(f"--- run {output.plain(run['id'])} on {self._agent} ---")
-        if self._session.has_progress and run.get("status") in ("queued", "starting"):
+        if self._session.has_progress and run.get("starts_at"):
+            self.note(f"it begins at {output.plain(run['starts_at'])}")
+        elif self._session.has_progress and run.get("status") in ("queued", "starting"):
             self._say_what_it_waits_for(run)
 
     def show(self, event: Record) -> None:
@@ -102,9 +104,18 @@ class View:
 
 
 def watch(
-    session: Session, run: Record, view: View, *, after: int = 0, wants_cancel: Callable[[], bool] | None = None
+    session: Session,
+    run: Record,
+    view: View,
+    *,
+    after: int = 0,
+    wants_cancel: Callable[[], bool] | None = None,
+    can_answer: bool = True,
 ) -> Record:
     """Show a run until it ends, and return it as it then is.
+
+    A person is asked what the agent asks for; where there is none, nobody answers, or not `can_answer`, it is returned as it
+    waits.
 
     On the first Ctrl-C `wants_cancel` says whether to cancel it (a person is asked, where nothing else is given); else, and on
     the second one, it is left running.
@@ -113,25 +124,69 @@ def watch(
         KeyboardInterrupt: it was left running.
         AgentainerError: as `follow_run`.
     """
-    ask = wants_cancel or (_asks_to_cancel if session.is_interactive else None)
+    asks = wants_cancel or (_asks_to_cancel if session.is_interactive else None)
     reached = after
     while True:
         try:
             for event in view.awaited(_events(session, run, view, reached)):
                 reached = event["seq"]
                 view.show(event)
-            return dict(call_again(session.client, "GET", run_path(run["id"]))["data"])
+            found = dict(call_again(session.client, "GET", run_path(run["id"]))["data"])
+            if found["status"] in runs.FINAL:
+                return found
+            if found["status"] == runs.WAITING and not (can_answer and _answered(session, found, view)):
+                return found
+            continue
         except KeyboardInterrupt:
             view.pause()
-            if not ask or not ask():
+            if not asks or not asks():
                 view.note(f"the run goes on: agentainerctl runs attach {run['id']}")
                 raise
-            ask = None
+            asks = None
         cancel(session.client, run["id"])
 
 
+def ask(session: Session, run: Record) -> Record:
+    """Have a person answer what a run waits for, again where that is no answer; return the run as it goes on.
+
+    Raises:
+        click.Abort: they do not. AgentainerError: it does not wait any more, and what `Client.call` raises.
+    """
+    interrupts = run.get("interrupts") or []
+    while True:
+        entries = []
+        for one, question in zip(interrupts, runs.questions(run), strict=True):
+            if len(interrupts) > 1:
+                output.note(output.plain_text(question))
+            wanted = runs.expected(one)
+            text = click.prompt(f"Your answer{f' ({output.plain(wanted)})' if wanted else ''}", err=True)
+            entries.append({"interruptId": one["id"], "text": text})
+        try:
+            return answer(session.client, str(run["id"]), {"resume": entries})
+        except AgentainerError as error:
+            if error.code != "INVALID_PARAMETER":
+                raise
+            session.report(error)
+
+
+def _answered(session: Session, run: Record, view: View) -> bool:
+    """Ask a person; return whether they answered. One who was faster is as good."""
+    if not session.is_interactive or session.is_machine:
+        return False
+    view.pause()
+    try:
+        ask(session, run)
+    except click.Abort:
+        output.note("")
+        return False
+    except AgentainerError as error:
+        if error.code != "RUN_NOT_WAITING":
+            raise
+    return True
+
+
 def conclude(session: Session, run: Record) -> None:
-    """Say how a run ended, where it did not complete; the exit code tells of it too."""
+    """Say how a run ended, or what it waits for, where it did not complete; the exit code tells of it too."""
     error = runs.failure(run)
     if error:
         session.exit_code = session.report(error)

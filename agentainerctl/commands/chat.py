@@ -11,7 +11,7 @@ from agentainerctl.lines import Lines
 from agentainerctl.options import Command
 from agentainerctl.prompts import read_image
 from agentainerctl.refs import with_agent
-from agentainerctl.runstream import Record, call_again, run_path
+from agentainerctl.runstream import Record, answer, call_again, run_path
 from agentainerctl.session import Session
 from agentainerctl.sessions import session_path
 from agentainerctl.watching import View, conclude, watch
@@ -76,6 +76,7 @@ class _Talk:
         self._is_full = is_full
         self._id = ""
         self._images: list[dict[str, str]] = []
+        self._waiting: Record = {}  # the run that waits for an answer, which is what is said next
         self._lines = Lines(f"{self._name}> ", "... ", os.environ)
 
     def newest(self) -> str:
@@ -117,6 +118,8 @@ class _Talk:
             except EOFError:
                 if self._lines.is_terminal:
                     output.note("")
+                elif self._waiting:
+                    conclude(self._session, self._waiting)
                 break
             except AgentainerError as error:
                 code = self._session.report(error)
@@ -153,6 +156,10 @@ class _Talk:
 
     def _say(self, text: str) -> None:
         client = self._session.client
+        if self._waiting:
+            after = int(self._waiting["last_seq"])
+            self._watch(answer(client, str(self._waiting["id"]), {"text": text}), after=after)
+            return
         if not self._id:
             name = output.shorten(" ".join(text.split()), _MAX_NAME)
             made = client.call("POST", session_path(), body={"agent_id": self._agent["id"], "name": name})
@@ -164,12 +171,17 @@ class _Talk:
             body["model"] = self._model
         self._watch(call_again(client, "POST", run_path(), body=body, key=os.urandom(16).hex())["data"])
 
-    def _watch(self, run: Record) -> None:
+    def _watch(self, run: Record, after: int = 0) -> None:
         view = View(self._session, form="part", is_full=self._is_full)
         view.begin(run)
         with self._lines.unseen():
-            ended = watch(self._session, run, view, wants_cancel=lambda: True)
+            ended = watch(self._session, run, view, after=after, wants_cancel=lambda: True, can_answer=False)
         view.end(ended)
+        self._waiting = ended if ended["status"] == runs.WAITING else {}
+        if self._waiting:
+            if self._lines.is_terminal:
+                output.note("It waits for your answer.")
+            return
         conclude(self._session, ended)
         if self._lines.is_terminal:
             self._session.exit_code = exits.OK  # it was told, and the conversation goes on
@@ -183,7 +195,7 @@ class _Talk:
 
     def _new(self) -> None:
         self._leave()
-        self._id = ""
+        self._id, self._waiting = "", {}
 
     def _say_id(self) -> None:
         output.note(self._id or "Nothing was said yet.")

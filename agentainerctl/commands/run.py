@@ -24,6 +24,7 @@ from agentainerd import defaults
         'agentainerctl run web --max-steps 30 --timeout 10m "Fix them" >answer.txt',
         "git diff | agentainerctl run web - -o json | jq -r .output",
         'agentainerctl run --detach web "Write a report"',
+        'agentainerctl run --detach --delay 8h web "Look whether the tests still pass"',
     ),
 )
 @click.argument("ref", metavar="AGENT")
@@ -52,6 +53,7 @@ from agentainerd import defaults
     type=click.Choice(["queue", "reject", "interrupt"]),
     help="Where the conversation has a run under way: wait for its end, be refused, or cancel it.  [default: queue]",
 )
+@click.option("--delay", type=DURATION, metavar="TIME", help="Begin it so much later; at most a week.")
 @click.option("-d", "--detach", is_flag=True, help="Start it, and print its id.")
 @output_options("table", "json")
 @click.pass_obj
@@ -62,7 +64,8 @@ def run(
 
     The answer goes to stdout; what the agent does to find it (tools, edits of files) to stderr. PROMPT - is standard
     input. The run belongs to the daemon: it goes on when the connection breaks, and so does this command as soon as the
-    daemon is back. Ctrl-C asks whether to cancel it or to leave it running.
+    daemon is back. Ctrl-C asks whether to cancel it or to leave it running. What the agent asks for you can answer; without
+    a terminal it is said how, and the exit code is 11.
     """
     body = _body(prompt, given)
     started = with_agent(session.client, ref, lambda agent: _start(session, {**body, "agent_id": agent}))
@@ -95,6 +98,7 @@ def _body(prompt: str, given: dict[str, Any]) -> Record:
         "limits": {name: value for name, value in limits.items() if value is not None},
         "model": given["model"],
         "on_busy": given["on_busy"],
+        "after_seconds": given["delay"],
     }
     return {name: value for name, value in body.items() if value or name == "input"}
 

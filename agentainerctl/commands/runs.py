@@ -1,4 +1,4 @@
-"""`runs list show events attach cancel`."""
+"""`runs list show events attach answer cancel`."""
 
 import sys
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from agentainerctl import batch, output
 from agentainerctl import runs as records
 from agentainerctl.client import Client
 from agentainerctl.options import Group, output_options
-from agentainerctl.runstream import Record, cancel, follow_run, run_path
+from agentainerctl.runstream import Record, answer, cancel, follow_run, run_path
 from agentainerctl.session import Session
 from agentainerd import defaults
+from agentainerd.errors import InvalidParameter
 
 _MAX_EVENT = 120  # characters of an event on its line, where no terminal says how many fit
 
@@ -27,7 +28,7 @@ _MAX_EVENT = 120  # characters of an event on its line, where no terminal says h
     ),
 )
 def runs() -> None:
-    """Show, join and cancel runs: what agents were given to do, and what became of it."""
+    """Show, join, answer and cancel runs: what agents were given to do, and what became of it."""
 
 
 @runs.command(
@@ -163,22 +164,88 @@ def attach(session: Session, run_id: str, after: int, is_full: bool) -> None:
 
 
 @runs.command(
+    "answer",
+    names="runs",
+    examples=(
+        "agentainerctl runs answer 5b1f6a0e yes",
+        'agentainerctl runs answer 5b1f6a0e "no, use the other branch"',
+        "agentainerctl runs answer --payload '{\"approved\": true}' 5b1f6a0e",
+    ),
+)
+@click.argument("run_id", metavar="RUN")
+@click.argument("text", metavar="[TEXT]", required=False)
+@click.option("--payload", metavar="JSON", help="The answer as the agent takes it, in place of TEXT.")
+@click.option("--decline", "is_declined", is_flag=True, help="Nobody will answer it: the agent is told so.")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def answer_(session: Session, run_id: str, text: str | None, payload: str | None, is_declined: bool) -> None:
+    """Answer what a run waits for, and have it go on. Without TEXT the question is shown, and asked.
+
+    TEXT becomes what the agent asks for: yes or no (and why), a number, one of a list, a text. Several questions get the same
+    answer.
+    """
+    from agentainerctl.watching import ask
+
+    run: Record = session.client.get(run_path(run_id))
+    if (text is not None) + (payload is not None) + is_declined > 1:
+        raise InvalidParameter("TEXT", "is there beside --payload or --decline: one of them")
+    if text is None and payload is None and not is_declined:
+        if not session.is_interactive:
+            raise InvalidParameter("TEXT", "is missing, and there is nobody to ask")
+        for question in records.questions(run):
+            output.note(output.plain_text(question))
+        run = ask(session, run)
+    else:
+        run = answer(session.client, str(run["id"]), records.answers(run, text, payload))
+    if session.is_machine:
+        output.machine(run, session.output)
+    elif session.is_quiet:
+        print(output.plain(run["id"]))
+    else:
+        print(f"Run {output.plain(run['id'])} goes on")
+        output.note(f"Watch it: agentainerctl runs attach {output.plain(run['id'])}")
+
+
+@runs.command(
     "cancel",
     names="runs",
     examples=(
         "agentainerctl runs cancel 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
-        "agentainerctl runs cancel --kill 5b1f6a0e-8a57-4a34-9d8e-1f0c2b3d4e5f",
+        "agentainerctl runs cancel --kill 5b1f6a0e",
+        "agentainerctl runs cancel --agent web --status queued",
     ),
 )
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.argument("run_ids", metavar="[RUN...]", nargs=-1)
+@click.option("--agent", metavar="AGENT", help="All of this agent.")
+@click.option("--session", "session_id", metavar="SESSION", help="All of this conversation.")
+@click.option("--status", type=click.Choice(records.UNDER_WAY), help="All in this state.")
 @click.option("--kill", is_flag=True, help="Restart the agent's container where the run does not end at once.")
 @output_options("table", "json", "yaml", "name")
 @click.pass_obj
-def cancel_(session: Session, run_ids: tuple[str, ...], kill: bool) -> None:
-    """Cancel runs: the agent stops what it does for them, tools and all. Its conversation can go on."""
+def cancel_(
+    session: Session,
+    run_ids: tuple[str, ...],
+    agent: str | None,
+    session_id: str | None,
+    status: str | None,
+    kill: bool,
+) -> None:
+    """Cancel runs: the agent stops what it does for them, tools and all. Its conversation can go on.
+
+    Runs by name, or all that match what is said of them.
+    """
+    mode = "kill" if kill else "interrupt"
+    wanted = {
+        name: value for name, value in (("agent_id", agent), ("session_id", session_id), ("status", status)) if value
+    }
+    if bool(wanted) == bool(run_ids):
+        raise InvalidParameter("RUN", "name runs, or say which with --agent, --session and --status: one of both")
+    if wanted:
+        _cancel_all(session, {**wanted, "mode": mode})
+        return
 
     def act(run_id: str) -> dict[str, Any]:
-        answer = cancel(session.client, run_id, "kill" if kill else "interrupt")
+        answer = cancel(session.client, run_id, mode)
         return {**answer["data"], "name": answer["data"]["id"], "was_cancelled": answer.get("cancelled", True)}
 
     def line(run_id: str, result: dict[str, Any]) -> str:
@@ -187,6 +254,19 @@ def cancel_(session: Session, run_ids: tuple[str, ...], kill: bool) -> None:
         return f"Run {run_id} {'cancelled' if result['status'] == 'cancelled' else 'is being cancelled'}"
 
     batch.each(session, run_ids, act, line)
+
+
+def _cancel_all(session: Session, wanted: Record) -> None:
+    found: list[Record] = session.client.call("POST", run_path("cancel"), body=wanted).get("data") or []
+    if session.is_machine:
+        output.machine(found, session.output)
+        return
+    is_short = session.is_quiet or session.output == "name"
+    for each in found:
+        identity = output.plain(each["id"])
+        print(identity if is_short else f"Run {identity} is being cancelled")
+    if not found and session.has_progress:
+        output.note("No such runs.")
 
 
 def _events(client: Client, run_id: str, follow: bool, after: int) -> Iterator[Record]:

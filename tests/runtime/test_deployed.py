@@ -242,3 +242,39 @@ def test_what_keeps_an_agent_from_its_work_is_said_where_it_is_deployed_or_start
     assert "need --repo" in ctl("deploy", "--runtime", "--name", "x", "--branch", "b", code=2)
     assert "cannot read /nope" in ctl("deploy", "--runtime", "--name", "x", "--instructions", "/nope", code=2)
     assert "no such folder" in ctl("runtime", "build", "--wheels", "/nope", code=3)
+
+
+def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
+    start_daemon, sandbox, docker_client, runtime_image, tmp_path
+):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    turns = [
+        {"when": {"user": "tidy"}, "calls": [{"name": "run_command", "arguments": {"command": "id -u > who"}}]},
+        {"text": "{{tool}}", "times": 0},
+    ]
+    (scripts / "turns.json").write_text(json.dumps(turns))
+    daemon = start_daemon(sandbox=sandbox)
+    ctl = commands_to(daemon)
+    ctl(
+        "deploy", "--runtime", "--image", runtime_image, "--name", "smith", "--model", "script/turns.json",
+        "--volume", f"{scripts}:/scripts:ro", "--env", "AGENT_COMMANDS=confirm", "--wait",
+    )  # fmt: skip
+
+    asked = ctl("run", "smith", "tidy up", code=11)
+    run = json.loads(ctl("runs", "list", "--status", "input_required", "-o", "json"))[0]["id"]
+    daemon.kill()
+    docker_client.kill(json.loads(json.dumps(docker_client.containers(filters={"name": "smith"})))[0]["Id"])
+    daemon = start_daemon(like=daemon, sandbox=sandbox)
+    ctl = commands_to(daemon)
+
+    assert "? May the agent run this command?\n  id -u > who" in asked
+    assert f"agentainerctl runs answer {run} TEXT" in asked
+    assert "input_required" in ctl("runs", "show", run[:8])
+    ctl("start", "smith", "--wait")
+    ctl("runs", "answer", run[:8], "yes")
+    assert '"success": true' in ctl("runs", "attach", run[:8])
+    container = json.loads(ctl("inspect", "smith", "-o", "json"))["container_id"]
+    assert inside(docker_client, container, "cat", "/workspace/who") == "1000\n"
+    events = [json.loads(line)["event"]["type"] for line in ctl("runs", "events", run, "-o", "json").splitlines()]
+    assert [events.count(kind) for kind in ("RUN_FINISHED", "TOOL_CALL_START", "TOOL_CALL_RESULT")] == [2, 1, 1]

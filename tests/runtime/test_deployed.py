@@ -263,8 +263,9 @@ def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
 
     asked = ctl("run", "smith", "tidy up", code=11)
     run = json.loads(ctl("runs", "list", "--status", "input_required", "-o", "json"))[0]["id"]
+    container = json.loads(ctl("inspect", "smith", "-o", "json"))["container_id"]
     daemon.kill()
-    docker_client.kill(json.loads(json.dumps(docker_client.containers(filters={"name": "smith"})))[0]["Id"])
+    docker_client.kill(container)
     daemon = start_daemon(like=daemon, sandbox=sandbox)
     ctl = commands_to(daemon)
 
@@ -274,7 +275,6 @@ def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
     ctl("start", "smith", "--wait")
     ctl("runs", "answer", run[:8], "yes")
     assert '"success": true' in ctl("runs", "attach", run[:8])
-    container = json.loads(ctl("inspect", "smith", "-o", "json"))["container_id"]
     assert inside(docker_client, container, "cat", "/workspace/who") == "1000\n"
     events = [json.loads(line)["event"]["type"] for line in ctl("runs", "events", run, "-o", "json").splitlines()]
     assert [events.count(kind) for kind in ("RUN_FINISHED", "TOOL_CALL_START", "TOOL_CALL_RESULT")] == [2, 1, 1]

@@ -180,6 +180,7 @@ class ApiConfig:
     request_timeout_s: float = _key(defaults.API_REQUEST_TIMEOUT_S, values.seconds(1, 3600), reload=True)
     max_body_bytes: int = _key(defaults.MAX_API_BODY_BYTES, values.size(64 * 1024, 2**30), reload=True)
     answer_timeout_s: float = _key(defaults.RUN_ANSWER_TIMEOUT_S, values.seconds(1, YEAR_S), reload=True)
+    summaries: bool = _key(True, values.boolean, reload=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,6 +303,7 @@ class Daemon:
         app.options = AccessOptions(self._origins.judge, security.allow_query_token, security.open_prefixes)
         app.limits = ApiLimits(api.request_timeout_s, api.max_body_bytes)
         self._services.runs.answer_timeout_s = api.answer_timeout_s
+        self._services.sessions.has_summaries = api.summaries
 
     def _open_gateways(self, engine: DockerEngine, tcp: list[socket.socket], port: int) -> Gateways:
         try:

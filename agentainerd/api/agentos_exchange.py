@@ -27,6 +27,7 @@ SHORT = {
     "AGENT_NOT_FOUND": "agent not found",
     "SESSION_NOT_FOUND": "session not found",
     "SUMMARY_NOT_FOUND": "summary not available",
+    "SUMMARY_DISABLED": "summaries are disabled",
     "STORAGE_ERROR": "the store does not answer",
     "EXECUTION_ERROR": "agent execution failed",
     "RUN_CANCELLED": "agent execution failed",

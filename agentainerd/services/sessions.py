@@ -9,7 +9,7 @@ import msgspec
 from gevent.lock import RLock
 
 from agentainerd import clock, defaults
-from agentainerd.errors import InvalidParameter, TooManyRequests
+from agentainerd.errors import InvalidParameter, NotSupported, TooManyRequests
 from agentainerd.model.runs import Run
 from agentainerd.model.sessions import Message, Session, Summary, new_session_id
 from agentainerd.services.audit import Actor, AuditService
@@ -29,6 +29,8 @@ class SessionService:
     """
 
     def __init__(self, store: SessionStore, runs: RunStore, writer: RunWriter, audit: AuditService) -> None:
+        """Serve the sessions of `store`. `has_summaries` says whether summaries are made; it may change at any time."""
+        self.has_summaries = True
         self._store = store
         self._runs = runs
         self._writer = writer
@@ -103,8 +105,15 @@ class SessionService:
             self._writer.commit(SessionStore.remove(session.id))
 
     def summarize(self, session_id: str, actor: Actor) -> Session:
-        """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked."""
+        """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked.
+
+        Raises:
+            NotSupported: summaries are turned off (code SUMMARY_DISABLED).
+        """
         session_id = self.resolve(session_id)
+        if not self.has_summaries:
+            hint = "set api.summaries to true, or ask for /history"
+            raise NotSupported("summaries are turned off in this daemon", code="SUMMARY_DISABLED", hint=hint)
         with self._audit.mutation(actor, "summarize_session", session_id), self.locked(session_id) as session:
             runs = self._runs.of_session(session_id)
             said = [run.output.strip() for run in runs if run.output.strip()][-SUMMARY_RUNS:]

@@ -3,6 +3,7 @@
 They send no token: the paths are open on this machine, as those documents assume.
 """
 
+import functools
 import json
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.event_source import CuttingRelay, EventSource, Failed
 from tests.system.test_agents_real import Host
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
@@ -18,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 OPEN = "security:\n  open_prefixes: [/api/v1, /api/agents]\n"
 SESSIONS = "/api/v1/sessions"
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
+KINDS = [
+    "RUN_STARTED", "TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END", "TOOL_CALL_RESULT", "TEXT_MESSAGE_START",
+    *["TEXT_MESSAGE_CONTENT"] * 3, "TEXT_MESSAGE_END", "RUN_FINISHED",
+]  # fmt: skip
 ASKS = "import urllib.request as u\ntry: print(u.urlopen('http://host.docker.internal:{port}/api/v1/agents').status)\nexcept u.HTTPError as e: print(e.code)"
 
 
@@ -49,8 +55,8 @@ def test_clients_of_agentos_find_what_their_document_says(host, docker_client, e
 
     use_sessions_and_runs(host)
     read_streams(host)
-    if has_event_source():
-        read_with_event_source(host)
+    read_with_event_source(host)
+    come_back_with_event_source(host)
     find_open_paths_open_to_this_machine_only(host, docker_client, eventually)
 
 
@@ -136,29 +142,58 @@ def read_streams(up):
 
 def read_with_event_source(host):
     """A browser's EventSource reads the events of a run, ours and those of the document, whole and from a place on."""
-    run_id = host.daemon.http("POST", "/api/v1/agents/counter/run", {"input": "x"})[1]["run_id"]
-    events_url = f"http://127.0.0.1:{host.daemon.port}/api/v1/runs/{run_id}/events"
+    url = events_url_of_a_run(host)
 
-    told = event_source(events_url, "RUN_FINISHED", ["RUN_STARTED", "TEXT_MESSAGE_CONTENT", "TOOL_CALL_RESULT"])
-    assert [kind for kind, _, _ in told] == [
-        "RUN_STARTED", "TOOL_CALL_RESULT", *["TEXT_MESSAGE_CONTENT"] * 3, "RUN_FINISHED",
-    ]  # fmt: skip
+    told = event_source(url, "RUN_FINISHED")
+    assert [kind for kind, _, _ in told] == KINDS
     assert [json.loads(data)["seq"] for _, data, _ in told] == [int(last) for _, _, last in told]
-    after = event_source(f"{events_url}?after={told[1][2]}", "RUN_FINISHED", ["RUN_STARTED", "TEXT_MESSAGE_CONTENT"])
+    after = event_source(f"{url}?after={told[1][2]}", "RUN_FINISHED")
     assert after == told[2:]
-    document = event_source(f"{events_url}?format=agno", "complete", ["run_start", "token", "tool_call"])
+    document = event_source(f"{url}?format=agno", "complete")
     assert [kind for kind, _, _ in document] == ["run_start", "tool_call", "token", "token", "token", "complete"]
     assert [json.loads(data)["type"] for _, data, _ in document] == [kind for kind, _, _ in document]
+    with pytest.raises(Failed, match="404"):
+        event_source(url.replace("/runs/", f"/runs/{UNKNOWN}/"), "RUN_FINISHED")
 
 
+def come_back_with_event_source(host):
+    """Cut off again and again, in the middle of an event, it comes back with Last-Event-ID, and nothing is missing or told twice."""
+    url = events_url_of_a_run(host)
+    told = EventSource(url).until("RUN_FINISHED")
+    with CuttingRelay(host.daemon.port, [700, 701, 1000, 1, 0]) as relay:
+        source = EventSource(url.replace(str(host.daemon.port), str(relay.port), 1))
+
+        assert source.until("RUN_FINISHED") == told
+
+    assert source.connections == 6
+    seen = [each for each in source.asked_with if each]
+    assert seen == sorted(seen, key=int)
+    assert len(set(seen)) > 1
+    over = EventSource(url, headers={"Last-Event-ID": told[-1].last_event_id}).until("RUN_FINISHED")
+    assert over == told[-1:]  # who comes back after the end is told of it once more
+
+
+def events_url_of_a_run(host) -> str:
+    run_id = host.daemon.http("POST", "/api/v1/agents/counter/run", {"input": "x"})[1]["run_id"]
+    return f"http://127.0.0.1:{host.daemon.port}/api/v1/runs/{run_id}/events"
+
+
+def event_source(url: str, last: str) -> list[tuple[str, str, str]]:
+    """What an EventSource is told until an event of type `last`; where there is Node, its own is told the same."""
+    told = [(event.type, event.data, event.last_event_id) for event in EventSource(url).until(last)]
+    if has_event_source():
+        assert node_event_source(url, last, sorted({kind for kind, _, _ in told} - {last})) == told
+    return told
+
+
+@functools.cache
 def has_event_source() -> bool:
     """Whether there is a Node that has it (20.18 or later)."""
     command = ["sh", "-c", "exec node --experimental-eventsource -e EventSource"]
     return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
 
 
-def event_source(url: str, last: str, others: list[str]) -> list[list[str]]:
-    """What Node's EventSource is told until an event of type `last`: [type, data, lastEventId] each."""
+def node_event_source(url: str, last: str, others: list[str]) -> list[tuple[str, str, str]]:
     program = """
         const [url, last, ...names] = process.argv.slice(1), seen = [], source = new EventSource(url);
         for (const name of names) source.addEventListener(name, (event) => {
@@ -168,7 +203,8 @@ def event_source(url: str, last: str, others: list[str]) -> list[list[str]]:
         setTimeout(() => process.exit(1), 10000);
     """
     command = ["node", "--experimental-eventsource", "--no-warnings", "-e", program, url, last, last, *others]
-    return json.loads(subprocess.run(command, capture_output=True, timeout=20, check=True).stdout)
+    done = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    return [tuple(each) for each in json.loads(done.stdout)]
 
 
 def find_open_paths_open_to_this_machine_only(up, docker_client, eventually):
@@ -188,11 +224,14 @@ def find_open_paths_open_to_this_machine_only(up, docker_client, eventually):
     assert len(over) == 10 * 2**20 + 1
     assert up.daemon.http("POST", "/api/v1/agents/counter/run", over)[0] == 413
 
-    (up.daemon.folder / "config.yaml").write_text("api:\n  max_body_bytes: 64Ki\n")
+    (up.daemon.folder / "config.yaml").write_text("api:\n  max_body_bytes: 64Ki\n  summaries: false\n")
     up.daemon.signal(signal.SIGHUP)
     eventually(lambda: up.daemon.http("GET", "/api/v1/agents")[0] == 401)
     status, said = up.daemon.control("POST", SESSIONS, {"agent_id": "x" * 70_000})
     assert (status, said["code"]) == (413, "BODY_TOO_LARGE")
+    session_id = up.daemon.control("POST", SESSIONS, {"agent_id": "x"})[1]["session_id"]
+    status, said = up.daemon.control("POST", f"{SESSIONS}/{session_id}/summary")
+    assert (status, said["code"]) == (501, "SUMMARY_DISABLED")
 
 
 def test_an_autonomous_agent_works_in_one_container_and_one_conversation(host, docker_client, eventually):

@@ -168,6 +168,18 @@ def test_a_summary_may_be_asked_for_without_waiting(client, made, word):
     assert client.call("GET", path)[1]["summary"]["content"]
 
 
+def test_summaries_may_be_turned_off_and_those_that_were_made_stay(client, made, world):
+    path = f"{ROOT}/{made()['session_id']}/summary"
+    kept = client.call("POST", path)
+
+    world.services.sessions.has_summaries = False
+
+    for query in ("", "?async=true"):
+        assert error(client.call("POST", path + query)) == (501, "summaries are disabled", "SUMMARY_DISABLED")
+    assert client.call("GET", path) == kept
+    assert error(client.call("POST", f"{ROOT}/unknown/summary"))[0] == 404
+
+
 def test_a_session_is_bound_to_somebody_else(client, made):
     path = f"{ROOT}/{made(agent_id='agent-1', name='n')['session_id']}/reuse"
 

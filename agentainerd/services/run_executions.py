@@ -13,6 +13,7 @@ from gevent.event import Event
 
 from agentainerd import clock, defaults
 from agentainerd.errors import AgentainerError, NotFound, Unavailable
+from agentainerd.model.agents import AgentState
 from agentainerd.model.agui import TERMINAL, EventType
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.interrupts import Answer, abandoned, is_interrupted
@@ -363,6 +364,8 @@ class Execution:
         goes_on = is_native and replica is not None and replica.is_expected
         if replica is not None and replica.last_exit is not None and replica.last_exit.oom_killed:
             return ours(*OUT_OF_MEMORY), goes_on
+        if replica is not None and replica.state is AgentState.STOPPED and not (replica.is_expected or replica.reason):
+            return ours(f"agent '{self.run.agent}' was stopped while it worked", RunCode.CONTAINER_LOST), goes_on
         return ours(*LOST), goes_on
 
     # ---- the end

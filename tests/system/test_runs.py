@@ -177,6 +177,33 @@ def test_a_container_that_is_killed_tells_when_it_is_back(host, docker_client):
     assert host.run(host.ask("3")["id"])["status"] == "completed"
 
 
+def test_an_agent_that_keeps_no_runs_is_gone_in_mid_run(host, docker_client):
+    """A run of the tier agui ends as failed whatever took its container away, and its session goes on in the next one."""
+    host.up(env_vars={"TIER": "agui"}, stop_grace_s=0)
+    session_id = host.daemon.control("POST", "/api/v1/sessions", {"agent_id": "web"})[1]["session_id"]
+
+    for how in ("killed", "stopped"):
+        run = host.ask("2000 pause=0.05", session_id=session_id)
+        reader = Reader(host.daemon, run["id"])
+        is_at(reader, 5)
+
+        if how == "killed":
+            docker_client.kill(host.must("GET", "/agents/web")["container_id"])
+        else:
+            host.must("POST", "/agents/web/stop")
+
+        end = reader.all_of_it()[-1]
+        assert (end["type"], end["code"]) == ("RUN_ERROR", "container_lost")
+        assert ("was stopped" if how == "stopped" else "its container ended") in end["message"], how
+        done = host.run(run["id"])
+        assert (done["status"], done["error"]) == ("failed", {"code": "container_lost", "message": end["message"]})
+        host.must("POST", "/agents/web/" + ("resume" if how == "killed" else "start") + "?wait=30")
+        assert host.run(host.ask("3", session_id=session_id)["id"])["status"] == "completed"
+
+    messages = host.daemon.control("GET", f"/api/v1/sessions/{session_id}/history")[1]["messages"]
+    assert [each["content"] for each in messages if each["content"] in ("3", "0 1 2 ")] == ["3", "0 1 2 "] * 2
+
+
 def test_a_container_that_has_no_memory_left_says_so(host):
     host.up(memory_limit=32 * 1024 * 1024)
 

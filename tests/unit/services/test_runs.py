@@ -457,6 +457,19 @@ def test_a_native_agent_is_stopped_while_it_works(runs, agent, world):
     made.cancel_seen.set()
 
 
+def test_an_agent_that_keeps_no_runs_is_stopped_while_it_works(runs, agent, world):
+    made = agent(waiting, bridge="agui", stop_grace_s=0)
+    run = ask(runs)
+    reached(runs, run.id, 3)
+
+    world.services.agents.stop("web", ADMIN)
+
+    run = finish(runs, run.id)
+    assert (run.status, run.error.code) == (RunStatus.FAILED, "container_lost")
+    assert run.error.message == "agent 'web' was stopped while it worked"
+    made.cancel_seen.set()
+
+
 def test_its_container_dies_while_it_works(runs, agent, world):
     made = agent(waiting)
     run = ask(runs)

@@ -16,7 +16,7 @@ import gevent
 
 from agentainerd import defaults, offload
 from agentainerd.archives.files import FileDownload, open_entry
-from agentainerd.archives.listings import Bounds, Kind, Listing, read_listing
+from agentainerd.archives.listings import Bounds, Kind, Listing, nothing_listed, read_listing, why
 from agentainerd.archives.opening import open_root
 from agentainerd.archives.slices import Work
 from agentainerd.archives.spool import SpooledZip, clean, remove_kept, sizes
@@ -105,10 +105,14 @@ class Archives:
         offload.run(clean, self._spool)
 
     def zip(self, key: str, root: Path) -> ZipDownload:
-        """Return a ZIP of the folder `root`, made already or, at the latest, while it is read. An empty folder is a ZIP too.
+        """Return a ZIP of the folder `root`, made already or, at the latest, while it is read.
+
+        The folder that `root` is in is the caller's. `root` itself may be anything: an empty folder is an empty ZIP, and one
+        that is gone, or is a link or a file, is a ZIP with nothing but the report of that.
 
         Raises:
-            NotFound: there is no such folder (FILES_NOT_FOUND). Unavailable: no space. Failed: it can't be read.
+            NotFound: the folder that `root` is in is not there (FILES_NOT_FOUND). Unavailable: no space.
+            Failed: it can't be written.
         """
         self._use(key)
         try:
@@ -118,7 +122,7 @@ class Archives:
             raise
 
     def listing(self, root: Path) -> Listing:
-        """Return what is in the folder `root` now. Raises NotFound, Failed: as `zip`."""
+        """Return what is in the folder `root` now, as `zip` has it. Raises NotFound: as `zip`."""
         return Work(_list(root, self._bounds)).finish()
 
     def file(self, key: str, root: Path, name: str) -> FileDownload:
@@ -198,7 +202,10 @@ class Archives:
 
 
 def _list(root: Path, bounds: Bounds) -> Generator[None, None, Listing]:
-    descriptor = open_root(root)
+    try:
+        descriptor = open_root(root)
+    except OSError as exc:
+        return nothing_listed(bounds, why(exc))
     try:
         return (yield from read_listing(descriptor, bounds))
     finally:

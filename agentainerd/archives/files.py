@@ -77,13 +77,14 @@ def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
         Conflict: it is not the one any more (code FILE_CHANGED). Failed: it can't be read (FILE_UNREADABLE).
         NotFound: the folder is gone.
     """
-    folder = open_root(root)
     try:
-        descriptor, status = open_file(folder, entry.path)
+        folder = open_root(root)
+        try:
+            descriptor, status = open_file(folder, entry.path)
+        finally:
+            os.close(folder)
     except OSError as exc:
         raise _unreadable(entry, exc) from exc
-    finally:
-        os.close(folder)
     if stamp_of(status) != entry.stamp:
         os.close(descriptor)
         raise Conflict(f"{entry.name} was changed while it was read", code="FILE_CHANGED", hint="try again")

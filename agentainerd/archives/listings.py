@@ -119,6 +119,13 @@ def read_listing(root: int, bounds: Bounds) -> Generator[None, None, Listing]:
     return lister.listing()
 
 
+def nothing_listed(bounds: Bounds, reason: str) -> Listing:
+    """Return the listing of a folder that can't be looked into."""
+    lister = _Lister(bounds)
+    lister.omit_all(reason)
+    return lister.listing()
+
+
 def stamp_of(status: os.stat_result) -> bytes:
     """Return what tells a file from what it was before and after."""
     return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -164,6 +171,9 @@ class _Lister:
         finally:
             for folder in folders:
                 os.close(folder.descriptor)
+
+    def omit_all(self, reason: str) -> None:
+        self._omissions.add("", reason)
 
     def listing(self) -> Listing:
         is_fresh = self._newest > time.time() - _FRESH_S

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from agentainerd.errors import Failed, NotFound
+from agentainerd.errors import NotFound
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,14 +27,17 @@ def open_root(root: Path) -> int:
     """Return a descriptor of the folder that everything else is below.
 
     Raises:
-        NotFound: it is not there (code FILES_NOT_FOUND). Failed: it is no folder, or can't be opened (FILES_UNREADABLE).
+        NotFound: the folder that it is in is not there (code FILES_NOT_FOUND).
+        OSError: it is not there itself, is no folder, is a link, or can't be opened.
     """
     try:
-        return os.open(root, FOLDER)
+        parent = os.open(root.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as exc:
-        raise NotFound("files", str(root), message=f"there are no files: {root} is gone") from exc
-    except OSError as exc:
-        raise Failed(f"{root} can't be opened: {exc.strerror}", code="FILES_UNREADABLE") from exc
+        raise NotFound("files", str(root), message=f"there are no files: {root.parent} is gone") from exc
+    try:
+        return os.open(root.name, FOLDER, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 def open_file(root: int, path: bytes) -> tuple[int, os.stat_result]:

@@ -48,7 +48,7 @@ class SpooledZip:
         """Make some more, unless another greenlet did meanwhile. Blocks its greenlet only.
 
         Raises:
-            NotFound: the folder is gone. Unavailable: no space. Failed: it can't be read, or not written.
+            NotFound: the folder that the folder is in is gone. Unavailable: no space. Failed: it can't be read, or not written.
         """
         before = self.made
         with self._turn:
@@ -97,7 +97,7 @@ class SpooledZip:
             raise Failed(f"the ZIP can't be written to {self._spool}: {why(exc)}", code="ARCHIVE_FAILED") from exc
 
     def _write(self, partial: Path) -> Generator[None, None, None]:
-        root = open_root(self._root)
+        root = self._opened() if self._listing.entries else -1
         try:
             self._descriptor = os.open(partial, _NEW, 0o600)
             sink = _Sink(self)
@@ -108,7 +108,14 @@ class SpooledZip:
                 sink.close()
             os.fsync(self._descriptor)
         finally:
-            os.close(root)
+            if root >= 0:
+                os.close(root)
+
+    def _opened(self) -> int:
+        try:
+            return open_root(self._root)
+        except OSError as exc:
+            raise Failed(f"the files to pack can't be opened any more: {why(exc)}", code="FILES_UNREADABLE") from exc
 
     def take(self, data: bytes | bytearray) -> None:
         """Write some, if so much is left free as is to be left. Blocks; for the sink."""

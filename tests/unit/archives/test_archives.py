@@ -238,18 +238,37 @@ def test_what_is_read_is_not_discarded(archives, folder, tmp_path):
     assert archives.sizes() == {} and spooled(tmp_path) == []
 
 
-def test_a_folder_that_is_not_there_or_is_none_is_said_so(archives, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gone", "no such file or directory"),
+        ("file", "not a directory"),
+        ("link", "not a directory"),
+        ("pipe", "not a directory"),
+    ],
+)
+def test_a_folder_that_is_gone_or_is_something_else_is_a_zip_that_says_so(archives, tmp_path, name, reason):
     (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("/")
+    (tmp_path / "link").symlink_to("/etc")
+    os.mkfifo(tmp_path / "pipe")
 
+    download = archives.zip("k", tmp_path / name)
+    archive = zipfile.ZipFile(io.BytesIO(read(download)))
+
+    assert archive.namelist() == ["agentainer-report.txt"]
+    assert archive.read("agentainer-report.txt").decode() == f"1 left out, or not as it was:\n.: {reason}\n"
+    again = archives.zip("k", tmp_path / name)
+    assert again.etag == download.etag and read(again)
     with pytest.raises(NotFound) as missing:
-        archives.zip("k", tmp_path / "nowhere")
-    assert missing.value.code == "FILES_NOT_FOUND"
-    for name in ("file", "link"):
-        with pytest.raises(Failed) as refused:
-            archives.zip("k", tmp_path / name)
-        assert refused.value.code == "FILES_UNREADABLE"
-    assert not archives.is_busy("k")
+        archives.file("k", tmp_path / name, "passwd")
+    assert missing.value.code == "FILE_NOT_FOUND" and not archives.is_busy("k") and open_below(tmp_path) == []
+
+
+def test_a_folder_whose_owner_removed_it_is_not_found(archives, tmp_path):
+    with pytest.raises(NotFound) as missing:
+        archives.zip("k", tmp_path / "removed" / "output")
+
+    assert missing.value.code == "FILES_NOT_FOUND" and not archives.is_busy("k")
 
 
 def test_a_folder_that_goes_before_it_is_read_is_said_so(archives, folder, monkeypatch):
@@ -257,15 +276,16 @@ def test_a_folder_that_goes_before_it_is_read_is_said_so(archives, folder, monke
 
     def listing(self, root):
         found = plain(self, root)
-        root.rename(root.parent / "gone")
+        if found.etag:
+            root.rename(root.parent / "gone")
         return found
 
     monkeypatch.setattr(Archives, "listing", listing)
 
-    with pytest.raises(NotFound) as missing:
+    with pytest.raises(Failed) as missing:
         archives.zip("k", folder)
 
-    assert missing.value.code == "FILES_NOT_FOUND" and not archives.is_busy("k")
+    assert missing.value.code == "FILES_UNREADABLE" and not archives.is_busy("k")
 
 
 def test_room_for_others_is_left_on_the_disk(folder, tmp_path):

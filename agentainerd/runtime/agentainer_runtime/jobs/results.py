@@ -14,12 +14,12 @@ from typing import Any
 
 from agentainer_runtime import paths, texts
 from agentainer_runtime.built_in import about
-from agentainer_runtime.conversations import INTERRUPTED
 from agentainer_runtime.jobs.analysis import PYTHON, Action
 from agentainer_runtime.paths import PathRefused
 
 NAME = "result.json"
 RUNNING, COMPLETE, ERROR, CANCELLED = "running", "complete", "error", "cancelled"
+AT_WORK = "It was at work when the job ended. Whether it had an effect is not known."
 RESTARTED = "the container was restarted while the job was carried out"
 MAX_FILES = 1000
 _MAX_VISITED = 20_000
@@ -96,7 +96,7 @@ def recover(workspace: Path, notes: Path) -> int:
 def _end(workspace: Path, output: str, content: dict[str, Any], status: str, error: str) -> None:
     for entry in (*content["shell_results"], *content["python_results"]):
         if entry["success"] is None:
-            entry |= {"success": False, "return_code": None, "output": "", "error": INTERRUPTED}
+            entry |= {"success": False, "return_code": None, "output": "", "error": AT_WORK}
     content |= {"status": status, "error": error or None, "finished_at": time.time()}
     content["files"] = files_of(workspace / output)
     _write(workspace, output, content)

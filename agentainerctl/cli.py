@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": ("agents", "inspect", "Show all that is known of agents."),
     "deployments": ("apply", "deployments_", "List deployments."),
     "export": ("apply", "export", "Write a deployment as a file."),
+    "open": ("ports", "open_", "Print addresses that open an agent's screens and notebooks in a browser."),
     "logs": ("logs", "logs", "Show what an agent writes."),
     "health": ("health", "health", "Show how agents are."),
     "metrics": ("metrics", "metrics", "Show what agents use."),

@@ -36,6 +36,7 @@ FLAGS = {
     "update_strategy": "--update-strategy",
     "bridge": "--bridge",
     "bridge_command": "--bridge-command",
+    "named_ports": "--named-port",
     "health_check.endpoint": "--health-endpoint",
     "health_check.command": "--health-command",
     "health_check.interval": "--health-interval",

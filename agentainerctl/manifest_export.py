@@ -127,6 +127,7 @@ _FIELDS: dict[str, tuple[str, _Show]] = {
     "bridgeCommand": ("bridge_command", _same),
     "model": ("model", _same),
     "runtime": ("runtime", _same),
+    "namedPorts": ("named_ports", _same),
     "labels": ("labels", _escaped),
 }
 _RESOURCES: dict[str, tuple[str, _Show]] = {"memory": ("memory_limit", _size), "cpu": ("cpu_limit", _cpu)}

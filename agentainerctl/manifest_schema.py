@@ -96,6 +96,12 @@ def _as_number(node: Node) -> int:
     return int(text)
 
 
+def _as_ports(node: Node) -> dict[str, int]:
+    if node.kind != "map":
+        raise Wrong("has to be a map of names and ports", "namedPorts: {gui: 6080}")
+    return {name: _as_number(port) for name, (_, port) in node.entries.items()}
+
+
 def _as_replicas(node: Node) -> int:
     """As in the original: 0 is 1."""
     number = _as_number(node)
@@ -142,6 +148,7 @@ FIELDS: Fields = {
     "bridgeCommand": ("bridge_command", _as_words),
     "model": ("model", as_text),
     "runtime": ("runtime", as_flag),
+    "namedPorts": ("named_ports", _as_ports),
 }
 RESOURCES: Fields = {"memory": ("memory_limit", _as_size), "cpu": ("cpu_limit", _as_cpu)}
 PERSISTENCE: Fields = {

@@ -33,7 +33,7 @@ ALLOWED = {
     "agentainerd.services": {
         "agentainerd.services", "agentainerd.store", "agentainerd.engine", "agentainerd.archives", "agentainerd.model", "cryptography",
         "agentainerd.proxy.routing", "agentainerd.proxy.target", "agentainerd.proxy.replay",
-        "agentainerd.proxy.model_gate", "agentainerd.proxy.providers",
+        "agentainerd.proxy.model_gate", "agentainerd.proxy.providers", "agentainerd.proxy.port_access",
         "agentainerd.supervisor", "agentainerd.offload", "agentainerd.config", "msgspec", "gevent", "psutil", *EDGE,
     },
     "agentainerd.loops": {"agentainerd.loops", "agentainerd.services", "agentainerd.model", *EDGE},

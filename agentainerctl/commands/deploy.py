@@ -153,6 +153,13 @@ _POLICIES = click.Choice(["auto", "safe", "at_least_once", "never"])
     metavar="LINE",
     help="What a run starts in its container, with --bridge exec or acp.  [default: the image's label agentainer.bridge.command]",
 )
+@click.option(
+    "--named-port",
+    "named_ports",
+    multiple=True,
+    metavar="NAME=PORT",
+    help="What it serves beside its port, for people.  [default: the image's label agentainer.ports]",
+)
 @click.option("--health-endpoint", metavar="PATH|tcp", help="What a health check asks: a GET of PATH, or a connection.")
 @click.option("--health-command", metavar="LINE", help="Or what it runs in the container.")
 @click.option("--health-interval", metavar="TIME", help="From one to the next.  [default: 30s]")
@@ -250,6 +257,9 @@ def _body(given: dict[str, Any]) -> dict[str, Any]:
     found["services"] = dict.fromkeys(given["services"], True)
     found["health_check"] = _health_check(given)
     found["bridge_command"] = _command((), given["bridge_command"], "bridge-command")
+    found["named_ports"] = {
+        name: _port(name, port) for name, port in assignments(given["named_ports"], "named-port").items()
+    }
     body |= {field: value for field, value in found.items() if value}
     if given["cpu"] is not None:
         body["cpu_limit"] = round(given["cpu"] * 1e9)
@@ -285,6 +295,12 @@ def _warn_of_folders(session: Session, volumes: list[dict[str, Any]]) -> None:
         name = mount["host_path"]
         if not name.startswith("/") and os.path.isdir(name) and session.has_progress:
             output.note(f"warning: '{name}' is a named volume; for the folder write ./{name}:{mount['container_path']}")
+
+
+def _port(name: str, port: str) -> int:
+    if not port.isascii() or not port.isdigit() or len(port) > 5:
+        raise click.UsageError(f"--named-port {name}: {port!r} is not a port")
+    return int(port)
 
 
 def _command(words: tuple[str, ...], line: str | None, option: str = "command") -> list[str]:

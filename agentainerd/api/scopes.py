@@ -20,6 +20,7 @@ from agentainerd.api import (
     images,
     metrics,
     models,
+    ports,
     replicas,
     requests,
     runs,
@@ -50,7 +51,7 @@ _READ: tuple[Handler, ...] = (
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip
 _OPERATE: tuple[Handler, ...] = (
-    agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale,
+    agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale, ports.open_,
     backups.create, backups.verify,
     runs.create, runs.give_input, runs.cancel, runs.cancel_all, bridges.check,
     agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,

@@ -13,6 +13,7 @@ from agentainerd import defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.health import HealthCheck, check_health
+from agentainerd.model.ports import check_ports
 from agentainerd.model.replicas import AgentState as AgentState
 from agentainerd.model.replicas import Exit as Exit
 from agentainerd.model.replicas import Replica, leading, reason_of
@@ -78,6 +79,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     `bridge_command`: what a run starts in its container, for the tiers exec and acp; empty: as its image says.
     `model`: which model it reaches through the daemon; "": none. `runtime`: its image is of the kind that `agentainerctl runtime
     build` makes: its own init, a root that can't be written, Git's variables of the daemon.
+    `named_ports`: what it serves beside its port, by name, for people; empty: as its image says (docs/desktop.md).
     """
 
     name: str
@@ -113,6 +115,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     bridge_command: tuple[str, ...] = ()
     model: str = ""
     runtime: bool = False
+    named_ports: dict[str, int] = {}
 
     def is_secret(self, variable: str) -> bool:
         """The value of this variable is never shown."""
@@ -124,7 +127,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     `replicas`: one for each of its containers, by number; while it is scaled down, also those that are on their way out.
     What is said of the agent as a whole is that of its leading replica (model/replicas.py). `links`: variables with the URLs of
-    its dependencies, as its containers have them. `bridge`: as its spec or its image says.
+    its dependencies, as its containers have them. `bridge`, `named_ports`: as its spec or its image says.
     """
 
     id: str
@@ -134,6 +137,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     port: int = defaults.AGENT_PORT
     links: dict[str, str] = {}
     bridge: Bridge | None = None
+    named_ports: dict[str, int] = {}
     created_at: float = 0.0
     updated_at: float = 0.0
 
@@ -272,6 +276,7 @@ def validate(spec: AgentSpec) -> AgentSpec:
             "replicas", f"'{spec.name}-{spec.replicas}' is longer than {defaults.MAX_NAME_CHARS} characters"
         )
     _check_bridge(spec)
+    check_ports(spec.named_ports)
     if spec.health_check is not None:
         check_health(spec.health_check)
     _check_services(spec)

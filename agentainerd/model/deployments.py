@@ -20,7 +20,18 @@ Value = str | int | float | bool | list[object] | dict[str, object] | None
 MAX_AGENTS = 1000  # in one call
 MAX_TEXT_CHARS = 1024
 CONTAINER_FIELDS = frozenset(
-    ("image", "env_vars", "volumes", "command", "labels", "network_egress", "services", "model", "runtime")
+    (
+        "image",
+        "env_vars",
+        "volumes",
+        "command",
+        "labels",
+        "network_egress",
+        "services",
+        "model",
+        "runtime",
+        "named_ports",
+    )
 )
 """What a container has from its making on. The port is one of them: the program that listens elsewhere is another one."""
 UPSTREAMS = "UPSTREAM_SERVICES"
@@ -63,6 +74,7 @@ class ResolvedSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     links: dict[str, str] = {}
     bridge: Bridge | None = None
+    named_ports: dict[str, int] = {}
 
 
 class Need(StrEnum):

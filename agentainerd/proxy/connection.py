@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Final
 import gevent
 
 from agentainerd import defaults
-from agentainerd.proxy import replies
+from agentainerd.proxy import replies, visit
 from agentainerd.proxy.delivery import Delivery, new_id
 from agentainerd.proxy.exchange import Exchange
-from agentainerd.proxy.http1 import RequestReader
+from agentainerd.proxy.http1 import RequestReader, strip_authority
 from agentainerd.proxy.model_exchange import ModelExchange
 from agentainerd.proxy.origins import Verdict
 from agentainerd.proxy.passage import Passage
 from agentainerd.proxy.request import Fault, Request
+from agentainerd.proxy.routing import Route
 from agentainerd.proxy.upgrade import Tunnel
+from agentainerd.proxy.visit import Visit
 from agentainerd.proxy.watch import NEVER, Cause, Watched
 from agentainerd.proxy.wire import PIECE, Stream
 
@@ -409,7 +411,7 @@ class Connection(Watched):
         if request.method == b"CONNECT":
             self._say(replies.METHOD_NOT_ALLOWED, request)
             return
-        target = _strip_authority(request)
+        target = strip_authority(request)
         ref, path, prefix = self._locate(request, target)
         if ref is None:
             self._dispatch_other(request, target)
@@ -418,8 +420,9 @@ class Connection(Watched):
         if verdict := self._plane.options.judge(request.host, request.origin):
             self._refuse_stranger(verdict, request)
         elif route is None:
-            unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
-            self._say(unknown, request)
+            self._dispatch_unknown(ref, request, target)
+        elif route.ports and path.startswith(b"/:") and (port := visit.split(path))[0] in route.ports:
+            self._visit(request, route, port[0], port[1], b"%b/:%b" % (prefix, port[0]))
         elif route.is_busy(self._plane.options.max_in_flight):
             route.tally.unavailable += 1
             self._say(replies.BUSY, request)
@@ -430,6 +433,21 @@ class Connection(Watched):
         else:
             self._delivery = exchange = Exchange(self._plane, self, request, route, path=path, prefix=prefix)
             exchange.start()
+
+    def _dispatch_unknown(self, ref: bytes, request: Request, target: bytes) -> None:
+        """Begin with a request whose agent has no route; that of a host `<port>.<agent>.<domain>` is for a named port."""
+        port, _, agent = ref.partition(b".")
+        route = self._plane.routes.find(agent) if self._ref is not None else None
+        if route is not None and port in route.ports:
+            self._visit(request, route, port, target, b"")
+        else:
+            unknown = replies.not_found(ref.decode("latin-1")) if self._plane.routes.complete else replies.NOT_YET
+            self._say(unknown, request)
+
+    def _visit(self, request: Request, route: Route, port: bytes, path: bytes, prefix: bytes) -> None:
+        delivery = Visit(self._plane, self, request, route, port=port, path=path, prefix=prefix)
+        self._delivery = delivery
+        self.run(delivery.run)
 
     def _dispatch_other(self, request: Request, target: bytes) -> None:
         """Begin with a request that is not for an agent: for a model, or the control API."""
@@ -477,20 +495,3 @@ class Connection(Watched):
         close = not self.can_go_on()
         self.push(replies.encode(reply, new_id(), close=close, head_only=request.method == b"HEAD"))
         self.finish()
-
-
-def _strip_authority(request: Request) -> bytes:
-    """Return the target without scheme and host; its host must be the one in Host (RFC 9112 3.2.2)."""
-    target = request.target
-    if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
-        return target
-    scheme, mark, rest = target.partition(b"://")
-    authority, slash, path = rest.partition(b"/")
-    query = b""
-    if not slash and b"?" in authority:
-        authority, _, query = authority.partition(b"?")
-        query = b"?" + query
-    if not mark or scheme.lower() != b"http" or (request.host is not None and authority != request.host):
-        raise Fault(400, "the target is neither a path nor an address of this host")
-    request.target = b"/" + path + query
-    return request.target

@@ -178,11 +178,7 @@ class Exchange(Delivery):
     def _refuse_token(self, *, is_wrong: bool) -> replies.Reply:
         """Have it noted that this request may not pass, and return what its client is told."""
         wait_s = self._plane.routes.on_token_refused(self._connection.peer, self._route.name, is_wrong)
-        if not wait_s:
-            return replies.TOKEN_MISSING
-        return replies.Reply(
-            429, "TOO_MANY_FAILED_LOGINS", "Too many wrong tokens came from this address", "http_request_denied", wait_s
-        )
+        return replies.too_many_logins(wait_s) if wait_s else replies.TOKEN_MISSING
 
     # ---- before the agent
 

@@ -365,6 +365,23 @@ def drop_fields(lines: list[bytes], names: tuple[bytes, ...]) -> None:
     lines[:] = [line for line in lines if line[: line.index(b":")].lower() not in names]
 
 
+def strip_authority(request: Request) -> bytes:
+    """Return the target without scheme and host; its host must be the one in Host (RFC 9112 3.2.2)."""
+    target = request.target
+    if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    query = b""
+    if not slash and b"?" in authority:
+        authority, _, query = authority.partition(b"?")
+        query = b"?" + query
+    if not mark or scheme.lower() != b"http" or (request.host is not None and authority != request.host):
+        raise Fault(400, "the target is neither a path nor an address of this host")
+    request.target = b"/" + path + query
+    return request.target
+
+
 _HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~:[]%!$&'()*+,;=")
 _known_hosts: dict[bytes, bool] = {}
 

@@ -87,6 +87,27 @@ CONTROL_TOKEN = Reply(
     "A control token was sent to an agent's path; it was not passed on. Take it out, and rotate it if others saw it",
     "http_request_denied",
 )
+NO_SESSION = Reply(
+    401,
+    "UNAUTHORIZED",
+    "This port asks for a token: open the address that `agentainerctl open` prints, or send Authorization: Bearer ...",
+    "http_request_denied",
+)
+LOGIN_OVER = Reply(
+    401,
+    "LOGIN_OVER",
+    "This address was used before, or is too old, or a token in it is wrong: `agentainerctl open` prints a new one",
+    "http_request_denied",
+)
+NO_HOST_OF_ITS_OWN = Reply(
+    400,
+    "NO_HOST_OF_ITS_OWN",
+    "A browser opens this port under a name of its own, which this address has not: use localhost, or set server.domain",
+    "http_request_denied",
+)
+PORT_CLOSED = Reply(
+    503, "PORT_CLOSED", "Agent runs, and nothing answers at this port of it yet", "connection_refused", 2
+)
 BUSY = Reply(
     503,
     "AGENT_BUSY",
@@ -140,6 +161,12 @@ def accepted(text: str, request_id: str, location: str, *, fields: bytes, close:
     }
     fields += b"Location: %b\r\nRetry-After: 2\r\n" % location.encode()
     return message(202, content, request_id, fields=fields, close=close, head_only=head_only)
+
+
+def too_many_logins(wait_s: int) -> Reply:
+    """An address that was wrong too often; it is heard again after `wait_s`."""
+    message = "Too many wrong tokens came from this address"
+    return Reply(429, "TOO_MANY_FAILED_LOGINS", message, "http_request_denied", wait_s)
 
 
 def not_found(ref: str) -> Reply:

@@ -13,6 +13,7 @@ from agentainerd import defaults
 from agentainerd.model.requests import ReplayPolicy
 from agentainerd.model.tallies import Tally
 from agentainerd.proxy.model_gate import ModelGate
+from agentainerd.proxy.port_access import PortAccess
 from agentainerd.proxy.target import Target
 
 
@@ -39,11 +40,12 @@ class Route:
         idle_timeout_s: after so long without a request it is put to sleep; 0: never.
         tally: how its requests ended; that of the agent also for a part.
         token_digest: SHA-256 of the token that the path asks for, b"" where it is public.
+        ports: its named ports.
     """
 
     __slots__ = (
         "_changed", "_turn", "agent_id", "gate", "hold_timeout_s", "idle_timeout_s", "max_pending", "max_pending_bytes",
-        "name", "number", "on_wanted", "ordered", "parts", "persistence", "policy", "replay_concurrency",
+        "name", "number", "on_wanted", "ordered", "parts", "persistence", "policy", "ports", "replay_concurrency",
         "request_timeout_s", "serving", "tally", "targets", "token_digest", "whole",
     )  # fmt: skip
 
@@ -66,6 +68,7 @@ class Route:
         self.max_pending = defaults.MAX_PENDING
         self.max_pending_bytes = defaults.MAX_PENDING_BYTES
         self.token_digest = b""
+        self.ports: dict[bytes, int] = {}
         self.idle_timeout_s = 0.0
         self.on_wanted: Callable[[], object] | None = None
         self._changed = Event()
@@ -77,10 +80,13 @@ class Route:
         return sum(target.in_flight for target in self.targets)
 
     def idle_s(self) -> float:
-        """Return for how long nothing was asked of it, 0.0 while something is in flight or no request gets through."""
-        if self.gate is not Gate.OPEN or self.in_flight:
+        """Return for how long nothing was asked of it, 0.0 while something is in flight or no request gets through.
+
+        Who looks at a named port of it asks for something.
+        """
+        if self.gate is not Gate.OPEN or self.in_flight or any(target.is_visited for target in self.targets):
             return 0.0
-        return time.monotonic() - max((target.used_at for target in self.serving), default=time.monotonic())
+        return time.monotonic() - max((target.last_used_at for target in self.serving), default=time.monotonic())
 
     def is_busy(self, limit: int) -> bool:
         """Whether so many exchanges are under way already."""
@@ -199,12 +205,13 @@ class RouteTable:
     gets the client's address and the agent's name when a control token was sent to an agent's path. `on_token_refused` (must not
     block) gets them when the token that an agent asks for was wrong (True) or missing, and returns 0, or for how many seconds
     that address is to wait. `on_token_used` (must not block) gets the id of a named token that opened a path. `models`: what is
-    asked about calls to models.
+    asked about calls to models. `ports`: who may use named ports.
     """
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
         self.models = ModelGate()
+        self.ports = PortAccess()
         self.on_suspect: Callable[[Route, Target], None] = lambda route, target: None
         self.on_dead_check: Callable[[Route, Target], bool] = lambda route, target: target.is_retired
         self.on_control_token: Callable[[str, str], None] = lambda client, agent: None

@@ -28,6 +28,7 @@ class Target:
 
     __slots__ = (
         "_idle",
+        "_ports",
         "address",
         "container_id",
         "in_flight",
@@ -58,6 +59,7 @@ class Target:
         self.used_at = time.monotonic()
         self.retired = Event()
         self._idle: list[Upstream] = []
+        self._ports: dict[int, Target] = {}
 
     def __repr__(self) -> str:
         where = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
@@ -67,6 +69,26 @@ class Target:
     def is_retired(self) -> bool:
         """Its container is down."""
         return bool(self.retired.is_set())
+
+    @property
+    def is_visited(self) -> bool:
+        """Calls are under way at one of its other ports."""
+        return any(port.in_flight for port in self._ports.values())
+
+    @property
+    def last_used_at(self) -> float:
+        """Monotonic time of the last call, that at its other ports included."""
+        return max([self.used_at, *(port.used_at for port in self._ports.values())])
+
+    def port(self, number: int) -> "Target":
+        """Return another port of the same run of the container."""
+        found = self._ports.get(number)
+        if found is None:
+            assert not isinstance(self.address, str)
+            found = Target((self.address[0], number), container_id=self.container_id, started_at=self.started_at)
+            found.retired = self.retired
+            self._ports[number] = found
+        return found
 
     def take(self, *, repeatable: bool) -> Upstream | None:
         """Return an idle connection that the agent has not closed, or None.

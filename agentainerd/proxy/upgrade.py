@@ -19,7 +19,55 @@ if TYPE_CHECKING:
     from agentainerd.proxy.server import DataPlane
 
 
-class Tunnel(Delivery):
+class Switching(Delivery):
+    """A request whose answer may be a switch to another protocol."""
+
+    __slots__ = ()
+
+    def _may_pass(self) -> bool:
+        """An agent that did not switch has its answer passed on, and the connection ends."""
+        upstream = self._upstream
+        assert upstream is not None
+        if upstream.answer.switched:
+            upstream.pause()
+            self._connection.run(self._open)
+            return False
+        self._connection.close_after()
+        return True
+
+    def _note_switch(self) -> None:
+        """The agent switched."""
+
+    def _open(self) -> None:
+        """The agent switched: from now on bytes are copied both ways until both have ended."""
+        upstream, connection = self._upstream, self._connection
+        assert upstream is not None
+        answer = upstream.answer
+        client, early = connection.detach()
+        connection.deadline = NEVER
+        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", *answer.lines, b"Connection: Upgrade\r\n"]
+        upgrade = answer.value(b"upgrade")
+        if upgrade is not None:
+            lines.append(b"Upgrade: %b\r\n" % upgrade)
+        lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % self.id.encode())
+        agent = upstream.detach()
+        back = None
+        self._note_switch()
+        try:
+            client.write(b"".join(lines) + answer.rest)
+            if early:
+                agent.write(early)
+            back = self._plane.pumps.spawn(_copy, client, agent)
+            _copy(agent, client)
+            back.join()
+        finally:
+            if back is not None:
+                back.kill()
+            self._hang_up()
+            connection.finish()
+
+
+class Tunnel(Switching):
     """One upgrade of one client at one agent."""
 
     __slots__ = ("_exchange", "_route")
@@ -83,47 +131,11 @@ class Tunnel(Delivery):
             return False
         return True
 
-    def _may_pass(self) -> bool:
-        """An agent that did not switch has its answer passed on, and the connection ends."""
-        upstream = self._upstream
-        assert upstream is not None
-        if upstream.answer.switched:
-            upstream.pause()
-            self._connection.run(self._open)
-            return False
-        self._connection.close_after()
-        return True
-
     def _unanswered(self, failure: Failure, target: Target, *, reused: bool, timed_out: bool) -> None:
         self.say(replies.BAD_ANSWER if failure is Failure.GARBAGE else replies.CANNOT_QUEUE)
 
-    def _open(self) -> None:
-        """The agent switched: from now on bytes are copied both ways until both have ended."""
-        upstream, connection = self._upstream, self._connection
-        assert upstream is not None
-        answer = upstream.answer
-        client, early = connection.detach()
-        connection.deadline = NEVER
-        lines = [b"HTTP/1.1 101 Switching Protocols\r\n", *answer.lines, b"Connection: Upgrade\r\n"]
-        upgrade = answer.value(b"upgrade")
-        if upgrade is not None:
-            lines.append(b"Upgrade: %b\r\n" % upgrade)
-        lines.append(b"X-Agentainer-Request-ID: %b\r\n\r\n" % self.id.encode())
-        agent = upstream.detach()
-        back = None
+    def _note_switch(self) -> None:
         self._route.tally.upgraded += 1
-        try:
-            client.write(b"".join(lines) + answer.rest)
-            if early:
-                agent.write(early)
-            back = self._plane.pumps.spawn(_copy, client, agent)
-            _copy(agent, client)
-            back.join()
-        finally:
-            if back is not None:
-                back.kill()
-            self._hang_up()
-            connection.finish()
 
 
 def _copy(source: Stream, sink: Stream) -> None:

@@ -102,6 +102,7 @@ class AgentService:
                 port=wanted.port,
                 links=wanted.links,
                 bridge=wanted.bridge,
+                named_ports=wanted.named_ports,
                 created_at=now,
                 updated_at=now,
             )

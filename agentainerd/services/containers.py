@@ -23,13 +23,15 @@ class Containers:
     """Stateless; every method asks the engine and blocks its greenlet. `url` is where agents find the daemon.
 
     Attributes:
-        models: returns what an agent that asks for a model finds in its environment. runtime: of the runtime image.
+        models: returns what an agent that asks for a model finds in its environment; ports: one with named ports. runtime:
+            of the runtime image.
     """
 
     def __init__(
         self, engine: Engine, volumes: VolumePolicy, url: str, shared_redis: SharedRedisService, runtime: RuntimeAgents
     ) -> None:
         self.models: Callable[[Agent], Mapping[str, str]] = lambda agent: {}
+        self.ports: Callable[[Agent], Mapping[str, str]] = lambda agent: {}
         self.runtime = runtime
         self._shared_redis = shared_redis
         self._engine = engine
@@ -161,6 +163,7 @@ class Containers:
                         **self.runtime.environment(agent),
                         **self.models(agent),
                         **spec.env_vars,
+                        **self.ports(agent),
                         **env,
                     },
                     command=spec.command,

@@ -384,6 +384,7 @@ class Fleet:
         route.idle_timeout_s = spec.idle_timeout_s
         route.max_pending = spec.max_pending
         route.max_pending_bytes = spec.max_pending_bytes
+        route.ports = {name.encode(): port for name, port in agent.named_ports.items()}
         route.token_digest = hashlib.sha256(spec.token.encode()).digest() if spec.token else b""
         return route
 

@@ -43,6 +43,7 @@ from agentainerd.services.model_reports import ModelReports
 from agentainerd.services.model_usage import ModelUsageService
 from agentainerd.services.models import ModelService
 from agentainerd.services.named_tokens import NamedTokenService
+from agentainerd.services.ports import PortService
 from agentainerd.services.readiness import DeathCheck, Readiness
 from agentainerd.services.replay import ReplayService, Send
 from agentainerd.services.replicas import ReplicaService
@@ -113,6 +114,7 @@ class Services:
     metrics: MetricsReports
     daemon_metrics: DaemonMetrics
     models: ModelService
+    ports: PortService
     model_reports: ModelReports
     replicas: ReplicaService
     requests: RequestService
@@ -279,6 +281,7 @@ def build(
         metrics=MetricsReports(fleet, measuring),
         daemon_metrics=DaemonMetrics(stores.redis, stores.journal, measuring, loops=supervisor.status, facts=facts),
         models=models,
+        ports=_ports(config, fleet, containers, audit, port=port),
         model_reports=ModelReports(models, fleet),
         replicas=replicas,
         requests=RequestService(
@@ -347,6 +350,12 @@ def _models(
     gate = fleet.routes.models
     gate.on_ask, gate.on_end = models.ask, models.end
     return models
+
+
+def _ports(config: Config, fleet: Fleet, containers: Containers, audit: AuditService, *, port: int) -> PortService:
+    ports = PortService(fleet, audit, domain=config.server.domain, port=port)
+    containers.ports = ports.environment
+    return ports
 
 
 def _shared_redis(config: Config, stores: Stores, supervisor: Supervisor) -> SharedRedisService:

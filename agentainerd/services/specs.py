@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from agentainerd import defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import NotFound
+from agentainerd.model import ports
 from agentainerd.model.agents import AgentSpec
 from agentainerd.model.bridges import labelled
 from agentainerd.model.containers import Image
@@ -52,6 +53,7 @@ class SpecResolver:
             port=_port(spec, image),
             links=links_of(spec, {name: url for name, url in urls.items() if url}),
             bridge=spec.bridge or (labelled(image.labels) if image else None),
+            named_ports=spec.named_ports or (ports.labelled(image.labels) if image else {}),
         )
 
     def _url_of(self, name: str, known: Mapping[str, ResolvedSpec]) -> str:

@@ -82,6 +82,7 @@ class TokenService:
                 log.info("a new control token was written to %s", self._path)
         except OSError as exc:
             raise Unavailable(f"cannot keep the control token: {exc}", code="STATE_DIR_UNAVAILABLE") from exc
+        self._routes.ports.key = hmac.new(self._key, b"named ports", hashlib.sha256).digest()
         self._use(token)
 
     def check(self, host: str) -> None:

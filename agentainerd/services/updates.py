@@ -158,6 +158,7 @@ def _with_spec(agent: Agent, wanted: ResolvedSpec) -> Agent:
         port=wanted.port,
         links=wanted.links,
         bridge=wanted.bridge,
+        named_ports=wanted.named_ports,
         updated_at=time.time(),
     )
 

@@ -60,6 +60,7 @@ def agent_json(
         "token": MASK if spec.token else "",
         "ports": [],
         "port": agent.port,
+        "named_ports": dict(agent.named_ports),
         "volumes": [msgspec.structs.asdict(volume) for volume in spec.volumes],
         "command": list(spec.command),
         "labels": dict(spec.labels),

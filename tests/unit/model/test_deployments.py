@@ -75,7 +75,7 @@ def test_every_field_of_a_spec_is_of_one_kind():
         "persistence": False, "replay_policy": "safe", "replay_concurrency": 2, "ordered": True, "max_pending": 5,
         "max_pending_bytes": 4096, "replicas": 2, "health_check": {}, "idle_timeout_s": 5, "dependencies": ["a"],
         "deployment": "shop", "services": {"redis": True}, "update_strategy": "recreate", "model": "small", "bridge": "agui",
-        "bridge_command": ["a"], "runtime": True,
+        "bridge_command": ["a"], "runtime": True, "named_ports": {"gui": 6080},
     }  # fmt: skip
     assert {*values, "name", "port"} == set(AgentSpec.__struct_fields__)
     for field, value in values.items():
@@ -92,6 +92,7 @@ def test_every_field_of_a_spec_is_of_one_kind():
         "services",
         "model",
         "runtime",
+        "named_ports",
     }
     assert (changed["limits"], changed["replicas"]) == ({"cpu_limit", "memory_limit"}, {"replicas"})
 

@@ -1,0 +1,43 @@
+"""`open`."""
+
+import click
+
+from agentainerctl import output
+from agentainerctl.client import path_of
+from agentainerctl.options import Command, output_options
+from agentainerctl.refs import with_agent
+from agentainerctl.session import Session
+
+COLUMNS = (output.Column("PORT"), output.Column("URL"))
+
+
+@click.command(
+    "open",
+    cls=Command,
+    names="agents",
+    examples=("agentainerctl open web", "agentainerctl open web gui", "xdg-open $(agentainerctl open web jupyter)"),
+)
+@click.argument("ref", metavar="AGENT")
+@click.argument("port", metavar="PORT", required=False)
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def open_(session: Session, ref: str, port: str | None) -> None:
+    """Print addresses that open an agent's screens and notebooks in a browser.
+
+    Each is good once, within five minutes, and lets that browser in for twelve hours. Without PORT: of all of them.
+    """
+    envelope = with_agent(
+        session.client,
+        ref,
+        lambda known: session.client.call(
+            "POST", path_of("agents", known, "ports", "open"), query={"port": port} if port else {}
+        ),
+    )
+    found = envelope["data"]
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif port or session.is_quiet:
+        for login in found:
+            print(output.plain(login["url"]))
+    else:
+        output.table(COLUMNS, [(login["port"], login["url"]) for login in found])

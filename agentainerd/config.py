@@ -253,6 +253,27 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """What jobs run in and what they get where they name nothing: bytes, nano-CPUs, seconds.
+
+    `output_dir` "": the folder `jobs` of the state folder. `max_running` 0: one per core. `warm`: containers that stand ready.
+    """
+
+    image: str = _key(defaults.JOB_IMAGE, values.text, env=("AGENT_IMAGE",), reload=True)
+    output_dir: str = _key("", values.folder, env=("AGENT_OUTPUT_DIR",))
+    retention_days: float = _key(1.0, values.number(0, 366), env=("RETENTION_DAYS",), reload=True)
+    max_bytes: int = _key(defaults.JOBS_BYTES, values.size(0, 2**60), reload=True)
+    max_running: int = _key(0, values.integer(0, 1000), reload=True)
+    warm: int = _key(0, values.integer(0, 100), reload=True)
+    memory_limit: int = _key(defaults.JOB_MEMORY_BYTES, values.size(defaults.MIN_MEMORY_BYTES, 2**50), reload=True)
+    cpu_limit: int = _key(defaults.JOB_CPU, values.integer(10**7, 10**12), reload=True)
+    pids_limit: int = _key(defaults.JOB_PIDS, values.integer(defaults.MIN_JOB_PIDS, 2**22), reload=True)
+    disk_limit: int = _key(defaults.JOB_DISK_BYTES, values.size(2**20, 2**50), reload=True)
+    wall_s: float = _key(defaults.JOB_WALL_S, values.seconds(1, defaults.MAX_RUN_WALL_S), reload=True)
+    network: bool = _key(True, values.boolean, reload=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. `Config()` is what runs where nobody says anything."""
 
@@ -270,6 +291,7 @@ class Config:
     audit: AuditConfig = field(default_factory=AuditConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.lag import Lag
 from agentainerd.logs import Logs
-from agentainerd.loops import idle, metrics, replay, retention, state_sync
+from agentainerd.loops import idle, jobs, metrics, replay, retention, state_sync
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.peers import Peers
@@ -57,7 +57,7 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 
 log = logging.getLogger(__name__)
 
-LOOPS = (state_sync, replay, retention, idle, metrics)
+LOOPS = (state_sync, replay, retention, idle, jobs, metrics)
 GC_THRESHOLDS = (50_000, 20, 20)
 """A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain
@@ -147,6 +147,7 @@ class Daemon:
         self._services.tokens.check(self._config.server.host)
         known = self._services.state_sync.load()
         self._services.runs.load()
+        self._services.jobs.load()
         self._controls = [self._door(Door.GATEWAY, gateway), self._door(Door.CONTROL, control)]
         for listener in tcp:
             self._plane.serve(listener)
@@ -413,6 +414,7 @@ class Daemon:
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
         self._services.models.use(config.models)
+        self._services.jobs.config = config.jobs
         self._services.audit.limits = service_layer.audit_limits(config)
 
     # ---- stop

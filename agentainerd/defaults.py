@@ -157,6 +157,28 @@ MAX_SESSION_SENT_BYTES = 4 * 1024 * 1024  # of the messages that an agent gets w
 MAX_SESSION_STATE_BYTES = 256 * 1024  # metadata and state, each
 MAX_SESSION_FIELD_CHARS = 256
 
+# Jobs
+JOB_IMAGE = "agentainer-runtime:latest"
+JOB_MEMORY_BYTES = 2 * 1024 * 1024 * 1024
+JOB_CPU = 10**9  # nano-CPUs
+JOB_PIDS = 512
+JOB_DISK_BYTES = 4 * 1024 * 1024 * 1024  # of its folder
+JOB_WALL_S = 1800.0
+JOBS_BYTES = 10 * 1024 * 1024 * 1024  # of all jobs that are over
+JOB_ATTEMPTS = 2
+JOBS_INTERVAL_S = 1.0
+JOBS_SWEEP_S = 30.0
+JOB_GRACE_S = 10.0  # between TERM and KILL, for a job that is ended
+MAX_QUEUED_JOBS = 10_000
+MAX_JOB_PRIORITY = 10
+MAX_JOB_DELAY_S = 366 * 86400.0
+MAX_JOB_RETENTION_S = 366 * 86400.0
+MAX_JOB_FILES = 1000
+MAX_JOB_FILE_NAME_BYTES = 1024
+MAX_JOB_VARIABLE_CHARS = 32_768
+MAX_JOB_LOG_BYTES = 64 * 1024 * 1024  # of each of its two logs; what is longer keeps its beginning
+MIN_JOB_PIDS = 8
+
 # Control plane
 MAX_API_BODY_BYTES = 10 * 1024 * 1024  # of JSON
 API_REQUEST_TIMEOUT_S = 30.0  # for an answer that waits for a run, as AgentOS has it; no stream is cut

@@ -27,6 +27,7 @@ from agentainerd.api import (
     events,
     health,
     images,
+    jobs,
     metrics,
     models,
     ports,
@@ -55,6 +56,7 @@ ROUTES: tuple[Rule, ...] = (
     *ports.ROUTES,
     *requests.ROUTES,
     *runs.ROUTES,
+    *jobs.ROUTES,
     *sessions.ROUTES,
     *agentos.ROUTES,
     *autonomous.ROUTES,
@@ -154,8 +156,8 @@ class App:
 def check_path(raw: str) -> None:
     """Refuse a path that somebody could read as another one: what is encoded in a segment stays in that segment.
 
-    No name of ours is empty, or has a slash, a dot segment, a percent sign, a parameter (;) or a control character in it;
-    images have slashes.
+    No name of ours is empty, begins or ends with a space, or has a slash, a dot segment, a percent sign, a parameter (;) or a
+    control character in it; images have slashes.
 
     Raises:
         NoRoute: there is one, or it is not UTF-8.
@@ -166,7 +168,11 @@ def check_path(raw: str) -> None:
     for encoded in raw.split("/"):
         segment = unquote(encoded, errors="replace")
         dots = any(part in (".", "..") for part in segment.split("/"))
-        if dots or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment):
+        if (
+            dots
+            or segment != segment.strip()
+            or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment)
+        ):
             raise NoRoute
 
 

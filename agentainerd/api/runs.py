@@ -1,6 +1,7 @@
 """`/api/v1/runs`: give an agent work, watch it from wherever one likes, answer what it asks, end it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import msgspec
 from werkzeug.routing import Rule
@@ -8,7 +9,7 @@ from werkzeug.wrappers import Response
 
 from agentainerd.api.exchange import SSE, ApiRequest, Query, answer, stream_events
 from agentainerd.api.run_dialects import DIALECTS, translated
-from agentainerd.errors import InvalidParameter
+from agentainerd.errors import InvalidParameter, NotFound
 from agentainerd.model.agui import TERMINAL
 from agentainerd.model.dialect_agno import parse_types
 from agentainerd.model.interrupts import GivenAnswers
@@ -53,7 +54,7 @@ def page(request: ApiRequest, services: Services) -> Response:
     runs, following = services.runs.page(
         agent=query.text("agent_id"),
         session_id=query.text("session_id"),
-        status=_status(query.text("status")),
+        status=status_of(query.text("status")),
         limit=query.limit(),
         cursor=query.text("cursor"),
     )
@@ -88,7 +89,9 @@ def give_input(request: ApiRequest, services: Services, run_id: str) -> Response
     """POST /api/v1/runs/{id}/input."""
     wait_s = Query(request, ("wait",)).seconds("wait", MAX_WAIT_S)
     given = request.read_json(GivenAnswers)
-    after = services.runs.get(run_id).last_seq
+    after = 0
+    with suppress(NotFound):  # which the answer says too, and has in the audit log
+        after = services.runs.get(run_id).last_seq
     run = services.runs.answer(run_id, given, request.actor)
     return _begun(request, services, run, wait_s, after=after, said="Answer taken")
 
@@ -126,6 +129,12 @@ ROUTES = (
     Rule("/api/v1/runs/<run_id>/input", methods=["POST"], endpoint=give_input),
     Rule("/api/v1/runs/<run_id>/cancel", methods=["POST"], endpoint=cancel),
 )
+
+
+def stream(services: Services, run: Run) -> Response:
+    """Return the events of a run, from the first to the last, to somebody whose going ends nothing."""
+    return _stream(services, run, 0, _message_of("envelope"))
+
 
 _Show = Callable[[Run, RunEvent], bytes]
 
@@ -214,7 +223,8 @@ def _last_seen(request: ApiRequest) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(2**53)) else 0
 
 
-def _status(name: str) -> RunStatus | None:
+def status_of(name: str) -> RunStatus | None:
+    """Return the state that a query names; None: any. Raises InvalidParameter."""
     if name and name not in tuple(RunStatus):
         raise InvalidParameter("status", f"{name[:64]!r} is none of {', '.join(RunStatus)}")
     return RunStatus(name) if name else None

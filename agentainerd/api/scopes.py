@@ -18,6 +18,7 @@ from agentainerd.api import (
     events,
     health,
     images,
+    jobs,
     metrics,
     models,
     ports,
@@ -46,6 +47,7 @@ _READ: tuple[Handler, ...] = (
     agents.page, agents.get, agents.logs, health.get, health.page, metrics.get, metrics.history, metrics.page,
     metrics.daemon, metrics.prometheus, deployments.page,
     backups.list_, backups.get,
+    jobs.page, jobs.get, jobs.events, jobs.logs, jobs.artifacts, jobs.artifact, jobs.download,
     runs.page, runs.get, runs.events, models.page, models.usage, models.of_run, models.of_session,
     agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
@@ -53,6 +55,7 @@ _READ: tuple[Handler, ...] = (
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale, ports.open_,
     backups.create, backups.verify,
+    jobs.submit, jobs.cancel, jobs.remove,
     runs.create, runs.give_input, runs.cancel, runs.cancel_all, bridges.check,
     agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,
     autonomous.start, autonomous.resume, autonomous.chat,

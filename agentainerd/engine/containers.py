@@ -235,7 +235,7 @@ def _hardened(spec: ContainerSpec, gateway: str) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "cap_add": list(CAPABILITIES),
         "security_opt": ["no-new-privileges:true"],
-        "pids_limit": defaults.PIDS_LIMIT,
+        "pids_limit": spec.pids_limit,
         "ulimits": [Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)],
         # Docker's init runs as the image's user: what its tools start could read every variable from /proc/1/environ.
         "init": not spec.is_runtime,

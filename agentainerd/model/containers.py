@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agentainerd import defaults
 from agentainerd.model.agents import Volume
 
 
@@ -23,7 +24,7 @@ class ContainerSpec:
 
     `name` is the container's, `hostname` the agent's id, `aliases` what other agents can call it.
     `cpu_limit` nano-CPUs (0: none), `memory_limit` bytes (0: none). `egress` False: on the isolated network.
-    `is_runtime`: its program is an init itself, and writes to its volumes and /tmp only.
+    `is_runtime`: its program is an init itself, and writes to its volumes and /tmp only. `pids_limit`: processes and threads.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ContainerSpec:
     memory_limit: int = 0
     egress: bool = True
     is_runtime: bool = False
+    pids_limit: int = defaults.PIDS_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class Container:
     oom_killed: bool = False
     error: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_alive(self) -> bool:
+        """Its program has not ended."""
+        return self.state in (ContainerState.RUNNING, ContainerState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,11 @@ class SequenceChecker:
         last = f"; the last of {self._count} events was {self._last or 'none of AG-UI'}"
         return [Problem(Rule.LAST, f"the stream ended without RUN_FINISHED or RUN_ERROR{last}")]
 
+    def closing(self) -> list[Event]:
+        """Return the events that end what is open, the one last that began first."""
+        spans = [(count, span, name) for span, names in self._open.items() for name, count in names.items()]
+        return [{"type": span.ends[0], span.key: name} for _, span, name in sorted(spans, key=lambda each: -each[0])]
+
     def _problem(self, rule: Rule, what: str) -> Problem:
         return Problem(rule, f"event {self._count} {what}")
 

@@ -30,12 +30,14 @@ def failed(message: str, code: str) -> bytes:
 
 
 class Narration:
-    """Opens and closes text messages around what is said; names them after the run."""
+    """Opens and closes text messages around what is said; names them after the run. `is_open`: it goes on where one that had one
+    message open was cut off.
+    """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, *, is_open: bool = False) -> None:
         self._run_id = run_id
-        self._count = 0
-        self._message_id = ""
+        self._count = int(is_open)
+        self._message_id = f"{run_id}-1" if is_open else ""
 
     def text(self, delta: str) -> Payloads:
         """The agent says something."""

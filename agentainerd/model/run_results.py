@@ -16,6 +16,7 @@ from agentainerd.model.sessions import FunctionCall, Message, ToolCall, new_mess
 MODEL_RETRY = (
     "model.retry"  # what the model said in this step does not count: its answer broke off, and is asked for again
 )
+JOB_ATTEMPT = "job.attempt"  # all that was said before does not count: the job is done once more
 UNANSWERED = {"error": "the run ended before this tool had an answer"}
 _LISTED = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
 """AG-UI's names for the counts of `Usage`, in its order; it lists them for each model."""
@@ -31,6 +32,9 @@ class RunResult:
     """
 
     def __init__(self) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self.steps = 0
         self.usage = Usage()
         self.state: dict[str, Any] | None = None
@@ -47,8 +51,8 @@ class RunResult:
         kind = event.get("type")
         if kind == EventType.STATE_SNAPSHOT and isinstance(event.get("snapshot"), dict):
             self.state = event["snapshot"]
-        elif kind == EventType.CUSTOM and event.get("name") == MODEL_RETRY:
-            del self._spoken[self._step_from :]
+        elif kind == EventType.CUSTOM:
+            self._take_back(event.get("name"))
         elif kind in TERMINAL:
             self._add_up(event.get("usage"))
             self._count(event.get("result" if kind == EventType.RUN_FINISHED else "rawEvent"))
@@ -72,6 +76,12 @@ class RunResult:
                     self._step_from = len(self._spoken)
                 case _:
                     pass
+
+    def _take_back(self, name: object) -> None:
+        if name == MODEL_RETRY:
+            del self._spoken[self._step_from :]
+        elif name == JOB_ATTEMPT:
+            self._begin_anew()
 
     @property
     def output(self) -> str:

@@ -48,6 +48,7 @@ class RunCode(StrEnum):
     OOM = "oom"
     CONTAINER_LOST = "container_lost"
     MODEL_ERROR = "model_error"
+    DISK_LIMIT = "disk_limit"  # of a job: its folder takes more than it may
     INTERRUPTED = "interrupted"  # by a restart of the daemon or of the container
     AGENT_REMOVED = "agent_removed"
     AGENT_UNAVAILABLE = "agent_unavailable"  # it did not become ready

@@ -38,17 +38,29 @@ ROLL_TIMEOUT_S = 60.0  # until a replica that was restarted is ready: the next o
 
 @dataclass(frozen=True, slots=True)
 class AgentFilter:
-    """Which agents a list has. `status`: one of these states; `name`: a part of it; `labels`: all of these."""
+    """Which agents a list has. `status`: one of these states; `name`: a part of it; `labels`: all of these; `ephemeral`: those of
+    jobs too.
+    """
 
     status: tuple[AgentState, ...] = ()
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    ephemeral: bool = False
 
     def matches(self, agent: Agent) -> bool:
         """Return whether the agent is wanted."""
-        if self.status and agent.state not in self.status:
+        if (self.status and agent.state not in self.status) or (agent.is_ephemeral and not self.ephemeral):
             return False
         return self.name in agent.name and self.labels.items() <= agent.spec.labels.items()
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What an agent that is made for a job has beside its spec: its id, which is known before; see model.agents.Agent."""
+
+    agent_id: str
+    workspace: str
+    pids_limit: int
 
 
 class AgentService:
@@ -83,8 +95,8 @@ class AgentService:
 
     # Verbs
 
-    def deploy(self, spec: AgentSpec, actor: Actor) -> Agent:
-        """Create an agent, not running. The image must be on the engine.
+    def deploy(self, spec: AgentSpec, actor: Actor, home: Home | None = None) -> Agent:
+        """Create an agent, not running. The image must be on the engine. `home`: of one that is made for a job.
 
         Raises:
             InvalidParameter: the field and the reason. NotFound: the image, or an agent that it depends on.
@@ -95,7 +107,7 @@ class AgentService:
             wanted = self._resolver.resolve(validate(spec))
             now = time.time()
             agent = Agent(
-                id=f"agent-{secrets.token_hex(8)}",
+                id=home.agent_id if home else new_agent_id(),
                 spec=spec,
                 replicas=tuple(Replica(number=number) for number in range(1, spec.replicas + 1)),
                 image_id=wanted.image_id,
@@ -103,6 +115,8 @@ class AgentService:
                 links=wanted.links,
                 bridge=wanted.bridge,
                 named_ports=wanted.named_ports,
+                workspace=home.workspace if home else "",
+                pids_limit=home.pids_limit if home else 0,
                 created_at=now,
                 updated_at=now,
             )
@@ -290,6 +304,11 @@ class AgentService:
         agent = self._fleet.save(agent)
         self._lifecycle.down(agent, agent.spec.stop_grace_s, number)
         return self._starting.up(agent, [number])
+
+
+def new_agent_id() -> str:
+    """Return an id that no agent had."""
+    return f"agent-{secrets.token_hex(8)}"
 
 
 def _position(agent: Agent) -> str:

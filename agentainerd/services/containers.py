@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from agentainerd import defaults
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import AgentainerError, Conflict, NotFound
-from agentainerd.model.agents import Agent
+from agentainerd.model.agents import Agent, Volume
 from agentainerd.model.containers import Container, ContainerSpec, ContainerState
+from agentainerd.model.jobs import WORKSPACE
 from agentainerd.model.replicas import container_name, is_successor, number_of, successor_name
 from agentainerd.services.runtime import RuntimeAgents
 from agentainerd.services.shared_redis import SharedRedisService
@@ -17,6 +18,8 @@ from agentainerd.services.volumes import VolumePolicy
 log = logging.getLogger(__name__)
 
 MAX_LOG_LINE_CHARS = 1000
+WORKSPACE_LABEL = "agentainer.workspace"
+"""Of a container that was made for a job: which folder of the host it has."""
 
 
 class Containers:
@@ -143,6 +146,8 @@ class Containers:
         spec = agent.spec
         name = name or container_name(agent.id, number, spec.replicas)
         labels = {"agentainer.id": agent.id, "agentainer.name": agent.name, "agentainer.replica": str(number)}
+        if agent.is_ephemeral:
+            labels[WORKSPACE_LABEL] = agent.workspace
         env = {
             "AGENT_ID": agent.id,
             "AGENT_NAME": agent.name,
@@ -167,11 +172,12 @@ class Containers:
                         **env,
                     },
                     command=spec.command,
-                    volumes=self._volumes.resolve(spec.volumes),
+                    volumes=(*self._volumes.resolve(spec.volumes), *_workspace(agent)),
                     cpu_limit=spec.cpu_limit,
                     memory_limit=spec.memory_limit,
                     egress=spec.network_egress,
                     is_runtime=spec.runtime,
+                    pids_limit=agent.pids_limit or defaults.PIDS_LIMIT,
                 )
             )
         except Conflict as error:
@@ -187,6 +193,11 @@ class Containers:
             if self._engine.image(agent.spec.image).id == agent.image_id:
                 return agent.spec.image
         return agent.image_id
+
+
+def _workspace(agent: Agent) -> tuple[Volume, ...]:
+    """The folder of a job, which is the daemon's: no policy has to let it through."""
+    return (Volume(agent.workspace, WORKSPACE),) if agent.is_ephemeral else ()
 
 
 def _is_stray(agent: Agent, container: Container) -> bool:

@@ -143,13 +143,20 @@ class Execution:
             return ours("internal error: the daemon's log has more", RunCode.ERROR)
 
     def _work(self) -> Last:
+        self._recall()
+        if self.run.is_given and self._stop is not None:
+            self._sweep()
+        self._await_turn()
+        return self._carry_out()
+
+    def _recall(self) -> None:
         for payload in self.log.recall(self._means.store):
             event = msgspec.json.decode(payload)
             self.result.take(event)
             self.has_begun = not is_interrupted(event)
-        if self.run.is_given and self._stop is not None:
-            self._sweep()
-        self._await_turn()
+
+    def _carry_out(self) -> Last:
+        """Have the agent work on it until it is done, over as many answers as it asks for."""
         while True:
             if self.is_waiting and not run_pauses.await_answer(self):
                 return ours("nobody answered what it asked for in time", RunCode.TIMEOUT)
@@ -208,7 +215,7 @@ class Execution:
         bridge = self.bridge if is_known and self.bridge else self._means.bridges.of(route.agent_id, target)
         self.bridge = bridge
         if not is_known:
-            self._started(bridge, target)
+            self._started(bridge, target.number)
         try:
             after = self.log.source_seq if is_known else 0
             return self._converse(self._means.bridges.link(bridge, target, task, after=after), target), False
@@ -260,15 +267,15 @@ class Execution:
             id=f"msg-{self.run.id}", role="user", content=self.run.input, run_id=self.run.id, at=self.run.created_at
         )
 
-    def _started(self, bridge: Bridge, target: Target) -> None:
+    def _started(self, bridge: Bridge, number: int) -> None:
         """Write down that it is sent, before it is: whoever comes after us does not send it again."""
         if self.run.answers and bridge not in _RESUMED:
             raise RunRefused(f"the agent can't be given the answer: it speaks {bridge.value} now")
-        self.run = self.run.given(bridge.value, target.number, clock.now())
+        self.run = self.run.given(bridge.value, number, clock.now())
         self.ends_at = self.end_of_time()
         self._means.writer.write(RunStore.put(self.run), insists=True).wait()
 
-    def _converse(self, opened: Link, target: Target) -> Last:
+    def _converse(self, opened: Link, target: Target | None) -> Last:
         """Take events until the last one, which is returned."""
         self.link, self.target = opened, target
         try:
@@ -398,7 +405,7 @@ class Execution:
                 steps=self.result.steps, finished_at=clock.now(), last_seq=self.log.last_seq,
             )  # fmt: skip
             self.run = msgspec.structs.replace(run, bytes=self.log.bytes + len(msgspec.json.encode(run)))
-            return RunStore.end(self.run)
+            return [*RunStore.end(self.run), *self._also_ended()]
 
         if not self.run.session_id:
             self.log.end([final], ended)
@@ -415,3 +422,7 @@ class Execution:
                 )
         except NotFound:
             self.log.end([final], ended)
+
+    def _also_ended(self) -> list[Argument]:
+        """What else is written with the end."""
+        return []

@@ -3,7 +3,8 @@
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from gevent.lock import RLock
@@ -12,6 +13,7 @@ from agentainerd import clock, defaults
 from agentainerd.errors import Conflict, InvalidParameter, NotFound, TooManyRequests, Unavailable
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.interrupts import GivenAnswers, answers_to, spoken_to
+from agentainerd.model.jobs import KIND
 from agentainerd.model.media import parse_media
 from agentainerd.model.runs import (
     CancelMode,
@@ -29,7 +31,7 @@ from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.run_executions import Execution
 from agentainerd.services.run_logs import RunLog, follow
 from agentainerd.services.run_means import Means
-from agentainerd.store.run_writer import Write
+from agentainerd.store.connection import Argument
 from agentainerd.store.runs import Kept, RunStore
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,20 @@ MAX_KEY_CHARS = 256
 SWEEP = 200  # runs that are forgotten in one go
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An idempotency key as it is kept, and the fingerprint of what was asked for with it; "" for none."""
+
+    scope: str = ""
+    fingerprint: str = ""
+
+
 class RunService:
     """Every method may be called from any greenlet. `load` comes before all others, once."""
 
     def __init__(self, means: Means, audit: AuditService) -> None:
         self.sessions = means.sessions
+        self.bridges = means.bridges
         self._store = means.store
         self._writer = means.writer
         self._means = means
@@ -85,11 +96,19 @@ class RunService:
                     code="SESSION_OF_OTHER_AGENT",
                     hint="begin a session with this agent, or bind that one to it",
                 )
+        return self.once(key, agent.id, request, lambda identity: self._accept(request, agent.id, agent.name, identity))
+
+    def once(self, key: str, scope: str, request: msgspec.Struct, accept: Callable[[Identity], Run]) -> Run:
+        """Return the run that `accept` makes, or the one that it made for the same key; a key counts within its scope.
+
+        Raises:
+            InvalidParameter: not a key. Conflict: it stands for another request (IDEMPOTENCY_MISMATCH). Unavailable.
+        """
         if not key:
-            return self._accept(request, agent.id, agent.name)
+            return accept(Identity())
         if len(key) > MAX_KEY_CHARS:
             raise InvalidParameter("Idempotency-Key", f"is longer than {MAX_KEY_CHARS} characters")
-        scope = hashlib.sha256(f"{agent.id}\n{key}".encode()).hexdigest()
+        scope = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()
         fingerprint = hashlib.sha256(msgspec.json.encode(request)).hexdigest()
         with self._keyed:
             run_id, known = self._store.of_key(scope)
@@ -102,7 +121,7 @@ class RunService:
                     return self.get(run_id)
                 except NotFound:
                     log.info("the run of an idempotency key is not kept any more", extra={"run_id": run_id})
-            return self._accept(request, agent.id, agent.name, scope=scope, fingerprint=fingerprint)
+            return accept(Identity(scope, fingerprint))
 
     def get(self, run_id: str) -> Run:
         """Return a run as it is now, by its id or the beginning of it. Raises NotFound, Conflict (several begin so)."""
@@ -160,9 +179,9 @@ class RunService:
         Raises:
             NotFound, Unavailable.
         """
-        run_id = self.get(run_id).id
-        with self._audit.mutation(actor, "cancel_run", run_id):
+        with self._audit.mutation(actor, "cancel_run", run_id) as entry:
             run = self.get(run_id)
+            entry.target = run_id = run.id
             execution = self._active.get(run_id)
             if execution is None or run.status.is_final:
                 return run, False
@@ -183,19 +202,20 @@ class RunService:
         Raises:
             InvalidParameter: nothing is said that they must match. NotFound: the agent, or the session. Unavailable.
         """
-        if not (agent or session_id or status):
-            raise InvalidParameter(
-                "agent_id", "at least one of agent_id, session_id and status is required", hint="status: running"
-            )
-        agent_id = self._means.fleet.find(agent).id if agent else ""
-        session_id = session_id and self._means.sessions.get(session_id).id
-        found = [
-            execution.run
-            for execution in self._active.values()
-            if (not agent_id or execution.run.agent_id == agent_id)
-            and (not session_id or execution.run.session_id == session_id)
-            and (not status or execution.run.status is status)
-        ]
+        with self._audit.mutation(actor, "cancel_runs", agent or session_id or status or ""):
+            if not (agent or session_id or status):
+                raise InvalidParameter(
+                    "agent_id", "at least one of agent_id, session_id and status is required", hint="status: running"
+                )
+            agent_id = self._means.fleet.find(agent).id if agent else ""
+            session_id = session_id and self._means.sessions.get(session_id).id
+            found = [
+                execution.run
+                for execution in self._active.values()
+                if (not agent_id or execution.run.agent_id == agent_id)
+                and (not session_id or execution.run.session_id == session_id)
+                and (not status or execution.run.status is status)
+            ]
         ended = (self.cancel(run.id, actor, mode) for run in sorted(found, key=lambda run: run.created_at))
         return [run for run, is_first in ended if is_first]
 
@@ -207,9 +227,9 @@ class RunService:
             NotFound. InvalidParameter: they are not what is asked for. Conflict: it does not wait (RUN_NOT_WAITING).
             Unavailable: they were not taken.
         """
-        run_id = self.get(run_id).id
-        with self._audit.mutation(actor, "answer_run", run_id):
+        with self._audit.mutation(actor, "answer_run", run_id) as entry:
             run = self.get(run_id)
+            entry.target = run_id = run.id
             if run.status is not RunStatus.INPUT_REQUIRED and not run.answers:
                 raise _not_waiting(run)
             asked = run.interrupts
@@ -229,6 +249,22 @@ class RunService:
         """Return the runs of an agent that are not over."""
         return [execution.run for execution in self._active.values() if execution.run.agent_id == agent_id]
 
+    # ---- for jobs
+
+    def accept(self, execution: Execution, operations: Sequence[Argument], undo: Sequence[Argument]) -> None:
+        """Write a new run that is more than a run, and have it go; `undo` takes what is more away again.
+
+        Raises:
+            Unavailable: it was not accepted, and nothing is there of it.
+        """
+        is_lined_up = self._enlist(execution)
+        self._begin(execution, operations, undo)
+        self._means.spawn(f"run {execution.run.id}", self._go, execution, is_lined_up)
+
+    def take_over(self, execution: Execution) -> None:
+        """Have a run go on that a daemon before this one left."""
+        self._means.spawn(f"run {execution.run.id}", self._go, execution, self._enlist(execution))
+
     # ---- for the daemon
 
     def load(self) -> int:
@@ -241,7 +277,7 @@ class RunService:
         """
         self._kept = deque(self._store.kept())
         self._kept_bytes = sum(kept.bytes for kept in self._kept)
-        runs = self._store.active()
+        runs = [run for run in self._store.active() if run.kind != KIND]
         for run in runs:
             last, source_seq = self._store.last_event(run.id)
             run_log = RunLog(run.id, self._writer, last_seq=last.seq if last else 0, source_seq=source_seq)
@@ -272,16 +308,8 @@ class RunService:
 
     # ---- inside
 
-    def _accept(
-        self,
-        request: RunRequest,
-        agent_id: str,
-        agent: str,
-        *,
-        scope: str = "",
-        fingerprint: str = "",
-    ) -> Run:
-        if len(self._active) >= defaults.MAX_ACTIVE_RUNS:
+    def _accept(self, request: RunRequest, agent_id: str, agent: str, identity: Identity) -> Run:
+        if sum(execution.run.kind != KIND for execution in self._active.values()) >= defaults.MAX_ACTIVE_RUNS:
             raise TooManyRequests(
                 f"{defaults.MAX_ACTIVE_RUNS} runs are under way or wait",
                 code="TOO_MANY_RUNS",
@@ -300,42 +328,35 @@ class RunService:
             id=new_run_id(), agent_id=agent_id, agent=agent, input=request.input, created_at=now,
             starts_at=now + request.after_seconds if request.after_seconds else 0.0,
             session_id=request.session_id, media=[msgspec.to_builtins(one) for one in parse_media(request.media)],
-            model=request.model, limits=request.limits, on_disconnect=request.on_disconnect, key=scope,
+            model=request.model, limits=request.limits, on_disconnect=request.on_disconnect, key=identity.scope,
         )  # fmt: skip
         execution = Execution(run, RunLog(run.id, self._writer), self._means, self._is_alone)
         before = tuple(busy)
         is_lined_up = self._enlist(execution)
-        try:
-            self._begin(run, scope, fingerprint)
-        except BaseException:
-            self._delist(execution)
-            raise
+        self._begin(execution, RunStore.begin(run, identity.scope, identity.fingerprint))
         if request.on_busy is OnBusy.INTERRUPT:
             for other in before:
                 other.stop(RunCode.CANCELLED, f"run {run.id} took its place in the session")
         self._means.spawn(f"run {run.id}", self._go, execution, is_lined_up)
         return run
 
-    def _begin(self, run: Run, scope: str, fingerprint: str) -> None:
+    def _begin(self, execution: Execution, operations: Sequence[Argument], undo: Sequence[Argument] = ()) -> None:
         """Write a new run; one that was refused is not there later either."""
-        write = self._writer.write(RunStore.begin(run, scope, fingerprint))
+        write = self._writer.write(operations)
         try:
             if write.wait(defaults.JOURNAL_WAIT_S):
                 return
+            raise Unavailable(
+                "the run was not accepted: Redis does not answer",
+                code="REDIS_UNAVAILABLE",
+                hint="try it again: agentainerctl doctor says what is wrong",
+                retry_after_s=2,
+            )
         except BaseException:
-            self._take_back(write, run)
+            self._delist(execution)
+            if not self._writer.withdraw(write):
+                self._writer.write([*RunStore.remove(execution.run), *undo], insists=True)
             raise
-        self._take_back(write, run)
-        raise Unavailable(
-            "the run was not accepted: Redis does not answer",
-            code="REDIS_UNAVAILABLE",
-            hint="try it again: agentainerctl doctor says what is wrong",
-            retry_after_s=2,
-        )
-
-    def _take_back(self, write: Write, run: Run) -> None:
-        if not self._writer.withdraw(write):
-            self._writer.write(RunStore.remove(run), insists=True)
 
     def _enlist(self, execution: Execution) -> bool:
         """Count it as under way; return whether it is in the line of its session: one that is to begin later is not yet."""
@@ -349,7 +370,7 @@ class RunService:
         session_id = execution.run.session_id
         line = self._turns.setdefault(session_id, deque()) if session_id else deque()
         line.append(execution)
-        if line[0] is execution:
+        if line[0] is execution and execution.run.kind != KIND:
             execution.begin()
 
     def _delist(self, execution: Execution) -> None:
@@ -372,7 +393,7 @@ class RunService:
         finally:
             self._delist(execution)
             run = execution.run
-            if run.status.is_final:
+            if run.status.is_final and run.kind != KIND:
                 self._kept.append(Kept(run.id, run.finished_at, run.bytes))
                 self._kept_bytes += run.bytes
 

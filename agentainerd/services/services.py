@@ -1,11 +1,13 @@
 """All services, and how they are put together: what one tells another is a function that it is given here."""
 
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from agentainerd import defaults
+from agentainerd.archives.archives import Archives
 from agentainerd.config import Config
 from agentainerd.engine.engine import Engine
 from agentainerd.model.events import Action
@@ -33,6 +35,10 @@ from agentainerd.services.health import HealthMonitor
 from agentainerd.services.health_reports import HealthReports
 from agentainerd.services.idle import IdleService
 from agentainerd.services.images import ImageService
+from agentainerd.services.job_folders import JobFolders
+from agentainerd.services.job_links import JobBridges
+from agentainerd.services.job_sandboxes import Sandboxes
+from agentainerd.services.jobs import JobService
 from agentainerd.services.lifecycle import Lifecycle
 from agentainerd.services.metrics import MetricsService
 from agentainerd.services.metrics_daemon import DaemonMetrics
@@ -68,6 +74,7 @@ from agentainerd.store.backups import BACKUP_FOLDER, BackupFiles
 from agentainerd.store.connection import RedisClient
 from agentainerd.store.deployments import DeploymentStore
 from agentainerd.store.events import EventStore
+from agentainerd.store.jobs import JobStore
 from agentainerd.store.journal import RedisJournal
 from agentainerd.store.metrics import MetricsStore
 from agentainerd.store.model_usage import ModelUsageStore
@@ -104,6 +111,7 @@ class Services:
     restores: RestoreService
     exchange: ExchangeService
     runs: RunService
+    jobs: JobService
     runtime: RuntimeAgents
     bridge_checks: BridgeCheckService
     sessions: SessionService
@@ -154,6 +162,9 @@ def build(
     tokens = TokenService(config.paths.state_dir, config.security.default_token, routes, audit, named=named_tokens)
     named_tokens.on_change = tokens.publish
     routes.on_token_refused, routes.on_token_used = tokens.refuse_agent_token, named_tokens.used
+    routes.on_control_token = lambda client, agent: audit.refuse(
+        Actor("anonymous", client), "control_token_on_agent_path", agent
+    )
     replay = ReplayService(
         routes,
         stores.journal,
@@ -186,9 +197,6 @@ def build(
     fleet.on_wanted = idle.wake
     measuring = MetricsService(fleet, engine, stores.requests, MetricsHistory(MetricsStore(stores.redis)))
     routes.on_suspect, routes.on_dead_check = readiness.suspect, DeathCheck(engine)
-    routes.on_control_token = lambda client, agent: audit.refuse(
-        Actor("anonymous", client), "control_token_on_agent_path", agent
-    )
     stores.journal.on_pending = replay.wake
     replay.on_drained = partial(_was_drained, routes, events)
     sources = Sources(
@@ -234,8 +242,18 @@ def build(
         audit=audit,
         events=events,
     )
-    bridges = BridgeService(fleet, engine, supervisor.spawn)
-    runs = _runs(stores, fleet, bridges, models, supervisor=supervisor, audit=audit, agents=agents)
+    sandboxes = Sandboxes(fleet, agents, starting, lifecycle, engine, JobFolders(jobs_folder(config)), models)
+    runs, jobs = _runs(
+        stores,
+        fleet,
+        models,
+        sandboxes,
+        config=config,
+        supervisor=supervisor,
+        audit=audit,
+        agents=agents,
+        engine=engine,
+    )
     backup_files = BackupFiles(Path(config.paths.state_dir) / BACKUP_FOLDER)
     places = VolumePlaces(engine, volumes, supervisor.spawn, is_local=config.docker.host.startswith("unix://"))
     copies = RequestCopies(stores.requests, stores.spool, stores.journal, max_age_s=config.requests.max_age_s)
@@ -271,9 +289,10 @@ def build(
             audit=audit,
         ),
         runs=runs,
+        jobs=jobs,
         runtime=containers.runtime,
         sessions=runs.sessions,
-        bridge_checks=BridgeCheckService(fleet, bridges, supervisor.spawn, audit),
+        bridge_checks=BridgeCheckService(fleet, runs.bridges, supervisor.spawn, audit),
         autonomous=AutonomousService(agents, runs.sessions, runs),
         health=health,
         idle=idle,
@@ -304,20 +323,27 @@ def build(
     )
 
 
-def _runs(
+def jobs_folder(config: Config) -> str:
+    """Return where the folders of jobs are."""
+    return config.jobs.output_dir or os.path.join(config.paths.state_dir, "jobs")
+
+
+def _runs(  # noqa: PLR0913 - one for each that they are made of
     stores: Stores,
     fleet: Fleet,
-    bridges: BridgeService,
     models: ModelService,
+    sandboxes: Sandboxes,
     *,
+    config: Config,
     supervisor: Supervisor,
     audit: AuditService,
     agents: AgentService,
-) -> RunService:
+    engine: Engine,
+) -> tuple[RunService, JobService]:
     writer, store = RunWriter(stores.redis, supervisor.spawn), RunStore(stores.redis)
     means = Means(
         fleet,
-        bridges,
+        BridgeService(fleet, engine, supervisor.spawn),
         SessionService(SessionStore(stores.redis), store, writer, audit),
         store,
         writer,
@@ -329,7 +355,18 @@ def _runs(
     )
     runs = RunService(means, audit)
     models.find_run, models.find_session, models.active_runs = runs.get, runs.sessions.get, runs.active
-    return runs
+    of_jobs = replace(means, bridges=JobBridges(fleet, engine, supervisor.spawn))
+    archives = Archives(Path(config.paths.state_dir) / "archives")
+    return runs, JobService(
+        runs,
+        of_jobs,
+        JobStore(stores.redis),
+        sandboxes,
+        engine,
+        archives=archives,
+        audit=audit,
+        config=config.jobs,
+    )
 
 
 def _models(
@@ -410,7 +447,7 @@ def _health_changed(
 
 
 def _own_paths(config: Config) -> list[str]:
-    paths = [config.paths.state_dir, config.paths.runtime_dir]
+    paths = [config.paths.state_dir, config.paths.runtime_dir, jobs_folder(config)]
     for url in (config.docker.host, config.redis.url):
         if url.startswith("unix://"):
             paths.append(url.removeprefix("unix://").partition("?")[0])

@@ -100,8 +100,7 @@ class SessionService:
 
     def delete(self, session_id: str, actor: Actor) -> None:
         """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run."""
-        session_id = self.resolve(session_id)
-        with self._audit.mutation(actor, "delete_session", session_id), self.locked(session_id) as session:
+        with self._changing(session_id, actor, "delete_session") as session:
             self._writer.commit(SessionStore.remove(session.id))
 
     def summarize(self, session_id: str, actor: Actor) -> Session:
@@ -110,12 +109,11 @@ class SessionService:
         Raises:
             NotSupported: summaries are turned off (code SUMMARY_DISABLED).
         """
-        session_id = self.resolve(session_id)
-        if not self.has_summaries:
-            hint = "set api.summaries to true, or ask for /history"
-            raise NotSupported("summaries are turned off in this daemon", code="SUMMARY_DISABLED", hint=hint)
-        with self._audit.mutation(actor, "summarize_session", session_id), self.locked(session_id) as session:
-            runs = self._runs.of_session(session_id)
+        with self._changing(session_id, actor, "summarize_session") as session:
+            if not self.has_summaries:
+                hint = "set api.summaries to true, or ask for /history"
+                raise NotSupported("summaries are turned off in this daemon", code="SUMMARY_DISABLED", hint=hint)
+            runs = self._runs.of_session(session.id)
             said = [run.output.strip() for run in runs if run.output.strip()][-SUMMARY_RUNS:]
             asked = [run.input.strip() for run in runs if run.input.strip()][-SUMMARY_RUNS:]
             content = "\n".join(said or asked) or "nothing was said yet"
@@ -197,9 +195,15 @@ class SessionService:
             count += 1
         return size, count
 
+    @contextmanager
+    def _changing(self, ref: str, actor: Actor, action: str) -> Iterator[Session]:
+        with self._audit.mutation(actor, action, ref) as entry:
+            entry.target = self.resolve(ref)
+            with self.locked(entry.target) as session:
+                yield session
+
     def _change(self, session_id: str, actor: Actor, action: str, changes: Mapping[str, Any]) -> Session:
-        session_id = self.resolve(session_id)
-        with self._audit.mutation(actor, action, session_id), self.locked(session_id) as session:
+        with self._changing(session_id, actor, action) as session:
             session = msgspec.structs.replace(session, **changes, updated_at=clock.now())
             session.check()
             self._writer.commit(SessionStore.put(session))

@@ -35,6 +35,9 @@ All names begin with `agentainer:`. `{agent}` is an agent's id, `{id}` a request
     runs-sizes     hash    id of an ended run -> bytes of its events                                   write_runs.lua
     runs:{agent}   zset    the runs of an agent: id by time of creation                                write_runs.lua
     run-key:{key}  string  "run id fingerprint"; PX RUN_KEY_TTL_S                                      write_runs.lua
+    job:{id}       string  JSON of model.jobs.Job, of the run with this id                            write_runs.lua
+    jobs           zset    all jobs that are kept: id by time of creation                              write_runs.lua
+    jobs-ended     zset    those that are over, which are not in runs-ended: id by time of their end   write_runs.lua
     session:{id}   string  JSON of model.sessions.Session                                             write_runs.lua
     sessions       zset    all sessions: id by time of creation                                        write_runs.lua
     session-messages:{id} stream the last MAX_SESSION_MESSAGES messages, ids <number>-0; field e: JSON  write_runs.lua
@@ -75,6 +78,8 @@ RUNS = PREFIX + "runs"
 RUNS_ACTIVE = PREFIX + "runs-active"
 RUNS_ENDED = PREFIX + "runs-ended"
 RUNS_SIZES = PREFIX + "runs-sizes"
+JOBS = PREFIX + "jobs"
+JOBS_ENDED = PREFIX + "jobs-ended"
 SESSIONS = PREFIX + "sessions"
 LOG_CHANNEL = "logs:stream"
 
@@ -97,6 +102,11 @@ def agent_runs(agent_id: str) -> str:
 def run_key(scope: str) -> str:
     """Key of an idempotency key of runs."""
     return f"{PREFIX}run-key:{scope}"
+
+
+def job(run_id: str) -> str:
+    """Key of a job, which is of the run with this id."""
+    return f"{PREFIX}job:{run_id}"
 
 
 def session(session_id: str) -> str:

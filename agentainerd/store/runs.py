@@ -11,6 +11,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter, NotFound
+from agentainerd.model.jobs import KIND
 from agentainerd.model.runs import Run, RunEvent, RunStatus
 from agentainerd.store import keys
 from agentainerd.store.beginnings import complete
@@ -125,8 +126,9 @@ class RunStore:
         score = f"{run.created_at:.6f}"
         operations: list[Argument] = [
             *RunStore.put(run), "Z", keys.RUNS, score, run.id, "Z", keys.RUNS_ACTIVE, score, run.id,
-            "Z", keys.agent_runs(run.agent_id), score, run.id,
         ]  # fmt: skip
+        if run.agent_id:
+            operations += ["Z", keys.agent_runs(run.agent_id), score, run.id]
         if run.session_id:
             operations += ["Z", keys.session_runs(run.session_id), score, run.id]
         if scope:
@@ -148,8 +150,9 @@ class RunStore:
     @staticmethod
     def end(run: Run) -> list[Argument]:
         """A run that is over."""
+        index = keys.JOBS_ENDED if run.kind == KIND else keys.RUNS_ENDED
         return [
-            *RunStore.put(run), "R", keys.RUNS_ACTIVE, run.id, "Z", keys.RUNS_ENDED, f"{run.finished_at:.6f}", run.id,
+            *RunStore.put(run), "R", keys.RUNS_ACTIVE, run.id, "Z", index, f"{run.finished_at:.6f}", run.id,
             "H", keys.RUNS_SIZES, run.id, run.bytes,
         ]  # fmt: skip
 
@@ -158,7 +161,8 @@ class RunStore:
         """Forget a run."""
         operations: list[Argument] = [
             "X", keys.run(run.id), "X", keys.run_events(run.id), "R", keys.RUNS, run.id, "R", keys.RUNS_ACTIVE, run.id,
-            "R", keys.RUNS_ENDED, run.id, "J", keys.RUNS_SIZES, run.id, "R", keys.agent_runs(run.agent_id), run.id,
+            "R", keys.RUNS_ENDED, run.id, "R", keys.JOBS_ENDED, run.id, "J", keys.RUNS_SIZES, run.id,
+            "R", keys.agent_runs(run.agent_id), run.id,
         ]  # fmt: skip
         if run.session_id:
             operations += ["R", keys.session_runs(run.session_id), run.id]

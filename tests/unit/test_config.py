@@ -62,11 +62,14 @@ def test_every_key_has_a_variable_of_its_own(key):
         "redis.db",
         "requests.max_attempts",
         "log.files",
+        "jobs.max_running",
+        "jobs.warm",
+        "jobs.pids_limit",
     ) or key.name.startswith(("server.max_", "server.port")):
         text = "77"
     if key.name in ("server.host", "server.domain", "docker.network", "docker.isolated_network"):
         text = "other"
-    if key.name in ("features.request_persistence", "api.summaries"):
+    if key.name in ("features.request_persistence", "api.summaries", "jobs.network"):
         text = "false"
 
     loaded = load(None, {key.variables[0]: text}, {})

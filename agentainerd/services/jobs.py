@@ -1,0 +1,477 @@
+"""Jobs: accepted, queued, watched, cancelled, kept for a while; what a daemon before this one left goes on."""
+
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from agentainerd import clock, defaults, offload
+from agentainerd.archives.archives import Archives, ZipDownload
+from agentainerd.archives.files import FileDownload
+from agentainerd.archives.listings import Listing
+from agentainerd.config import JobsConfig
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import (
+    AgentainerError,
+    Conflict,
+    Failed,
+    InvalidParameter,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
+from agentainerd.model.containers import LogPiece
+from agentainerd.model.jobs import KIND, Delivery, Job, JobLimits, JobRequest, JobView
+from agentainerd.model.runs import CancelMode, Run, RunCode, RunStatus, is_run_id, new_run_id
+from agentainerd.services.audit import Actor, AuditService
+from agentainerd.services.job_executions import JobExecution
+from agentainerd.services.job_queue import JobQueue
+from agentainerd.services.job_sandboxes import Sandboxes
+from agentainerd.services.run_logs import RunLog
+from agentainerd.services.run_means import Means
+from agentainerd.services.runs import Identity, RunService
+from agentainerd.store.jobs import JobStore
+from agentainerd.store.runs import RunStore
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86400.0
+IMAGE_KNOWN_S = 5.0
+READ_BYTES = 64 * 1024
+MIN_PREFIX_CHARS = 4
+
+
+class JobService:
+    """Every method may be called from any greenlet. `load` comes before all others, once.
+
+    Attributes:
+        config: as it is now; it may be replaced at any time (SIGHUP).
+        on_ended: called when a job is over; must not block.
+    """
+
+    def __init__(
+        self,
+        runs: RunService,
+        means: Means,
+        store: JobStore,
+        sandboxes: Sandboxes,
+        engine: Engine,
+        *,
+        archives: Archives,
+        audit: AuditService,
+        config: JobsConfig,
+    ) -> None:
+        self.config = config
+        self.on_ended: Callable[[JobView], object] = lambda view: None
+        self.folders = sandboxes.folders
+        self._runs = runs
+        self._means = means
+        self._store = store
+        self._sandboxes = sandboxes
+        self._engine = engine
+        self._archives = archives
+        self._audit = audit
+        self._active: dict[str, JobExecution] = {}
+        self._queue = JobQueue(self._max_running, clock.now)
+        self._sequence = 0
+        self._arriving: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._images: dict[str, float] = {}
+        self._swept_at = 0.0
+
+    # ---- for clients
+
+    def submit(self, request: JobRequest, actor: Actor, *, key: str = "") -> JobView:
+        """Accept a job; it is on disk when this returns, and goes on by itself. The same `key` with the same request returns the
+        job that it stands for.
+
+        Raises:
+            InvalidParameter. NotFound: the image. Conflict: the key stands for another request (IDEMPOTENCY_MISMATCH).
+            TooManyRequests: MAX_QUEUED_JOBS wait. Failed: its files could not be kept (JOB_FOLDER_FAILED). Unavailable.
+        """
+        with self._audit.mutation(actor, "submit_job", "") as entry:
+            request.check()
+            self._check_image(request.image or self.config.image)
+            run = self._runs.once(key, f"jobs {actor.name}", request, lambda known: self._accept(request, actor, known))
+            entry.target = run.id
+        return self.get(run.id)
+
+    def get(self, ref: str) -> JobView:
+        """Return a job as it is now, by its id or a beginning of that which no other has.
+
+        Raises:
+            NotFound. Conflict: several begin so (AMBIGUOUS). Unavailable.
+        """
+        job_id = self._id_of(ref)
+        if execution := self._active.get(job_id):
+            return self._view_of(execution)
+        return JobView(self._store.get(job_id), self._runs.get(job_id))
+
+    def page(
+        self, *, status: RunStatus | None = None, submitter: str = "", limit: int, cursor: str = ""
+    ) -> tuple[list[JobView], str]:
+        """Return one page, newest first, and the cursor of the next one ("" at the end). Raises InvalidParameter, Unavailable."""
+        ids = [job_id for job_id, _ in self._store.ids()]
+        if cursor and cursor not in ids:
+            raise InvalidParameter("cursor", f"{cursor[:64]!r} is not a job that is kept")
+        waiting = ids[ids.index(cursor) + 1 :] if cursor else ids
+        found: list[JobView] = []
+        positions = self._queue.positions()
+        while waiting:
+            some, waiting = waiting[:limit], waiting[limit:]
+            for view in self._views(some, positions):
+                if (status in (None, view.run.status)) and submitter in ("", view.job.submitter):
+                    if len(found) == limit:
+                        return found, found[-1].job.id
+                    found.append(view)
+        return found, ""
+
+    def cancel(self, ref: str, actor: Actor, mode: CancelMode = CancelMode.INTERRUPT) -> tuple[JobView, bool]:
+        """Have a job end; return it, and whether this did it: one that is over stays as it is. Does not wait for the end.
+
+        Raises:
+            NotFound, Conflict, Unavailable.
+        """
+        with self._audit.mutation(actor, "cancel_job", ref) as entry:
+            entry.target = job_id = self.get(ref).job.id
+            _, is_first = self._runs.cancel(job_id, actor, mode)
+        return self.get(job_id), is_first
+
+    def remove(self, ref: str, actor: Actor) -> JobView:
+        """Forget a job that is over, with its results.
+
+        Raises:
+            NotFound. Conflict: it is not over (JOB_ACTIVE), or somebody downloads from it (JOB_IN_USE). Unavailable.
+        """
+        with self._audit.mutation(actor, "remove_job", ref):
+            view = self.get(ref)
+            if view.job.id in self._active:
+                raise _active(view)
+            if self._archives.is_busy(view.job.id):
+                raise Conflict(f"job {view.job.id} is being downloaded", code="JOB_IN_USE", hint="try it again later")
+            self._forget(view.run)
+        return view
+
+    def logs(self, ref: str, stream: str = "", *, follow: bool = False) -> Generator[LogPiece]:
+        """Return what a job's containers wrote ("stdout", "stderr", or "" for both), attempt after attempt.
+
+        Of one that runs, what there is by now; with `follow` also what comes, until the attempt is over.
+
+        Raises:
+            NotFound, Conflict, Unavailable: at once.
+        """
+        view = self.get(ref)
+        return self._logs(view.job, view.run, stream, follow=follow)
+
+    def artifacts(self, ref: str) -> tuple[JobView, Listing]:
+        """Return what a job has put into its output folder by now. Raises NotFound, Conflict, Failed, Unavailable."""
+        view = self.get(ref)
+        return view, self._archives.listing(self._output(view))
+
+    def artifact(self, ref: str, name: str) -> FileDownload:
+        """Return one file of the output folder, by the name that the listing has; close it in the end.
+
+        Raises:
+            NotFound: no such job, or file. Conflict, Failed, Unavailable.
+        """
+        view = self.get(ref)
+        return self._archives.file(view.job.id, self._output(view), name)
+
+    def archive(self, ref: str) -> tuple[JobView, ZipDownload]:
+        """Return the output folder of a job that is over as a ZIP; close it in the end.
+
+        Raises:
+            NotFound. Conflict: it is not over (JOB_ACTIVE). Failed, Unavailable.
+        """
+        view = self.get(ref)
+        if not view.run.status.is_final:
+            raise _active(view)
+        return view, self._archives.zip(view.job.id, self._output(view))
+
+    # ---- for the daemon
+
+    def load(self) -> int:
+        """Take over what another daemon left: what waits waits on, what runs is joined, else run again. Returns how many.
+
+        Raises:
+            Unavailable: also where the folder of jobs can't be used.
+        """
+        self.folders.open()
+        try:
+            self._archives.start()
+        except OSError as exc:
+            raise Unavailable(f"the folder of archives can't be made: {exc}", code="STATE_FOLDER_UNUSABLE") from exc
+        runs = [run for run in self._means.store.active() if run.kind == KIND]
+        jobs = {job.id: job for job in self._store.some(run.id for run in runs)}
+        for run in runs:
+            if run.id not in jobs:
+                log.error("a job has lost what was kept of it, and is left alone", extra={"job_id": run.id})
+                continue
+            last, source_seq = self._means.store.last_event(run.id)
+            run_log = RunLog(run.id, self._means.writer, last_seq=last.seq if last else 0, source_seq=source_seq)
+            execution = self._execution(jobs[run.id], run, run_log)
+            self._active[run.id] = execution
+            if run.status is RunStatus.CANCELLING:
+                execution.stop(RunCode.CANCELLED, "it was cancelled")
+            self._runs.take_over(execution)
+            if run.started_at:
+                self._queue.occupy(execution.job)
+                execution.begin()
+        for execution in sorted(self._active.values(), key=lambda each: each.job.sequence):
+            if not execution.run.started_at:
+                self._queue.enlist(execution.job, execution.begin)
+        if runs:
+            log.info("jobs taken over", extra={"jobs": len(runs), "waiting": len(self._queue)})
+        return len(runs)
+
+    def run_once(self, now: float) -> int:
+        """Begin what may begin by now, end what takes more of the disk than it may, and now and then sweep; return how many were
+        ended or forgotten.
+
+        Raises:
+            Unavailable.
+        """
+        self._queue.offer()
+        ended = self._end_large()
+        if not self._swept_at <= now < self._swept_at + defaults.JOBS_SWEEP_S:
+            ended += self.sweep(now)
+            self._swept_at = now
+        return ended
+
+    def _end_large(self) -> int:
+        ended = 0
+        for job_id in self._queue.running:
+            execution = self._active.get(job_id)
+            limit = execution.job.limits.disk if execution else None
+            if execution is None or limit is None or not execution.run.started_at:
+                continue
+            if offload.run(self.folders.measure, job_id, limit) > limit:
+                message = f"its folder takes more than {limit // 2**20} MiB"
+                ended += execution.stop(RunCode.DISK_LIMIT, message, CancelMode.KILL)
+        return ended
+
+    def sweep(self, now: float) -> int:
+        """Forget jobs that are kept long enough, or too large in all; remove what vanished jobs left. Returns how many things.
+
+        Raises:
+            Unavailable.
+        """
+        swept = self._expire(now)
+        kept = {job_id for job_id, _ in self._store.ids()}
+        for job_id in offload.run(self.folders.ids):
+            if job_id not in kept and job_id not in self._arriving and job_id not in self._active:
+                offload.run(self._remove_folder, job_id)
+                swept += 1
+        return swept + self._sandboxes.sweep(self._is_wanted)
+
+    def deliver(self, job_id: str, delivery: Delivery) -> None:
+        """Write down how the telling of a job's end goes; blocks until that is on disk. Raises NotFound, Unavailable."""
+        if execution := self._active.get(job_id):
+            execution.job = msgspec.structs.replace(execution.job, delivery=delivery)
+        job = msgspec.structs.replace(self._store.get(job_id), delivery=delivery)
+        self._means.writer.commit(JobStore.put(job))
+
+    # ---- inside
+
+    def _accept(self, request: JobRequest, actor: Actor, identity: Identity) -> Run:
+        if len(self._queue) >= defaults.MAX_QUEUED_JOBS:
+            raise TooManyRequests(
+                f"{defaults.MAX_QUEUED_JOBS} jobs wait",
+                code="TOO_MANY_JOBS",
+                hint="agentainerctl jobs list",
+                retry_after_s=30,
+            )
+        now = clock.now()
+        limits = self._limits(request.limits)
+        self._sequence = max(self._sequence + 1, int(now * 1e6))
+        run = Run(
+            id=new_run_id(), kind=KIND, agent_id="", agent="", input=request.prompt, created_at=now, model=request.model,
+            limits=limits.of_run, key=identity.scope,
+        )  # fmt: skip
+        retention_s = self.config.retention_days * DAY_S if request.retention_s is None else request.retention_s
+        job = Job(
+            id=run.id, image=request.image or self.config.image, submitter=actor.name, limits=limits,
+            retention_s=retention_s, sequence=self._sequence, priority=request.priority, command=request.command,
+            bridge=request.bridge, env=request.env, files=tuple(str(PurePosixPath(file.name)) for file in request.files),
+            not_before=now + request.after_s if request.after_s else 0.0,
+            template=request.template.name if request.template else "", webhook=request.webhook,
+        )  # fmt: skip
+        self._arriving.add(run.id)
+        try:
+            self._keep_files(run.id, request)
+            execution = self._execution(job, run, RunLog(run.id, self._means.writer))
+            operations = [*RunStore.begin(run, identity.scope, identity.fingerprint), *JobStore.begin(job, now)]
+            self._active[run.id] = execution
+            try:
+                self._runs.accept(execution, operations, JobStore.remove(run.id))
+            except BaseException:
+                del self._active[run.id]
+                raise
+        finally:
+            self._arriving.discard(run.id)
+        self._queue.enlist(job, execution.begin)
+        return run
+
+    def _keep_files(self, job_id: str, request: JobRequest) -> None:
+        if not request.files:
+            return
+        try:
+            offload.run(self.folders.keep, job_id, request.files)
+        except OSError as exc:
+            raise Failed(
+                f"the files of the job could not be kept: {exc.strerror or exc}",
+                code="JOB_FOLDER_FAILED",
+                hint=f"look at the disk of {self.folders.root}",
+            ) from exc
+
+    def _output(self, view: JobView) -> Path:
+        """Return the folder that is packed; one that never ran has an empty one."""
+        output = self.folders.output(view.job.id)
+        if view.run.attempt == 0:
+            offload.run(output.mkdir, 0o700, True, True)
+        return output
+
+    def _limits(self, asked: JobLimits) -> JobLimits:
+        config = self.config
+        given = {name: getattr(asked, name) for name in asked.__struct_fields__}
+        usual = {
+            "memory": config.memory_limit, "cpus": config.cpu_limit / 1e9, "pids": config.pids_limit,
+            "disk": config.disk_limit, "wall_s": config.wall_s, "network": config.network,
+        }  # fmt: skip
+        return JobLimits(**usual | {name: value for name, value in given.items() if value is not None})
+
+    def _check_image(self, image: str) -> None:
+        """Refuse an image that is not there; an engine that is away is no reason to refuse a job."""
+        if clock.now() - self._images.get(image, 0.0) < IMAGE_KNOWN_S:
+            return
+        try:
+            self._sandboxes.check_image(image)
+            self._images = {image: clock.now()}
+        except Unavailable as error:
+            log.info("a job is accepted without a look at its image: %s", error)
+
+    def _execution(self, job: Job, run: Run, run_log: RunLog) -> JobExecution:
+        return JobExecution(
+            job, run, run_log, self._means, sandboxes=self._sandboxes, engine=self._engine, over=self._over
+        )
+
+    def _over(self, execution: JobExecution) -> None:
+        self._active.pop(execution.job.id, None)
+        self._queue.leave(execution.job.id)
+        if execution.run.status.is_final:
+            self.on_ended(JobView(execution.job, execution.run))
+
+    def _view_of(self, execution: JobExecution, positions: dict[str, int] | None = None) -> JobView:
+        run = msgspec.structs.replace(execution.run, last_seq=execution.log.stored_seq)
+        place = self._queue.position(run.id) if positions is None else positions.get(run.id, 0)
+        return JobView(execution.job, run, place)
+
+    def _views(self, ids: list[str], positions: dict[str, int]) -> list[JobView]:
+        kept = {job.id: job for job in self._store.some(ids)}
+        runs = {run.id: run for run in self._means.store.some(ids)}
+        return [
+            self._view_of(self._active[job_id], positions)
+            if job_id in self._active
+            else JobView(kept[job_id], runs[job_id])
+            for job_id in ids
+            if job_id in self._active or (job_id in kept and job_id in runs)
+        ]
+
+    def _id_of(self, ref: str) -> str:
+        if is_run_id(ref):
+            return ref
+        short = ref.strip().lower()
+        if len(short) < MIN_PREFIX_CHARS or not set(short) <= set("0123456789abcdef-"):
+            raise _unknown(ref)
+        found = [job_id for job_id, _ in self._store.ids() if job_id.startswith(short)]
+        if len(found) > 1:
+            raise Conflict(f"{len(found)} jobs begin with {short}", code="AMBIGUOUS", hint="write more of the id")
+        if not found:
+            raise _unknown(ref)
+        return found[0]
+
+    def _logs(self, job: Job, run: Run, stream: str, *, follow: bool) -> Generator[LogPiece]:
+        names = (stream,) if stream else ("stdout", "stderr")
+        for attempt in range(1, max(1, run.attempt) + 1):
+            paths = {name: self.folders.log(job.id, name, attempt) for name in names}
+            is_current = attempt == max(1, run.attempt) and bool(job.agent_id)
+            if is_current and not any(path.exists() for path in paths.values()):
+                yield from self._live_logs(job, stream, follow=follow)
+                continue
+            for name, path in paths.items():
+                yield from (LogPiece(name, data) for data in _read(path))
+
+    def _live_logs(self, job: Job, stream: str, *, follow: bool) -> Generator[LogPiece]:
+        try:
+            container = self._sandboxes.container(job)
+        except NotFound:
+            return  # it is being made
+        pieces = self._engine.logs(container.id, follow=follow)
+        try:
+            for piece in pieces:
+                if stream in ("", piece.stream):
+                    yield piece
+        finally:
+            pieces.close()
+
+    def _is_wanted(self, agent_id: str) -> bool:
+        return any(execution.job.agent_id == agent_id for execution in self._active.values())
+
+    def _expire(self, now: float) -> int:
+        """Forget what is kept long enough; of the rest, from the oldest, as much as is too large."""
+        ended = [job_id for job_id, _ in self._store.ended() if job_id not in self._active]
+        jobs = {job.id: job for job in self._store.some(ended)}
+        runs = {run.id: run for run in self._means.store.some(ended)}
+        for job_id in ended:
+            if job_id not in self._sizes:
+                self._sizes[job_id] = offload.run(self.folders.measure, job_id)
+        packed = self._archives.sizes()
+        sizes = {job_id: self._sizes[job_id] + packed.get(job_id, 0) for job_id in ended}
+        total = sum(sizes.values())
+        swept = 0
+        for job_id in ended:
+            run, job = runs.get(job_id), jobs.get(job_id)
+            if run is None or self._archives.is_busy(job_id):
+                continue
+            is_old = job is None or run.finished_at + job.retention_s <= now
+            is_over = bool(self.config.max_bytes) and total > self.config.max_bytes
+            if is_old or is_over:
+                total -= sizes[job_id]
+                self._forget(run)
+                swept += 1
+        return swept
+
+    def _forget(self, run: Run) -> None:
+        self._means.writer.commit([*RunStore.remove(run), *JobStore.remove(run.id)])
+        self._sizes.pop(run.id, None)
+        self._archives.discard(run.id)
+        offload.run(self._remove_folder, run.id)
+
+    def _remove_folder(self, job_id: str) -> None:
+        try:
+            self.folders.remove(job_id)
+        except OSError as exc:
+            log.warning("the folder of a job could not be removed: %s", exc, extra={"job_id": job_id})
+
+    def _max_running(self) -> int:
+        return self.config.max_running or os.cpu_count() or 1
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                yield data
+    except FileNotFoundError:
+        return
+
+
+def _active(view: JobView) -> Conflict:
+    hint = f"wait for it, or: agentainerctl jobs cancel {view.job.id[:8]}"
+    return Conflict(f"job {view.job.id} is {view.run.status.value}", code="JOB_ACTIVE", hint=hint)
+
+
+def _unknown(ref: str) -> AgentainerError:
+    return NotFound("job", ref[:64], hint="agentainerctl jobs list")

@@ -1,0 +1,266 @@
+"""Jobs on a real daemon and a real engine: a container each, whose program is the job, or an agent that is given it."""
+
+import base64
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import docker
+import gevent
+import pytest
+
+pytestmark = [pytest.mark.docker, pytest.mark.redis]
+
+SHELL = ["/bin/sh", "-c"]
+
+
+class Jobs:
+    """The jobs of one daemon over its control socket."""
+
+    def __init__(self, daemon, image: str) -> None:
+        self.daemon = daemon
+        self.image = image
+
+    def ask(self, method: str, path: str, body=None):
+        return self.daemon.control(method, f"/api/v1/jobs{path}", body)
+
+    def must(self, method: str, path: str, body=None):
+        status, answer = self.ask(method, path, body)
+        assert status in (200, 202), answer
+        return answer["data"]
+
+    def submit(self, script: str, prompt: str = "do it", **more) -> dict:
+        body = {"prompt": prompt, "image": self.image, "command": [*SHELL, script], **more}
+        return self.must("POST", "", body)
+
+    def get(self, job_id: str, wait: float = 0) -> dict:
+        return self.must("GET", f"/{job_id}" + (f"?wait={wait}" if wait else ""))
+
+    def done(self, job_id: str, limit_s: float = 60) -> dict:
+        job = self.get(job_id, wait=limit_s)
+        assert job["finished_at"], (job, self.daemon.tail())
+        return job
+
+    def log(self, job_id: str, stream: str = "stdout") -> str:
+        return self.must("GET", f"/{job_id}/logs")[stream]
+
+    def events(self, job_id: str) -> list[dict]:
+        _, answer = self.ask("GET", f"/{job_id}/events?limit=1000")
+        return [each["event"] for each in answer["data"]]
+
+    def output(self, job_id: str) -> Path:
+        return self.daemon.state_dir / "jobs" / job_id / "workspace" / "output"
+
+    def containers(self) -> list[str]:
+        client = docker.APIClient(version="auto")
+        try:
+            found = client.containers(all=True, filters={"label": "agentainer.workspace"})
+            return [
+                one["Id"]
+                for one in found
+                if one["Labels"]["agentainer.workspace"].startswith(str(self.daemon.state_dir))
+            ]
+        finally:
+            client.close()
+
+
+@pytest.fixture
+def start_jobs(start_daemon, docker_sandbox, base_image):
+    def start(**settings) -> Jobs:
+        lines = "".join(f"  {name}: {value}\n" for name, value in {"max_running": 2, **settings}.items())
+        return Jobs(start_daemon(sandbox=docker_sandbox, config=f"jobs:\n{lines}"), base_image)
+
+    yield start
+    docker_sandbox.remove_containers()
+
+
+@pytest.fixture
+def jobs(start_jobs):
+    return start_jobs()
+
+
+def test_a_job_has_its_prompt_and_files_and_leaves_its_output_and_no_container(jobs, eventually):
+    prompt = 'say "it"\'s\n$(touch /tmp/x) `id` \\ %s ü'
+    script = """printf %s "$JOB_PROMPT"; printf %s "$JOB_PROMPT" | cmp - "$JOB_PROMPT_FILE" || exit 9
+        echo aside >&2; cat /workspace/in/data.txt > "$JOB_OUTPUT_DIR/copy.txt"; echo "$JOB_ID $JOB_ATTEMPT" > output/id"""
+    files = [{"name": "in/data.txt", "content": base64.b64encode(b"a\0b").decode()}]
+
+    job = jobs.submit(f"cd /workspace; {script}", prompt, files=files, env={"COLOUR": "blue"}, priority=3)
+    assert job["status"] in ("queued", "starting", "running")
+    assert job["env"] == ["COLOUR"]
+    job = jobs.done(job["id"])
+
+    assert (job["status"], job["exit_code"], job["attempt"], job["error"]) == ("completed", 0, 1, None)
+    assert job["output"] == prompt == job["prompt"]
+    assert jobs.log(job["id"]) == prompt
+    assert jobs.log(job["id"], "stderr") == "aside\n"
+    assert (jobs.output(job["id"]) / "copy.txt").read_bytes() == b"a\0b"
+    assert (jobs.output(job["id"]) / "id").read_text() == f"{job['id']} 1\n"
+    types = [event["type"] for event in jobs.events(job["id"])]
+    assert (types[0], types[-1]) == ("RUN_STARTED", "RUN_FINISHED")
+    assert {"type": "CUSTOM", "name": "log", "value": {"stream": "stderr", "text": "aside\n"}} in jobs.events(job["id"])
+    eventually(lambda: not jobs.containers(), limit_s=10, what="the end of its container")
+    assert jobs.daemon.control("GET", "/agents")[1]["data"] == []
+
+
+def test_a_prompt_of_200_kb_comes_by_file(jobs):
+    prompt = "long " * 40_000
+
+    job = jobs.submit('test -z "$JOB_PROMPT" && wc -c < "$JOB_PROMPT_FILE"', prompt)
+
+    assert jobs.done(job["id"])["output"].strip() == "200000"
+
+
+def test_an_end_that_is_none_of_its_own_is_said(jobs):
+    failed = jobs.submit("echo partial > /workspace/output/part; exit 3")
+    fat = jobs.submit("python3 -c 'x=[]\nwhile True: x.append(bytearray(1<<20))'", limits={"memory": 32 * 2**20})
+    forks = jobs.submit("for i in $(seq 100); do sleep 30 & done; wait", limits={"pids": 16, "wall_s": 60})
+    late = jobs.submit("trap '' TERM; echo begun; sleep 60 & wait; sleep 60", limits={"wall_s": 1})
+    large = jobs.submit("head -c 40000000 /dev/zero > /workspace/output/big; sleep 60", limits={"disk": 8 * 2**20})
+    absent = jobs.submit("", command=["/no/such/program"])
+
+    ended = {each["id"]: jobs.done(each["id"]) for each in (failed, fat, forks, late, large, absent)}
+
+    def end(job):
+        job = ended[job["id"]]
+        return job["status"], job["error"]["code"], job["exit_code"]
+
+    assert end(failed) == ("failed", "error", 3)
+    assert (jobs.output(failed["id"]) / "part").read_text() == "partial\n"
+    assert end(fat)[:2] == ("failed", "oom")
+    assert end(forks)[:2] == ("failed", "error")
+    assert "fork" in jobs.log(forks["id"], "stderr").lower()
+    assert end(late) == ("failed", "timeout", None)
+    assert jobs.log(late["id"]) == "begun\n"
+    assert end(large)[:2] == ("failed", "disk_limit")
+    assert end(absent) == ("failed", "agent_unavailable", 127)
+
+
+def test_cancelled_before_during_twice_and_after(jobs, eventually):
+    running = [jobs.submit("trap 'echo told; exit 0' TERM; echo begun; sleep 60 & wait") for _ in range(2)]
+    waiting = jobs.submit("echo never")
+    assert jobs.get(waiting["id"])["position"] == 1
+    eventually(lambda: jobs.log(running[0]["id"]) == "begun\n", limit_s=15)
+
+    for job in (waiting, running[0]):
+        assert jobs.ask("POST", f"/{job['id']}/cancel", {})[1]["cancelled"] is True
+        assert jobs.ask("POST", f"/{job['id'][:8]}/cancel", {})[1]["cancelled"] is False
+
+    first = jobs.done(running[0]["id"])
+    assert (first["status"], first["error"]["code"]) == ("cancelled", "cancelled")
+    assert jobs.log(first["id"]) == "begun\ntold\n"
+    assert jobs.done(waiting["id"])["attempt"] == 0
+    status, answer = jobs.ask("POST", f"/{first['id']}/cancel", {})
+    assert (status, answer["cancelled"], answer["data"]["status"]) == (200, False, "cancelled")
+    assert jobs.get(running[1]["id"])["status"] == "running"
+
+
+def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventually):
+    """Those that run are joined, those that wait wait on; nothing runs twice and nothing is lost."""
+    jobs = start_jobs(max_running=3)
+    script = 'echo begun >> /workspace/output/ledger; for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exit "$EXIT"'
+    ids = [jobs.submit(script, env={"EXIT": str(number % 2)})["id"] for number in range(6)]
+    eventually(lambda: any("2" in jobs.log(job_id) for job_id in ids), limit_s=30)
+
+    jobs.daemon.kill()
+    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+
+    for number, job_id in enumerate(ids):
+        job = again.done(job_id, limit_s=90)
+        assert (job["status"], job["exit_code"]) == (("failed", 1) if number % 2 else ("completed", 0)), job
+        assert job["attempt"] == 1
+        assert again.log(job_id).split() == ["1", "2", "3", "4", "5", "6"]
+        assert (again.output(job_id) / "ledger").read_text() == "begun\n"
+        kinds = [event["type"] for event in again.events(job_id)]
+        assert kinds.count("RUN_STARTED") == 1
+        assert sum(kind in ("RUN_FINISHED", "RUN_ERROR") for kind in kinds) == 1
+        text = "".join(event.get("delta", "") for event in again.events(job_id))
+        assert text.split() == ["1", "2", "3", "4", "5", "6"]
+    eventually(lambda: not again.containers(), limit_s=20)
+
+
+def test_a_job_whose_container_is_lost_is_run_once_more_and_no_more(jobs, docker_client, eventually):
+    script = "echo attempt $JOB_ATTEMPT; test -e /workspace/left && exit 8; touch /workspace/left; sleep 60"
+    job = jobs.submit(script)
+    eventually(lambda: "attempt 1" in jobs.log(job["id"]), limit_s=15)
+
+    docker_client.remove_container(jobs.containers()[0], force=True)
+    eventually(lambda: "attempt 2" in jobs.log(job["id"]), limit_s=20)
+    docker_client.remove_container(jobs.containers()[0], force=True)
+
+    job = jobs.done(job["id"])
+    assert (job["status"], job["error"]["code"], job["attempt"]) == ("failed", "container_lost", 2)
+    attempts = [event["value"]["attempt"] for event in jobs.events(job["id"]) if event.get("name") == "job.attempt"]
+    assert attempts == [2]
+
+
+def test_an_agents_image_is_given_the_job_when_it_is_ready(start_jobs, storyteller_image):
+    jobs = start_jobs()
+
+    job = jobs.must("POST", "", {"prompt": "fix", "image": storyteller_image, "bridge": "native"})
+
+    job = jobs.done(job["id"])
+    assert (job["status"], job["output"]) == ("completed", "Fixed.\n\x1b[2JIt subtracted.")
+
+
+def test_what_is_no_job_is_refused_and_leaves_nothing(jobs):
+    refused = {
+        "prompt": [{"prompt": ""}, {"prompt": " \n"}, {"prompt": 3}, {}],
+        "image": [{"prompt": "x", "image": "No Image"}, {"prompt": "x", "image": "no-such-image:1"}],
+        "files": [
+            {"prompt": "x", "files": [{"name": name, "content": ""}]} for name in ("/etc/x", "a/../../x", "", ".job/x")
+        ],
+        "env": [{"prompt": "x", "env": {"JOB_ID": "1"}}, {"prompt": "x", "env": {"a b": "1"}}],
+        "limits": [{"prompt": "x", "limits": {"memory": 1}}, {"prompt": "x", "limits": {"wall_s": 0}}],
+        "priority": [{"prompt": "x", "priority": 11}],
+    }
+    for field, bodies in refused.items():
+        for body in bodies:
+            status, answer = jobs.ask("POST", "", {"image": jobs.image, **body})
+            assert status in (400, 404), (field, body, answer)
+            assert answer["success"] is False
+    assert jobs.must("GET", "") == []
+    assert os.listdir(jobs.daemon.state_dir / "jobs") == []
+    for path in ("/not-a-job", "/12345678-1234-4234-8234-123456789012"):
+        for method, more in (("GET", ""), ("POST", "/cancel"), ("GET", "/logs"), ("GET", "/events"), ("DELETE", "")):
+            assert jobs.ask(method, path + more, {} if method == "POST" else None)[0] == 404, (method, path, more)
+
+
+def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(start_jobs, start_daemon):
+    jobs = start_jobs(max_running=1)
+    jobs.submit("sleep 60")
+    began = time.monotonic()
+    submissions = [gevent.spawn(jobs.submit, "true", after_s=3600) for _ in range(1000)]
+    gevent.joinall(submissions, timeout=60)
+    took_s = time.monotonic() - began
+    ids = {each.get(block=False)["id"] for each in submissions}
+
+    jobs.daemon.kill()
+    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+
+    cursor, found = "", set()
+    while True:
+        _, answer = again.ask("GET", f"?status=queued&limit=500{cursor}")
+        found |= {job["id"] for job in answer["data"]}
+        if not (following := answer.get("next_cursor")):
+            break
+        cursor = f"&cursor={following}"
+    assert ids <= found
+    assert took_s < 5, f"{took_s:.1f} s"
+
+
+def test_results_are_kept_as_long_as_they_are_to_be_and_no_longer(start_jobs, eventually):
+    jobs = start_jobs(max_bytes="3Mi")
+    brief = jobs.done(jobs.submit("true", retention_s=0)["id"])
+    large = [jobs.done(jobs.submit("head -c 2000000 /dev/urandom > /workspace/output/x")["id"]) for _ in range(2)]
+
+    jobs.daemon.signal(signal.SIGHUP)
+
+    gone = [brief["id"], large[0]["id"]]
+    eventually(lambda: all(jobs.ask("GET", f"/{job_id}")[0] == 404 for job_id in gone), limit_s=45)
+    assert jobs.get(large[1]["id"])["status"] == "completed"
+    assert [json.loads(json.dumps(each)) for each in os.listdir(jobs.daemon.state_dir / "jobs")] == [large[1]["id"]]
+    assert jobs.ask("DELETE", f"/{large[1]['id']}")[0] == 200
+    assert os.listdir(jobs.daemon.state_dir / "jobs") == []

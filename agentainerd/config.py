@@ -64,6 +64,13 @@ def default_runtime_dir() -> str:
     return os.path.join(tempfile.gettempdir(), f"agentainer-{os.geteuid()}")
 
 
+def default_templates_dir() -> str:
+    """Return the folder of templates where nothing says otherwise: of the system for root, else the user's (XDG)."""
+    if os.geteuid() == 0:
+        return defaults.SYSTEM_TEMPLATES_DIR
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "agentainer", "templates")
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """The TCP side."""
@@ -256,7 +263,8 @@ class RuntimeConfig:
 class JobsConfig:
     """What jobs run in and what they get where they name nothing: bytes, nano-CPUs, seconds.
 
-    `output_dir` "": the folder `jobs` of the state folder. `max_running` 0: one per core. `warm`: containers that stand ready.
+    `output_dir` "": the folder `jobs` of the state folder. `templates_dir` "": `default_templates_dir`.
+    `max_running` 0: one per core. `warm`: containers that stand ready.
     """
 
     image: str = _key(defaults.JOB_IMAGE, values.text, env=("AGENT_IMAGE",), reload=True)
@@ -271,6 +279,12 @@ class JobsConfig:
     disk_limit: int = _key(defaults.JOB_DISK_BYTES, values.size(2**20, 2**50), reload=True)
     wall_s: float = _key(defaults.JOB_WALL_S, values.seconds(1, defaults.MAX_RUN_WALL_S), reload=True)
     network: bool = _key(True, values.boolean, reload=True)
+    templates_dir: str = _key("", values.folder, reload=True)
+
+    @property
+    def templates_folder(self) -> str:
+        """Where templates are, whether something says so or not."""
+        return self.templates_dir or default_templates_dir()
 
 
 @dataclass(frozen=True, slots=True)

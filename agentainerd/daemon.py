@@ -415,6 +415,7 @@ class Daemon:
         self._services.volumes.roots = config.security.volume_roots
         self._services.models.use(config.models)
         self._services.jobs.config = config.jobs
+        self._services.templates.folder = config.jobs.templates_folder
         self._services.audit.limits = service_layer.audit_limits(config)
 
     # ---- stop

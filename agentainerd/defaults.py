@@ -178,6 +178,9 @@ MAX_JOB_FILE_NAME_BYTES = 1024
 MAX_JOB_VARIABLE_CHARS = 32_768
 MAX_JOB_LOG_BYTES = 64 * 1024 * 1024  # of each of its two logs; what is longer keeps its beginning
 MIN_JOB_PIDS = 8
+MAX_TEMPLATES = 1000
+MAX_TEMPLATE_BYTES = 1024 * 1024
+SYSTEM_TEMPLATES_DIR = "/etc/agentainer/templates"
 
 # Control plane
 MAX_API_BODY_BYTES = 10 * 1024 * 1024  # of JSON

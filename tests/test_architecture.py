@@ -22,7 +22,10 @@ LEAVES = {
 }
 ALLOWED = {
     "agentainerd.model": {"agentainerd.model", "msgspec", *EDGE},
-    "agentainerd.store": {"agentainerd.store", "agentainerd.model", "agentainerd.offload", "redis", "msgspec", "gevent", "psutil", *EDGE},
+    "agentainerd.store": {
+        "agentainerd.store", "agentainerd.model", "agentainerd.offload", "agentainerd.strict_yaml", "redis", "msgspec", "gevent",
+        "psutil", "yaml", *EDGE,
+    },
     # requests and urllib3 are docker's own: their errors come out of its client, and engine/ is where they end.
     "agentainerd.engine": {
         "agentainerd.engine", "agentainerd.model", "docker", "requests", "urllib3", "psutil", "gevent",

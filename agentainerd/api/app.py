@@ -37,6 +37,7 @@ from agentainerd.api import (
     sessions,
     system,
     system_logs,
+    templates,
     tokens,
 )
 from agentainerd.api.access import AccessOptions, Door, admit
@@ -58,6 +59,7 @@ ROUTES: tuple[Rule, ...] = (
     *runs.ROUTES,
     *jobs.ROUTES,
     *sessions.ROUTES,
+    *templates.ROUTES,
     *agentos.ROUTES,
     *autonomous.ROUTES,
     *images.ROUTES,

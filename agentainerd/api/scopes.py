@@ -28,6 +28,7 @@ from agentainerd.api import (
     sessions,
     system,
     system_logs,
+    templates,
     tokens,
 )
 from agentainerd.model.tokens import Scope
@@ -49,6 +50,7 @@ _READ: tuple[Handler, ...] = (
     backups.list_, backups.get,
     jobs.page, jobs.get, jobs.events, jobs.logs, jobs.artifacts, jobs.artifact, jobs.download,
     runs.page, runs.get, runs.events, models.page, models.usage, models.of_run, models.of_session,
+    templates.page, templates.get,
     agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip

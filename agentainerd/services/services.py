@@ -65,6 +65,7 @@ from agentainerd.services.starting import Starting
 from agentainerd.services.state_sync import StateSync
 from agentainerd.services.system import Sources, SystemService
 from agentainerd.services.system_logs import SystemLogService
+from agentainerd.services.templates import TemplateService
 from agentainerd.services.tokens import TokenService
 from agentainerd.services.updates import UpdateService
 from agentainerd.services.volumes import VolumePolicy
@@ -115,6 +116,7 @@ class Services:
     runtime: RuntimeAgents
     bridge_checks: BridgeCheckService
     sessions: SessionService
+    templates: TemplateService
     autonomous: AutonomousService
     health: HealthReports
     idle: IdleService
@@ -293,6 +295,7 @@ def build(
         runtime=containers.runtime,
         sessions=runs.sessions,
         bridge_checks=BridgeCheckService(fleet, runs.bridges, supervisor.spawn, audit),
+        templates=TemplateService(config.jobs.templates_folder),
         autonomous=AutonomousService(agents, runs.sessions, runs),
         health=health,
         idle=idle,

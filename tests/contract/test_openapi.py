@@ -180,3 +180,15 @@ def test_a_session_and_what_it_has_have_the_fields_that_are_described(document):
 def test_every_error_is_the_envelope(document):
     for name, response in document["components"]["responses"].items():
         assert response["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}, name
+
+
+def test_a_template_has_the_fields_that_are_described(document, make_world, tmp_path):
+    (tmp_path / "a.yaml").write_text("prompt: ${x}\nparameters: {x: }\n")
+    client = make_world(jobs={"templates_dir": str(tmp_path)}).client()
+    schemas = document["components"]["schemas"]
+
+    listed = client.call("GET", "/api/v1/templates")[1]["data"][0]
+
+    assert set(schemas["TemplateSummary"]["properties"]) == set(listed)
+    assert set(schemas["TemplateParameter"]["properties"]) == set(listed["parameters"]["x"])
+    assert set(schemas["Template"]["properties"]) == set(client.call("GET", "/api/v1/templates/a")[1]["data"])

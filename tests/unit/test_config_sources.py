@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from agentainerd.config_sources import Given, did_you_mean, find_file, read_environment, read_file
+from agentainerd.config_sources import Given, find_file, read_environment, read_file
+from agentainerd.strict_yaml import did_you_mean
 
 KEYS = ("server.host", "server.port", "redis.host", "redis.port", "requests.max_age_s", "security.roots")
 

@@ -119,6 +119,7 @@ setup(
             "hypothesis>=6.170",
             "ag-ui-protocol>=1.0.0",
             "openai>=3.52",
+            "standardwebhooks>=1.1",
             "types-PyYAML",
             "types-psutil",
             "types-docker",

@@ -18,6 +18,7 @@ from agentainerd import config_models as models
 from agentainerd import config_values as values
 from agentainerd import defaults
 from agentainerd.model.providers import Provider
+from agentainerd.model.webhooks import MAX_ATTEMPTS
 
 T = TypeVar("T")
 
@@ -265,9 +266,10 @@ class JobsConfig:
 
     `output_dir` "": the folder `jobs` of the state folder. `templates_dir` "": `default_templates_dir`.
     `max_running` 0: one per core. `warm`: containers that stand ready.
+    `webhook_attempts`: to tell its end. `webhook_refuse`: networks where no webhook goes, and names of some.
     """
 
-    image: str = _key(defaults.JOB_IMAGE, values.text, env=("AGENT_IMAGE",), reload=True)
+    image: str = _key(defaults.JOB_IMAGE, values.image, env=("AGENT_IMAGE",), reload=True)
     output_dir: str = _key("", values.folder, env=("AGENT_OUTPUT_DIR",))
     retention_days: float = _key(1.0, values.number(0, 366), env=("RETENTION_DAYS",), reload=True)
     max_bytes: int = _key(defaults.JOBS_BYTES, values.size(0, 2**60), reload=True)
@@ -280,6 +282,8 @@ class JobsConfig:
     wall_s: float = _key(defaults.JOB_WALL_S, values.seconds(1, defaults.MAX_RUN_WALL_S), reload=True)
     network: bool = _key(True, values.boolean, reload=True)
     templates_dir: str = _key("", values.folder, reload=True)
+    webhook_attempts: int = _key(MAX_ATTEMPTS, values.integer(1, MAX_ATTEMPTS), reload=True)
+    webhook_refuse: tuple[str, ...] = _key(("metadata", "agents"), values.texts(values.refused_network), reload=True)
 
     @property
     def templates_folder(self) -> str:

@@ -228,6 +228,10 @@ def _contradictions(config: Config, given: Mapping[str, Given]) -> list[str]:
             f"{at('paths.runtime_dir')}: {config.paths.runtime_dir!r} is too long for the sockets in it: "
             f"at most {MAX_SOCKET_PATH_BYTES - len(defaults.CONTROL_SOCKET) - 1} bytes"
         )
+    if config.jobs.output_dir in ("/", config.paths.state_dir, config.paths.runtime_dir):
+        problems.append(
+            f"{at('jobs.output_dir')}: {config.jobs.output_dir} is not for jobs alone: name a folder of their own"
+        )
     if config.shared_redis.port == config.server.port:
         problems.append(
             f"{at('shared_redis.port')}: is server.port too: on the agents' networks they must be two ports"

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from agentainerd.errors import InvalidParameter
+from agentainerd.model.agents import check_image
+from agentainerd.model.webhooks import WORDS
 from agentainerd.units import parse_duration, parse_size
 
 Parse = Callable[[object], object]
@@ -239,6 +241,26 @@ def ip_network(value: object) -> str:
         return str(ipaddress.ip_network(text(value)))
     except ValueError:
         raise ValueError(f"{shown(value)} is not an IP address or network: write 10.0.0.5 or 10.0.0.0/8") from None
+
+
+def refused_network(value: object) -> str:
+    """An IP address or network, or the name of a set of them."""
+    if value in WORDS:
+        return str(value)
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {', '.join(WORDS)}") from None
+
+
+def image(value: object) -> str:
+    """The name of an image."""
+    name = text(value)
+    try:
+        check_image(name)
+    except InvalidParameter as error:
+        raise ValueError(f"{error.reason}: write it as name:tag") from None
+    return name
 
 
 def absolute_folder(value: object) -> str:

@@ -33,7 +33,7 @@ from agentainerd.errors import InvalidParameter, Unavailable
 from agentainerd.gateways import Gateways
 from agentainerd.lag import Lag
 from agentainerd.logs import Logs
-from agentainerd.loops import idle, jobs, metrics, replay, retention, state_sync
+from agentainerd.loops import idle, jobs, metrics, replay, retention, state_sync, webhooks
 from agentainerd.proxy.journal import NullJournal
 from agentainerd.proxy.origins import Names, Origins
 from agentainerd.proxy.peers import Peers
@@ -57,7 +57,7 @@ from agentainerd.watchdog import AcceptSign, CommitSign, Watchdog
 
 log = logging.getLogger(__name__)
 
-LOOPS = (state_sync, replay, retention, idle, jobs, metrics)
+LOOPS = (state_sync, replay, retention, idle, jobs, webhooks, metrics)
 GC_THRESHOLDS = (50_000, 20, 20)
 """A request leaves no cycle behind, but thousands in flight look like growth to the collector."""
 STOP_TIMEOUT_S = 5.0  # for loops and background tasks to end, after the drain
@@ -148,6 +148,7 @@ class Daemon:
         known = self._services.state_sync.load()
         self._services.runs.load()
         self._services.jobs.load()
+        self._services.webhooks.load(self._services.jobs.untold())
         self._controls = [self._door(Door.GATEWAY, gateway), self._door(Door.CONTROL, control)]
         for listener in tcp:
             self._plane.serve(listener)
@@ -316,7 +317,7 @@ class Daemon:
             engine,
             self._plane.serve,
             partial(firewall.protect, host_ports=self._config.security.host_ports),
-            doors=self._services.shared_redis.doors,
+            doors=self._services.doors,
             port=port,
             is_covered=any(listener.getsockname()[0] in ("0.0.0.0", "::") for listener in tcp),
             closed_for=closed_for,
@@ -414,7 +415,7 @@ class Daemon:
         self._services.replay.max_attempts = config.requests.max_attempts
         self._services.volumes.roots = config.security.volume_roots
         self._services.models.use(config.models)
-        self._services.jobs.config = config.jobs
+        self._services.jobs.config = self._services.webhooks.config = config.jobs
         self._services.templates.folder = config.jobs.templates_folder
         self._services.audit.limits = service_layer.audit_limits(config)
 

@@ -180,6 +180,15 @@ MAX_JOB_LOG_BYTES = 64 * 1024 * 1024  # of each of its two logs; what is longer 
 MIN_JOB_PIDS = 8
 MAX_TEMPLATES = 1000
 MAX_TEMPLATE_BYTES = 1024 * 1024
+WEBHOOK_CONNECT_TIMEOUT_S = 5.0
+WEBHOOK_TIMEOUT_S = 15.0  # of one attempt, from looking its name up to its answer
+WEBHOOK_INTERVAL_S = 1.0  # the loop that begins what is due
+WEBHOOK_AGAIN_S = 5.0  # where it could not even be tried: Redis or the engine is away
+WEBHOOKS_AT_ONCE = 16
+WEBHOOKS_AT_ONCE_OF_ONE = 2  # receiver
+WEBHOOK_LOOKUPS = 2  # at once; each keeps a thread of the pool
+MAX_WEBHOOK_ANSWER_BYTES = 64 * 1024
+MAX_WEBHOOK_URL_CHARS = 2048
 SYSTEM_TEMPLATES_DIR = "/etc/agentainer/templates"
 
 # Control plane

@@ -11,8 +11,8 @@ from agentainerd.api import downloads, runs
 from agentainerd.api.exchange import NDJSON, SSE, ApiRequest, Query, answer, stream_bytes, stream_lines
 from agentainerd.errors import InvalidParameter
 from agentainerd.model.containers import LogPiece
-from agentainerd.model.jobs import JobRequest
-from agentainerd.services.job_views import job_json, listed_job_json, listing_json
+from agentainerd.model.jobs import DeliveryState, JobFilter, JobRequest
+from agentainerd.services.job_views import job_json, listed_job_json, listing_json, submitted_job_json
 from agentainerd.services.services import Services
 
 MAX_TAIL = 1_000_000
@@ -23,27 +23,28 @@ def submit(request: ApiRequest, services: Services) -> Response:
     """POST /api/v1/jobs; `wait`: answer when it is over, but after so long at the latest."""
     wait_s = Query(request, ("wait",)).seconds("wait", runs.MAX_WAIT_S)
     wanted = request.read_json(JobRequest)
+    is_stream = SSE in request.headers.get("Accept", "")
+    if is_stream and wanted.webhook and not wanted.webhook.secret:
+        raise InvalidParameter("webhook.secret", "is missing: a stream of events can't tell the one that would be made")
     view = services.jobs.submit(wanted, request.actor, key=request.headers.get("Idempotency-Key", ""))
-    if SSE in request.headers.get("Accept", ""):
+    if is_stream:
         response = runs.stream(services, view.run)
     else:
         if wait_s is not None:
             services.runs.wait(view.job.id, wait_s)
             view = services.jobs.get(view.job.id)
-        response = answer("Job accepted", job_json(view), status=200 if view.run.status.is_final else 202)
+        response = answer("Job accepted", submitted_job_json(view), status=200 if view.run.status.is_final else 202)
     response.headers["Location"] = f"/api/v1/jobs/{view.job.id}"
     return response
 
 
 def page(request: ApiRequest, services: Services) -> Response:
     """GET /api/v1/jobs."""
-    query = Query(request, ("status", "submitter", "limit", "cursor"))
-    jobs, following = services.jobs.page(
-        status=runs.status_of(query.text("status")),
-        submitter=query.text("submitter"),
-        limit=query.limit(),
-        cursor=query.text("cursor"),
+    query = Query(request, ("status", "submitter", "webhook", "limit", "cursor"))
+    wanted = JobFilter(
+        runs.status_of(query.text("status")), query.text("submitter"), _delivery_of(query.text("webhook"))
     )
+    jobs, following = services.jobs.page(wanted, limit=query.limit(), cursor=query.text("cursor"))
     return answer(
         "Jobs retrieved successfully", [listed_job_json(view) for view in jobs], next_cursor=following or None
     )
@@ -72,6 +73,12 @@ def cancel(request: ApiRequest, services: Services, ref: str) -> Response:
     view, is_cancelled = services.jobs.cancel(ref, request.actor, body.mode)
     said = "Job is being cancelled" if is_cancelled else f"Job is {view.run.status.value}"
     return answer(said, job_json(view), cancelled=is_cancelled)
+
+
+def retry_webhook(request: ApiRequest, services: Services, ref: str) -> Response:
+    """POST /api/v1/jobs/{id}/webhook/retry."""
+    Query(request, ())
+    return answer("The end of the job is told again", job_json(services.webhooks.retry(ref, request.actor)), status=202)
 
 
 def events(request: ApiRequest, services: Services, ref: str) -> Response:
@@ -131,12 +138,19 @@ ROUTES = (
     Rule("/api/v1/jobs/<ref>", methods=["GET"], endpoint=get),
     Rule("/api/v1/jobs/<ref>", methods=["DELETE"], endpoint=remove),
     Rule("/api/v1/jobs/<ref>/cancel", methods=["POST"], endpoint=cancel),
+    Rule("/api/v1/jobs/<ref>/webhook/retry", methods=["POST"], endpoint=retry_webhook),
     Rule("/api/v1/jobs/<ref>/events", methods=["GET"], endpoint=events),
     Rule("/api/v1/jobs/<ref>/logs", methods=["GET"], endpoint=logs),
     Rule("/api/v1/jobs/<ref>/artifacts", methods=["GET"], endpoint=artifacts),
     Rule("/api/v1/jobs/<ref>/artifacts/<path:name>", methods=["GET"], endpoint=artifact),
     Rule("/api/v1/jobs/<ref>/download", methods=["GET"], endpoint=download),
 )
+
+
+def _delivery_of(text: str) -> DeliveryState | None:
+    if text and text not in tuple(DeliveryState):
+        raise InvalidParameter("webhook", f"{text[:64]!r} is none of {', '.join(DeliveryState)}")
+    return DeliveryState(text) if text else None
 
 
 def _line(piece: LogPiece) -> dict[str, object]:

@@ -57,7 +57,7 @@ _READ: tuple[Handler, ...] = (
 _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale, ports.open_,
     backups.create, backups.verify,
-    jobs.submit, jobs.cancel, jobs.remove,
+    jobs.submit, jobs.retry_webhook, jobs.cancel, jobs.remove,
     runs.create, runs.give_input, runs.cancel, runs.cancel_all, bridges.check,
     agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,
     autonomous.start, autonomous.resume, autonomous.chat,

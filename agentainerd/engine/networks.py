@@ -64,6 +64,7 @@ class AgentNetworks:
             bridge=bridge_of(network),
             isolated_bridge=bridge_of(isolated),
             is_member=is_member,
+            subnets=(*subnets_of(network), *subnets_of(isolated)),
         )
 
     def joined(self, egress: bool) -> tuple[str, ...]:
@@ -159,6 +160,12 @@ def gateway_of(found: dict[str, Any]) -> str:
             gateway = pool.get("Gateway") or str(subnet.network_address + 1)
             return str(ip_address(gateway.partition("/")[0]))
     return ""
+
+
+def subnets_of(found: dict[str, Any]) -> tuple[str, ...]:
+    """Return the addresses of a network, IPv4 and IPv6."""
+    pools = (found.get("IPAM") or {}).get("Config") or ()
+    return tuple(str(ip_network(pool["Subnet"], strict=False)) for pool in pools)
 
 
 def bridge_of(found: dict[str, Any]) -> str:

@@ -125,6 +125,7 @@ class Progress:
 class Networks:
     """The agents' networks on this host: gateway addresses, where agents find the daemon, and the names of the Linux
     bridges. "" where unknown. `is_member`: the daemon is a container of its own in both, and agents find it by name.
+    `subnets`: the addresses of both.
     """
 
     gateway: str
@@ -132,6 +133,7 @@ class Networks:
     bridge: str = ""
     isolated_bridge: str = ""
     is_member: bool = False
+    subnets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.errors import InvalidParameter
+from agentainerd.model import webhooks
 from agentainerd.model.agents import check_image
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.runs import Limits, Run, RunStatus
@@ -76,10 +77,16 @@ class JobFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the end of a job is told. `secret`: what it is signed with, as Standard Webhooks have it (`whsec_...`, base64)."""
+    """Where the end of a job is told. `secret`: what it is signed with, as Standard Webhooks have it (`whsec_...`, base64);
+    one is made where it is "".
+    """
 
     url: str
     secret: str = ""
+
+    def signed(self) -> "Webhook":
+        """Return it with a secret."""
+        return self if self.secret else Webhook(self.url, webhooks.new_secret())
 
 
 class DeliveryState(StrEnum):
@@ -144,6 +151,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self._check_env()
         self._check_files()
         self.limits.check()
+        if self.webhook:
+            webhooks.check(self.webhook.url, self.webhook.secret)
         _within("priority", self.priority, -defaults.MAX_JOB_PRIORITY, defaults.MAX_JOB_PRIORITY)
         _within("after_s", self.after_s, 0, defaults.MAX_JOB_DELAY_S)
         _within("retention_s", self.retention_s, 0, defaults.MAX_JOB_RETENTION_S)
@@ -212,6 +221,32 @@ class JobView(msgspec.Struct, frozen=True):
     job: Job
     run: Run
     position: int = 0
+
+    @property
+    def delivery(self) -> DeliveryState | None:
+        """How far the telling of its end is; None: nobody is told."""
+        if self.job.webhook is None:
+            return None
+        is_due = self.job.delivery.state is DeliveryState.WAITING and self.run.status.is_final
+        return DeliveryState.PENDING if is_due else self.job.delivery.state
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether its end is still to be told, or will be when it comes."""
+        return self.delivery in (DeliveryState.WAITING, DeliveryState.PENDING)
+
+
+class JobFilter(msgspec.Struct, frozen=True):
+    """Which jobs are asked for; what is empty asks for all. `webhook`: how far the telling of their end is."""
+
+    status: RunStatus | None = None
+    submitter: str = ""
+    webhook: DeliveryState | None = None
+
+    def matches(self, view: JobView) -> bool:
+        """Whether a job is one of them."""
+        is_state = self.status in (None, view.run.status) and self.webhook in (None, view.delivery)
+        return is_state and self.submitter in ("", view.job.submitter)
 
 
 def document_status(status: RunStatus) -> str:

@@ -45,6 +45,14 @@ def job_json(view: JobView) -> Json:
     }
 
 
+def submitted_job_json(view: JobView) -> Json:
+    """Return a job as who submits it is told: with the secret of its webhook, which is told nowhere else."""
+    whole = job_json(view)
+    if whole["webhook"] and view.job.webhook:
+        whole["webhook"] |= {"secret": view.job.webhook.secret}
+    return whole
+
+
 def listed_job_json(view: JobView) -> Json:
     """Return a job as one of many: as `job_json`, but of a long prompt or output its beginning, and `...`."""
     whole = job_json(view)
@@ -64,12 +72,12 @@ def listing_json(listing: Listing) -> Json:
 
 def _webhook(view: JobView) -> Json | None:
     job = view.job
-    if job.webhook is None:
+    if job.webhook is None or view.delivery is None:
         return None
     delivery = job.delivery
     return {
         "url": job.webhook.url,
-        "state": delivery.state.value,
+        "state": view.delivery.value,
         "attempts": delivery.attempts,
         "next_at": rfc3339(delivery.next_at),
         "last_error": delivery.last_error,

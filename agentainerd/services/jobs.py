@@ -23,7 +23,7 @@ from agentainerd.errors import (
     Unavailable,
 )
 from agentainerd.model.containers import LogPiece
-from agentainerd.model.jobs import KIND, Delivery, Job, JobLimits, JobRequest, JobView
+from agentainerd.model.jobs import KIND, Delivery, Job, JobFilter, JobLimits, JobRequest, JobView
 from agentainerd.model.runs import CancelMode, Run, RunCode, RunStatus, is_run_id, new_run_id
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.job_executions import JobExecution
@@ -41,6 +41,7 @@ DAY_S = 86400.0
 IMAGE_KNOWN_S = 5.0
 READ_BYTES = 64 * 1024
 MIN_PREFIX_CHARS = 4
+VIEWS_AT_ONCE = 500
 
 
 class JobService:
@@ -49,6 +50,7 @@ class JobService:
     Attributes:
         config: as it is now; it may be replaced at any time (SIGHUP).
         on_ended: called when a job is over; must not block.
+        expand: returns a request with all that its template says. Raises InvalidParameter, NotFound, Conflict.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class JobService:
     ) -> None:
         self.config = config
         self.on_ended: Callable[[JobView], object] = lambda view: None
+        self.expand: Callable[[JobRequest], JobRequest] = lambda request: request
         self.folders = sandboxes.folders
         self._runs = runs
         self._means = means
@@ -88,13 +91,15 @@ class JobService:
         job that it stands for.
 
         Raises:
-            InvalidParameter. NotFound: the image. Conflict: the key stands for another request (IDEMPOTENCY_MISMATCH).
+            InvalidParameter. NotFound: the image, the template. Conflict: the template is broken (TEMPLATE_BROKEN),
+            or the key stands for another request (IDEMPOTENCY_MISMATCH).
             TooManyRequests: MAX_QUEUED_JOBS wait. Failed: its files could not be kept (JOB_FOLDER_FAILED). Unavailable.
         """
         with self._audit.mutation(actor, "submit_job", "") as entry:
-            request.check()
-            self._check_image(request.image or self.config.image)
-            run = self._runs.once(key, f"jobs {actor.name}", request, lambda known: self._accept(request, actor, known))
+            wanted = self.expand(request)
+            wanted.check()
+            self._check_image(wanted.image or self.config.image)
+            run = self._runs.once(key, f"jobs {actor.name}", request, lambda known: self._accept(wanted, actor, known))
             entry.target = run.id
         return self.get(run.id)
 
@@ -109,9 +114,7 @@ class JobService:
             return self._view_of(execution)
         return JobView(self._store.get(job_id), self._runs.get(job_id))
 
-    def page(
-        self, *, status: RunStatus | None = None, submitter: str = "", limit: int, cursor: str = ""
-    ) -> tuple[list[JobView], str]:
+    def page(self, wanted: JobFilter, *, limit: int, cursor: str = "") -> tuple[list[JobView], str]:
         """Return one page, newest first, and the cursor of the next one ("" at the end). Raises InvalidParameter, Unavailable."""
         ids = [job_id for job_id, _ in self._store.ids()]
         if cursor and cursor not in ids:
@@ -122,7 +125,7 @@ class JobService:
         while waiting:
             some, waiting = waiting[:limit], waiting[limit:]
             for view in self._views(some, positions):
-                if (status in (None, view.run.status)) and submitter in ("", view.job.submitter):
+                if wanted.matches(view):
                     if len(found) == limit:
                         return found, found[-1].job.id
                     found.append(view)
@@ -266,6 +269,12 @@ class JobService:
                 swept += 1
         return swept + self._sandboxes.sweep(self._is_wanted)
 
+    def untold(self) -> Iterator[JobView]:
+        """Return the jobs that are over and whose end is still to be told. Raises Unavailable."""
+        ids = [job_id for job_id, _ in self._store.ended()]
+        for start in range(0, len(ids), VIEWS_AT_ONCE):
+            yield from (view for view in self._views(ids[start : start + VIEWS_AT_ONCE], {}) if view.is_owed)
+
     def deliver(self, job_id: str, delivery: Delivery) -> None:
         """Write down how the telling of a job's end goes; blocks until that is on disk. Raises NotFound, Unavailable."""
         if execution := self._active.get(job_id):
@@ -296,7 +305,7 @@ class JobService:
             retention_s=retention_s, sequence=self._sequence, priority=request.priority, command=request.command,
             bridge=request.bridge, env=request.env, files=tuple(str(PurePosixPath(file.name)) for file in request.files),
             not_before=now + request.after_s if request.after_s else 0.0,
-            template=request.template.name if request.template else "", webhook=request.webhook,
+            template=request.template.name if request.template else "", webhook=request.webhook and request.webhook.signed(),
         )  # fmt: skip
         self._arriving.add(run.id)
         try:
@@ -420,7 +429,7 @@ class JobService:
         return any(execution.job.agent_id == agent_id for execution in self._active.values())
 
     def _expire(self, now: float) -> int:
-        """Forget what is kept long enough; of the rest, from the oldest, as much as is too large."""
+        """Forget what is kept long enough and is told; of the rest, from the oldest, as much as is too large."""
         ended = [job_id for job_id, _ in self._store.ended() if job_id not in self._active]
         jobs = {job.id: job for job in self._store.some(ended)}
         runs = {run.id: run for run in self._means.store.some(ended)}
@@ -435,7 +444,7 @@ class JobService:
             run, job = runs.get(job_id), jobs.get(job_id)
             if run is None or self._archives.is_busy(job_id):
                 continue
-            is_old = job is None or run.finished_at + job.retention_s <= now
+            is_old = job is None or (run.finished_at + job.retention_s <= now and not JobView(job, run).is_owed)
             is_over = bool(self.config.max_bytes) and total > self.config.max_bytes
             if is_old or is_over:
                 total -= sizes[job_id]

@@ -10,6 +10,7 @@ from agentainerd import defaults
 from agentainerd.archives.archives import Archives
 from agentainerd.config import Config
 from agentainerd.engine.engine import Engine
+from agentainerd.model.containers import Networks
 from agentainerd.model.events import Action
 from agentainerd.model.health import Health, HealthState
 from agentainerd.proxy.routing import Route, RouteTable
@@ -69,6 +70,8 @@ from agentainerd.services.templates import TemplateService
 from agentainerd.services.tokens import TokenService
 from agentainerd.services.updates import UpdateService
 from agentainerd.services.volumes import VolumePolicy
+from agentainerd.services.webhooks import LOOP as WEBHOOKS
+from agentainerd.services.webhooks import WebhookService
 from agentainerd.store.agents import AgentStore
 from agentainerd.store.audit import AuditFile
 from agentainerd.store.backups import BACKUP_FOLDER, BackupFiles
@@ -113,6 +116,7 @@ class Services:
     exchange: ExchangeService
     runs: RunService
     jobs: JobService
+    webhooks: WebhookService
     runtime: RuntimeAgents
     bridge_checks: BridgeCheckService
     sessions: SessionService
@@ -140,6 +144,14 @@ class Services:
     events: EventService
     state_sync: StateSync
     volumes: VolumePolicy
+
+    def doors(self, networks: Networks) -> Mapping[str, int]:
+        """Return the addresses at which agents may reach one more port, and these ports; the agents' networks are known now.
+
+        Raises as `shared_redis.doors`.
+        """
+        self.webhooks.networks = networks.subnets
+        return self.shared_redis.doors(networks)
 
 
 def build(
@@ -295,7 +307,8 @@ def build(
         runtime=containers.runtime,
         sessions=runs.sessions,
         bridge_checks=BridgeCheckService(fleet, runs.bridges, supervisor.spawn, audit),
-        templates=TemplateService(config.jobs.templates_folder),
+        templates=_templates(config, jobs),
+        webhooks=_webhooks(config, jobs, audit, supervisor, port=port),
         autonomous=AutonomousService(agents, runs.sessions, runs),
         health=health,
         idle=idle,
@@ -370,6 +383,20 @@ def _runs(  # noqa: PLR0913 - one for each that they are made of
         audit=audit,
         config=config.jobs,
     )
+
+
+def _templates(config: Config, jobs: JobService) -> TemplateService:
+    templates = TemplateService(config.jobs.templates_folder)
+    jobs.expand = templates.expand
+    return templates
+
+
+def _webhooks(
+    config: Config, jobs: JobService, audit: AuditService, supervisor: Supervisor, *, port: int
+) -> WebhookService:
+    webhooks = WebhookService(jobs.get, jobs.deliver, audit, config=config.jobs, port=port, spawn=supervisor.spawn)
+    jobs.on_ended, webhooks.wake = webhooks.job_ended, partial(supervisor.wake, WEBHOOKS)
+    return webhooks
 
 
 def _models(

@@ -121,7 +121,9 @@ class _TemplateReader:
             self._file.problem(
                 lines.get("name") or 1, f"name: {name[:64]!r} is not one: write it with a-z, 0-9, - and _"
             )
-        if not self._file.problems and not values.get("prompt", "").strip():  # else it may be the one that is misspelled
+        if (
+            not self._file.problems and not values.get("prompt", "").strip()
+        ):  # else it may be the one that is misspelled
             self._file.problem(lines.get("prompt") or 1, "prompt: is missing: say what is to be done")
         if self._file.problems:
             return None

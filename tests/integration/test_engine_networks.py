@@ -1,5 +1,6 @@
 """What agents reach, seen from inside real containers: each other, the daemon, the host, the world."""
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -88,6 +89,9 @@ def test_the_address_of_an_agent_is_reached_from_the_host_whatever_its_egress(de
 def test_host_docker_internal_is_the_gateway_of_the_agents_own_network(deploy, docker_client, docker_engine):
     networks = docker_engine.ensure_networks()
 
+    subnets = [ipaddress.ip_network(subnet) for subnet in networks.subnets]
+    for gateway in (networks.gateway, networks.isolated_gateway):
+        assert any(ipaddress.ip_address(gateway) in subnet for subnet in subnets)
     assert names_of(docker_client, deploy("a"), "host.docker.internal") == [networks.gateway]
     assert names_of(docker_client, deploy("b", egress=False), "host.docker.internal") == [networks.isolated_gateway]
 

@@ -52,6 +52,7 @@ def test_every_key_has_a_variable_of_its_own(key):
         "server.allowed_hosts": "*.example.com", "server.allowed_origins": "https://app.example.com",
         "models.providers": '{"openai": {"api_key": "sk-1"}}', "models.aliases": '{"small": "openai/x"}',
         "security.host_ports": "5432", "security.open_prefixes": "/api/v1",
+        "jobs.image": "other:1", "jobs.webhook_attempts": "3", "jobs.webhook_refuse": "private",
     }  # fmt: skip
     text = samples.get(key.name)
     if text is None:
@@ -98,6 +99,9 @@ def test_every_key_has_a_variable_of_its_own(key):
         ("AGENTAINER_FEATURES_REQUEST_PERSISTENCE", "false", "features.request_persistence", False),
         ("AGENTAINER_STATE_DIR", "/data", "paths.state_dir", "/data"),
         ("AGENTAINER_RUNTIME_DIR", "/sockets", "paths.runtime_dir", "/sockets"),
+        ("AGENT_IMAGE", "mine:1", "jobs.image", "mine:1"),
+        ("AGENT_OUTPUT_DIR", "/tmp/agent_jobs", "jobs.output_dir", "/tmp/agent_jobs"),
+        ("RETENTION_DAYS", "0.5", "jobs.retention_days", 0.5),
     ],
 )
 def test_the_names_of_the_original_and_the_short_ones_work(variable, text, key, value):
@@ -188,11 +192,33 @@ def test_only_paths_of_the_api_can_be_open(prefix):
         ({"AGENTAINER_RUNTIME_DIR": "/x/" + "y" * 100}, "is too long for the sockets in it: at most 91 bytes"),
         ({"AGENTAINER_RUNTIME_DIR": "/x", "AGENTAINER_STATE_DIR": "/x"}, "is the state folder too"),
         ({"AGENTAINER_DOCKER_NETWORK": "a", "AGENTAINER_DOCKER_ISOLATED_NETWORK": "a"}, "is docker.network too"),
+        (
+            {"AGENT_OUTPUT_DIR": "/x", "AGENTAINER_STATE_DIR": "/x"},
+            "AGENT_OUTPUT_DIR: jobs.output_dir: /x is not for jobs alone",
+        ),
+        ({"AGENT_OUTPUT_DIR": "/"}, "AGENT_OUTPUT_DIR: jobs.output_dir: / is not for jobs alone"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(environment, problem):
     with pytest.raises(ConfigError, match=problem):
         load(None, environment, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "problem"),
+    [
+        ("RETENTION_DAYS", "soon", "RETENTION_DAYS: jobs.retention_days: 'soon' is not a number from 0 to 366"),
+        ("RETENTION_DAYS", "-1", "RETENTION_DAYS: jobs.retention_days: '-1' is not a number from 0 to 366"),
+        ("RETENTION_DAYS", "nan", "RETENTION_DAYS: jobs.retention_days: 'nan' is not a number from 0 to 366"),
+        ("AGENT_IMAGE", "my image", "AGENT_IMAGE: jobs.image: 'my image' is not an image's name: write it as name:tag"),
+        ("AGENTAINER_JOBS_WEBHOOK_REFUSE", "lan", "AGENTAINER_JOBS_WEBHOOK_REFUSE: jobs.webhook_refuse: 'lan' is not an IP address"),
+    ],
+)  # fmt: skip
+def test_settings_of_jobs_that_cannot_be_say_what_would_be_right(variable, text, problem):
+    with pytest.raises(ConfigError) as failure:
+        load(None, {variable: text}, {})
+
+    assert failure.value.problems[0].startswith(problem)
 
 
 def test_the_old_name_of_the_state_folder_gives_way_only_to_an_equal_or_higher_source(written):

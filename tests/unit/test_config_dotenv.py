@@ -189,6 +189,21 @@ def test_keys_of_models_are_taken_from_it(written, tmp_path):
     assert "sk-" not in describe(loaded) and "AIza" not in describe(loaded)
 
 
+def test_the_settings_of_the_document_are_taken_from_it(written):
+    path = written("GEMINI_API_KEY=AIza1\nAGENT_IMAGE=mine:1\nAGENT_OUTPUT_DIR=/tmp/agent_jobs\nRETENTION_DAYS=2\n")
+
+    loaded = load(None, {"RETENTION_DAYS": "3"}, {}, path)
+
+    jobs = loaded.config.jobs
+    assert (jobs.image, jobs.output_dir, jobs.retention_days) == ("mine:1", "/tmp/agent_jobs", 3.0)
+    assert [each.name for each in loaded.config.models.providers] == ["gemini"]
+    with pytest.raises(ConfigError) as failure:
+        load(None, {}, {}, path := written("A=1\nRETENTION_DAYS=soon\n"))
+    assert failure.value.problems[0].startswith(
+        f"{path}:2 (RETENTION_DAYS): jobs.retention_days: 'soon' is not a number"
+    )
+
+
 def test_all_that_is_wrong_is_told_with_what_is_wrong_elsewhere(written, tmp_path):
     path = written("AGENTAINER_SERVRE_PORT=1\nAGENTAINER_SERVER_PORT=x\nHOME='\n")
     (tmp_path / "config.yaml").write_text("log: {level: loud}\n")

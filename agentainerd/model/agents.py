@@ -127,9 +127,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     `replicas`: one for each of its containers, by number; while it is scaled down, also those that are on their way out.
     What is said of the agent as a whole is that of its leading replica (model/replicas.py). `links`: variables with the URLs of
-    its dependencies, as its containers have them. `bridge`, `named_ports`: as its spec or its image says. `workspace`: of one that
-    was made for a job (decision 0018), the folder of the host that is mounted at /workspace; "" for all others. `pids_limit`: its
-    processes and threads; 0: as all agents have.
+    its dependencies, as its containers have them. `bridge`, `named_ports`: as its spec or its image says. `workspace`: of one
+    that was made for a job (decision 0018), the folder of the host that is mounted at /workspace; "" for all others.
+    `pids_limit`: its processes and threads; 0: as all agents have.
     """
 
     id: str

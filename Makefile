@@ -73,7 +73,7 @@ soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; jo
 	@SOAK_MUTATIONS=$${SOAK_MUTATIONS:-1000} SOAK_SPLITS=1 SOAK_SLOW_CLIENTS=$${SOAK_SLOW_CLIENTS:-5000} \
 		scripts/test tests/hostile --timeout 0 $(PYTEST_ARGS)
 	@RUN_KILLS=$${RUN_KILLS:-50} SOAK_BRIDGE=1 scripts/test tests/system/test_runs.py tests/system/test_bridge.py --timeout 0 $(PYTEST_ARGS)
-	@SOAK_ANSWERS=1 scripts/test tests/runtime/test_long_answers.py $(PYTEST_ARGS)
+	@SOAK_ANSWERS=1 CRASH_POINTS=all scripts/test tests/runtime/test_long_answers.py tests/runtime/test_crashes.py $(PYTEST_ARGS)
 	@AUDIT_KILLS=$${AUDIT_KILLS:-50} scripts/test tests/system/test_audit.py --timeout 0 $(PYTEST_ARGS)
 	@SOAK_METRICS_AGENTS=$${SOAK_METRICS_AGENTS:-100} scripts/test tests/system/test_metrics.py --timeout 0 $(PYTEST_ARGS)
 

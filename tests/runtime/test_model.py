@@ -18,6 +18,7 @@ TOOLS = {
     "broken": "Broken",
     "not_json": "NotJson",
     "note": "Note",
+    "append": "Appender",
 }
 ADD = ToolCall("add", {"a": 2, "b": 40})
 

@@ -32,6 +32,17 @@ class Writer(Adder):
         return {"success": True, "environment": sorted(context.environment), "outputs": str(context.outputs)}
 
 
+class Appender(Adder):
+    name = "append"
+    description = "Adds a line to a file, each time that it is called."
+    parameters = {"type": "object", "properties": {"line": {"type": "string"}}, "required": ["line"]}
+
+    async def run(self, arguments, context):
+        with open(context.workspace / "appended", "a") as file:
+            file.write(arguments["line"] + "\n")
+        return {"appended": arguments["line"]}
+
+
 class Sleeper(Adder):
     name = "sleep"
     description = "Takes for ever, in a process."

@@ -119,7 +119,8 @@ def said(events) -> str:
 
 def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon, docker_sandbox):
     host.up()
-    run = host.ask("100000 pause=0.05 until=enough")
+    session_id = host.daemon.control("POST", "/api/v1/sessions", {"agent_id": "web"})[1]["session_id"]
+    run = host.ask("100000 pause=0.05 until=enough", session_id=session_id)
     reader = Reader(host.daemon, run["id"])
     is_at(reader, 5)
 
@@ -143,6 +144,9 @@ def test_a_run_goes_on_while_the_daemon_and_redis_are_killed(host, start_daemon,
     done = host.run(run["id"])
     assert (done["status"], done["output"], done["attempt"]) == ("completed", said(events), 1)
     assert host.starts() == {run["id"]: 1}
+    summary = host.daemon.control("POST", f"/api/v1/sessions/{session_id}/summary")[1]["summary"]
+    assert (done["usage"]["input_tokens"], done["usage"]["output_tokens"]) == (40, 2)
+    assert (summary["run_count"], summary["total_tokens"]) == (1, 42), "counted once, however often it was joined"
 
 
 def test_what_can_not_be_joined_again_has_failed_when_the_daemon_is_back(host, start_daemon, docker_sandbox):

@@ -26,6 +26,7 @@ from agentainerd.proxy.target import Target
 from agentainerd.services import run_costs, run_pauses, run_places, run_stops
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
 from agentainerd.services.run_ends import LOST, OUT_OF_MEMORY, Gone, Last, Stop, Stopped, on_one_line, ours, outcome
+from agentainerd.services.run_forgetting import forget
 from agentainerd.services.run_links import Link, RunRefused, Sent, Task, ask_to_cancel
 from agentainerd.services.run_logs import RunLog
 from agentainerd.services.run_means import Means
@@ -158,7 +159,7 @@ class Execution:
     def _carry_out(self) -> Last:
         """Have the agent work on it until it is done, over as many answers as it asks for."""
         while True:
-            if self.is_waiting and not run_pauses.await_answer(self):
+            if self.is_waiting and not run_pauses.await_answer(self, self._means):
                 return ours("nobody answered what it asked for in time", RunCode.TIMEOUT)
             last = self._part()
             event = msgspec.json.decode(last.payload)
@@ -242,7 +243,8 @@ class Execution:
                 state, unanswered = session.state, abandoned(session.unanswered)
                 messages = self._means.sessions.conversation(self.run.session_id)
             except NotFound:
-                self.change(session_id="")  # it was deleted meanwhile: the run stands alone
+                if not self.run.answered:
+                    self.change(session_id="")  # it was deleted meanwhile: the run stands alone
         if self.run.answered:
             said = self.result.messages(self.run.id, clock.now(), is_over=False)
             state = state if self.result.state is None else self.result.state
@@ -422,6 +424,9 @@ class Execution:
                 )
         except NotFound:
             self.log.end([final], ended)
+            self._means.spawn(
+                f"forget {self.run.session_id}", forget, self._means, self.run.agent_id, self.run.session_id
+            )
 
     def _also_ended(self) -> list[Argument]:
         """What else is written with the end."""

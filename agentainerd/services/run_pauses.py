@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentainerd import clock, defaults
-from agentainerd.errors import Unavailable
+from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.interrupts import Answer, interrupts_of
 from agentainerd.services.run_links import RunRefused
 from agentainerd.services.run_means import Means
@@ -19,7 +19,7 @@ from agentainerd.store.runs import RunStore
 if TYPE_CHECKING:
     from agentainerd.services.run_executions import Execution
 
-LOOK_S = 60.0  # so often it is seen whether the clock was set
+LOOK_S = 15.0  # so often it is seen whether its agent is still there, and whether the clock was set
 
 
 def answer(execution: "Execution", means: Means, answers: Sequence[Answer]) -> bool:
@@ -70,9 +70,15 @@ def pause(execution: "Execution", means: Means, payload: bytes, event: dict[str,
         execution.settled.set()
 
 
-def await_answer(execution: "Execution") -> bool:
-    """Wait until somebody answers; return False where nobody did as long as it waits."""
+def await_answer(execution: "Execution", means: Means) -> bool:
+    """Wait until somebody answers; return False where nobody did as long as it waits.
+
+    Raises:
+        NotFound: its agent was removed. Stopped.
+    """
     while execution.is_waiting:
+        if means.fleet.route(execution.run.agent_id) is None:
+            raise NotFound("agent", execution.run.agent)
         left_s = execution.run.answer_by - clock.now()
         if left_s <= 0 and not execution.is_being_answered:
             return False

@@ -26,9 +26,11 @@ from agentainerd.model.runs import (
     is_run_id,
     new_run_id,
 )
+from agentainerd.model.sessions import Session
 from agentainerd.services import run_pauses
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.run_executions import Execution
+from agentainerd.services.run_forgetting import forget
 from agentainerd.services.run_logs import RunLog, follow
 from agentainerd.services.run_means import Means
 from agentainerd.store.connection import Argument
@@ -62,6 +64,7 @@ class RunService:
         self._turns: dict[str, deque[Execution]] = {}  # per session, in order; the first one is under way
         self._kept: deque[Kept] = deque()
         self._kept_bytes = 0
+        means.sessions.on_deleted = self._forget
         self._keyed = RLock()
         self.is_closing = False
         """The daemon stops: connections end by that, and no run."""
@@ -396,6 +399,11 @@ class RunService:
             if run.status.is_final and run.kind != KIND:
                 self._kept.append(Kept(run.id, run.finished_at, run.bytes))
                 self._kept_bytes += run.bytes
+
+    def _forget(self, session: Session) -> None:
+        """Have the agent of a session forget it too; where a run of it is under way, that does so at its end."""
+        if session.run_count and session.id not in self._turns:
+            self._means.spawn(f"forget {session.id}", forget, self._means, session.agent_id, session.id)
 
     def _is_alone(self, execution: Execution) -> bool:
         """Whether no other run is under way at the same container."""

@@ -1,6 +1,6 @@
 """Sessions: conversations, their messages, what is said of them. Bound to an agent by its id or name, as the client gave it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -36,6 +36,8 @@ class SessionService:
         self._writer = writer
         self._audit = audit
         self._locks: WeakValueDictionary[str, RLock] = WeakValueDictionary()
+        self.on_deleted: Callable[[Session], None] = lambda session: None
+        """Called with a session that was deleted; must not block."""
 
     # For clients
 
@@ -99,9 +101,12 @@ class SessionService:
         return self._change(session_id, actor, "reuse_session", changes)
 
     def delete(self, session_id: str, actor: Actor) -> None:
-        """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run."""
+        """Forget a session and its messages. A run of it that is under way goes on, and is kept as a run. An agent that keeps the
+        conversation too, and runs, is asked to forget it (run_forgetting.py), after such a run.
+        """
         with self._changing(session_id, actor, "delete_session") as session:
             self._writer.commit(SessionStore.remove(session.id))
+        self.on_deleted(session)
 
     def summarize(self, session_id: str, actor: Actor) -> Session:
         """Write down what the last runs came to: the answers of the last SUMMARY_RUNS that have one, else what was asked.

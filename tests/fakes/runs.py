@@ -26,7 +26,8 @@ def frame(event: dict, number: int = 0) -> bytes:
 class AguiAgent:
     """A container that speaks AG-UI. `script(agent, connection, body)` says what it does with a run, after the head of its answer.
 
-    `inputs` has the RunAgentInput of each run it was given; `cancelled` the ids of those it was told to end; `events` what it has
+    `inputs` has the RunAgentInput of each run it was given; `cancelled` the ids of those it was told to end, `forgotten` those of
+    conversations; `events` what it has
     sent of each run, for who joins it again.
     """
 
@@ -37,6 +38,7 @@ class AguiAgent:
         self.cancelled: list[str] = []
         self.events: dict[str, list[dict]] = {}
         self.joined: list[str] = []
+        self.forgotten: list[str] = []
         self.cancel_seen = Event()
         self.ends_on_cancel = True
         self.is_busy = False
@@ -67,6 +69,9 @@ class AguiAgent:
             self.answer(connection, {}, b"202 Accepted")
             if self.ends_on_cancel:
                 self.cancel_seen.set()
+        elif method == "DELETE":
+            self.forgotten.append(path.split("/")[2])
+            self.answer(connection, {})
         elif "/events?after=" in path:
             self.join(connection, path)
         else:

@@ -196,3 +196,22 @@ def test_only_so_many_runs_are_kept_and_what_stood_alone_goes_with_its_run(start
     assert "session" in kept
     assert "alone" not in kept
     assert len(list((runtime.workspace / ".agentainer/runs").iterdir())) <= 5
+
+
+def test_a_conversation_is_forgotten_with_the_logs_of_its_runs(start_runtime):
+    runtime = start_runtime([{"text": "a b c", "pause_s": 0.2, "when": {"user": "slow"}}, {"text": "fine", "times": 0}])
+    runtime.run("one", thread="t", run="r1")
+    runtime.run("two", thread="u", run="r2")
+    stream = runtime.stream("POST", "/invocations", run_input("slow", thread="v"))
+    next(stream)
+
+    assert runtime.ask("DELETE", "/conversations/t") == (204, "")
+    assert runtime.ask("DELETE", "/conversations/t") == (204, "")
+    assert runtime.ask("DELETE", "/conversations/v")[0] == 409
+
+    state = runtime.workspace / ".agentainer"
+    assert sorted(path.name for path in (state / "conversations").iterdir()) == ["u.jsonl", "v.jsonl"]
+    assert not (state / "runs/r1.jsonl").exists()
+    assert runtime.ask("GET", "/runs/r1/events")[0] == 404
+    assert runtime.ask("GET", "/runs/r2/events")[0] == 200
+    assert list(stream)[-1][1]["type"] == "RUN_FINISHED"

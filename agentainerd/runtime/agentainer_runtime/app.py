@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentainer_runtime import VERSION, bridge, websocket
 from agentainer_runtime.agent import Agent
 from agentainer_runtime.bodies import body_of
+from agentainer_runtime.conversations import file_name
 from agentainer_runtime.inputs import InvalidInput, run_input
 from agentainer_runtime.runs import Stopping, UnknownRun
 
@@ -60,11 +61,21 @@ def make_app(agent: Agent) -> ASGIApp:
         agent.runs.cancel(run_id)
         return JSONResponse({"runId": run_id, "status": "cancelling"}, status_code=202)
 
+    async def forget(request: Request) -> Response:
+        """DELETE /conversations/{thread}."""
+        thread_id = request.path_params["thread_id"]
+        if agent.runs.is_active(thread_id):
+            return JSONResponse({"error": "a run of this conversation is at work"}, status_code=409)
+        agent.runs.forget(thread_id)
+        agent.conversations.forget(file_name(thread_id))
+        return Response(status_code=204)
+
     routes = [
         Route("/ping", ping, methods=["GET"]),
         Route("/invocations", invoke, methods=["POST"]),
         Route("/runs/{run_id}/events", events, methods=["GET"]),
         Route("/runs/{run_id}/cancel", cancel, methods=["POST"]),
+        Route("/conversations/{thread_id}", forget, methods=["DELETE"]),
         *bridge.routes(agent),
         websocket.route(agent),
     ]

@@ -167,8 +167,9 @@ class Conversations:
         return Conversation(path)
 
     def forget(self, name: str) -> None:
-        """Remove the conversation of this file name: a run that stands alone has one of its own, which goes with it."""
-        (self._folder / f"{name}.jsonl").unlink(missing_ok=True)
+        """Remove the conversation of this file name, and what was set aside of it."""
+        for suffix in ("jsonl", "old"):
+            (self._folder / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
 def file_name(name: str) -> str:

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from agentainer_runtime import agui
 from agentainer_runtime.agui import event
 from agentainer_runtime.conversations import INTERRUPTED, file_name
-from agentainer_runtime.event_log import EventLog, has_ended
+from agentainer_runtime.event_log import EventLog, decode, has_ended
 
 log = logging.getLogger(__name__)
 SHUTDOWN_S = 8.0
@@ -167,6 +167,15 @@ class Runs:
         if not self.knows(run_id):
             raise UnknownRun(run_id)
         self._stop(run_id, "cancelled", "the run was cancelled")
+
+    def forget(self, thread_id: str) -> None:
+        """Remove the logs of a thread's runs that have ended."""
+        at_work = {self._path(run_id) for run_id in self._active}
+        for path in set(self._folder.glob(f"*{_SUFFIX}")) - at_work:
+            with open(path, "rb") as file:
+                first = decode(file.readline())
+            if first is not None and first.get("threadId") == thread_id:
+                path.unlink(missing_ok=True)
 
     async def events(
         self, run_id: str, after: int = 0, *, heartbeat_s: float = 15.0

@@ -10,6 +10,8 @@ from agentainerd import clock, defaults
 from agentainerd.errors import Conflict, InvalidParameter, Unavailable
 from agentainerd.model.interrupts import GivenAnswer, GivenAnswers
 from agentainerd.model.runs import Limits, OnBusy, RunStatus
+from agentainerd.services import run_pauses
+from tests.conftest import wait_until
 from tests.fakes.programs import Program
 from tests.fakes.runs import TEXT, AguiAgent, ask, asks, finish, told, types
 from tests.fakes.world import ADMIN
@@ -376,3 +378,31 @@ def test_events_are_stored_as_the_agent_sent_them(runs, agent):
     assert msgspec.json.decode(last.payload)["outcome"]["interrupts"] == [QUESTION]
     runs.cancel(run.id, ADMIN)
     finish(runs, run.id)
+
+
+def test_an_agent_that_is_removed_answers_nothing_any_more(runs, agent, world, monkeypatch):
+    monkeypatch.setattr(run_pauses, "LOOK_S", 0.05)
+    agent(asking())
+    run = paused(runs, ask(runs).id)
+
+    world.services.agents.remove("web", ADMIN)
+
+    deadline = time.monotonic() + 5
+    while not runs.get(run.id).status.is_final:
+        assert time.monotonic() < deadline
+        gevent.sleep(0.01)
+    assert runs.get(run.id).error.code == "agent_removed"
+
+
+def test_a_session_that_is_deleted_while_its_run_waits_is_answered_all_the_same(runs, sessions, agent):
+    made = agent(asking(), bridge="native")
+    session = sessions.create(ADMIN, agent_id="web")
+    run = paused(runs, ask(runs, session_id=session.id).id)
+
+    sessions.delete(session.id, ADMIN)
+    assert made.forgotten == []
+    runs.answer(run.id, YES, ADMIN)
+
+    assert finish(runs, run.id).status is RunStatus.COMPLETED
+    assert made.inputs[1]["threadId"] == session.id
+    wait_until(lambda: made.forgotten == [session.id])

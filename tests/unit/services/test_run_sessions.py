@@ -9,6 +9,7 @@ import pytest
 from agentainerd import defaults
 from agentainerd.errors import Conflict, NotFound, TooManyRequests
 from agentainerd.model.runs import OnBusy, RunStatus
+from tests.conftest import wait_until
 from tests.fakes.runs import TEXT, ask, finish, reached, waiting
 from tests.fakes.world import ADMIN
 
@@ -184,3 +185,18 @@ def test_a_summary_is_made_of_the_last_answers(runs, sessions, agent):
     summary = sessions.summarize(session.id, ADMIN).summary
 
     assert (summary.content, summary.run_count, summary.total_tokens) == ("hello world", 1, 9)
+
+
+@pytest.mark.parametrize("bridge", ["native", "agui"])
+def test_a_session_that_is_deleted_is_forgotten_by_agents_that_keep_it_too(runs, sessions, agent, bridge):
+    made = agent(bridge=bridge)
+    used, unused = (sessions.create(ADMIN, agent_id="web") for _ in range(2))
+    finish(runs, ask(runs, session_id=used.id).id)
+
+    sessions.delete(unused.id, ADMIN)
+    sessions.delete(used.id, ADMIN)
+
+    if bridge == "native":
+        wait_until(lambda: made.forgotten == [used.id])
+    finish(runs, ask(runs).id)
+    assert made.forgotten == ([used.id] if bridge == "native" else [])

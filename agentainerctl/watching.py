@@ -153,6 +153,10 @@ def ask(session: Session, run: Record) -> Record:
         click.Abort: they do not. AgentainerError: it does not wait any more, and what `Client.call` raises.
     """
     interrupts = run.get("interrupts") or []
+    if not interrupts:
+        raise AgentainerError(
+            f"run {run['id']} does not wait for an answer: it is {run['status']}", code="RUN_NOT_WAITING"
+        )
     while True:
         entries = []
         for one, question in zip(interrupts, runs.questions(run), strict=True):

@@ -11,6 +11,7 @@ import msgspec
 from agentainerd import clock, defaults
 from agentainerd.errors import NotFound, Unavailable
 from agentainerd.model.interrupts import Answer, interrupts_of
+from agentainerd.services import run_costs
 from agentainerd.services.run_links import RunRefused
 from agentainerd.services.run_means import Means
 from agentainerd.store.connection import Argument
@@ -57,10 +58,13 @@ def pause(execution: "Execution", means: Means, payload: bytes, event: dict[str,
     except ValueError as error:
         raise RunRefused(str(error)) from error
 
+    usage = run_costs.used(means, execution.run, execution.result.usage)
+
     def paused() -> list[Argument]:
         run = msgspec.structs.replace(
-            execution.run, output=execution.result.output, steps=execution.result.steps, last_seq=execution.log.last_seq
-        )
+            execution.run, output=execution.result.output, steps=execution.result.steps, usage=usage,
+            last_seq=execution.log.last_seq,
+        )  # fmt: skip
         execution.run = run.paused(interrupts, clock.now(), means.answer_timeout_s())
         return RunStore.put(execution.run)
 

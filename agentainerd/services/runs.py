@@ -236,7 +236,12 @@ class RunService:
             if run.status is not RunStatus.INPUT_REQUIRED and not run.answers:
                 raise _not_waiting(run)
             asked = run.interrupts
-            answers = spoken_to(asked, given) if isinstance(given, str) else answers_to(asked, given)
+            try:
+                answers = spoken_to(asked, given) if isinstance(given, str) else answers_to(asked, given)
+            except InvalidParameter:
+                if run.status is RunStatus.INPUT_REQUIRED:
+                    raise
+                raise _not_waiting(run) from None
             execution = self._active.get(run.id)
             is_taken = execution is not None and run_pauses.answer(execution, self._means, answers)
             if not is_taken and self.get(run_id).answers != answers:

@@ -221,3 +221,12 @@ def test_a_run_may_begin_later(api, run):
 
     assert run("run", "-d", "--delay", "8h", "web", "x").code == 0
     assert api.asked[0].json == {"agent_id": "web", "input": "x", "after_seconds": 28800.0}
+
+
+def test_a_run_that_asks_for_nothing_is_not_answered(api, run_on_terminal):
+    api.on("GET", RUN, record())
+
+    said = run_on_terminal("runs", "answer", ID)
+
+    assert said.code == 4
+    assert "does not wait for an answer: it is completed" in said.out

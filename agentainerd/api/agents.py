@@ -57,8 +57,8 @@ def deploy(request: ApiRequest, services: Services) -> Response:
 
 def page(request: ApiRequest, services: Services) -> Response:
     """GET /agents."""
-    query = Query(request, ("status", "name", "limit", "cursor"), many=("label",))
-    wanted = AgentFilter(_states(query), query.text("name"), query.pairs("label"))
+    query = Query(request, ("status", "name", "ephemeral", "limit", "cursor"), many=("label",))
+    wanted = AgentFilter(_states(query), query.text("name"), query.pairs("label"), query.flag("ephemeral"))
     found, cursor = services.agents.page(
         wanted, limit=query.limit(defaults.MAX_PAGE_LIMIT), cursor=query.text("cursor")
     )

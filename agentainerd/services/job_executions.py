@@ -21,6 +21,7 @@ from agentainerd.model.runs import CancelMode, Run, RunCode, RunStatus
 from agentainerd.services.agent_calls import CallBroken, CallTimedOut
 from agentainerd.services.agents import new_agent_id
 from agentainerd.services.job_links import EntrypointLink
+from agentainerd.services.job_pool import JobPool
 from agentainerd.services.job_sandboxes import Sandboxes, is_passing
 from agentainerd.services.run_ends import LOST, Last, ours
 from agentainerd.services.run_executions import Execution
@@ -52,12 +53,14 @@ class JobExecution(Execution):
         means: Means,
         *,
         sandboxes: Sandboxes,
+        pool: JobPool,
         engine: Engine,
         over: Callable[["JobExecution"], object],
     ) -> None:
         super().__init__(run, run_log, replace(means, restart=lambda agent_id, number: self._halt()))
         self.job = job
         self._sandboxes = sandboxes
+        self._pool = pool
         self._engine = engine
         self._over = over
         self._was_away = False
@@ -125,6 +128,10 @@ class JobExecution(Execution):
         self.ends_at = time.monotonic() + defaults.MAX_RUN_WALL_S
         if self.job.agent_id:
             self._sandboxes.discard(self.job.agent_id)
+        if agent := self._pool.take(self.job, self.run):
+            self._note(agent_id=agent.id, agent=agent.name)
+            self.change(agent_id=agent.id, agent=agent.name, status=RunStatus.STARTING)
+            return
         bridge = self._sandboxes.bridge(self.job)
         self._note(agent_id=new_agent_id(), agent="")  # before it is there: whoever comes after us finds it
         agent = self._sandboxes.make(self.job, self.run, bridge)

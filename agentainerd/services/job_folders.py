@@ -88,24 +88,35 @@ class JobFolders:
         """Make a fresh workspace: what was sent, the prompt as a file, an empty output. Raises OSError."""
         workspace = self.workspace(job_id)
         _remove(workspace)
-        source = self.folder(job_id) / INPUT
-        if source.is_dir():
-            shutil.copytree(source, workspace, copy_function=shutil.copyfile)
-        else:
-            workspace.mkdir(parents=True)
-        self.fill(job_id, prompt, workspace)
+        workspace.mkdir(mode=0o700, parents=True)
+        self._fill(job_id, prompt)
         return workspace
 
-    def fill(self, job_id: str, prompt: str, workspace: Path) -> None:
-        """Write the prompt into a workspace and open it to the container's user. Raises OSError."""
-        place = workspace / PROMPT_FILE.removeprefix(f"{WORKSPACE}/")
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(prompt, encoding="utf-8", errors="surrogatepass")
-        (workspace / OUTPUT).mkdir(exist_ok=True)
-        for folder, _, names in os.walk(workspace):
-            os.chmod(folder, OPEN_FOLDER)
+    def adopt(self, warm_id: str, job_id: str, prompt: str) -> None:
+        """Make the workspace of one that had no job, where nothing ran yet, the workspace of a job. Raises OSError.
+
+        A container that has it keeps it: a mount is of the folder, not of its name.
+        """
+        folder, workspace = self.folder(job_id), self.workspace(job_id)
+        _remove(workspace)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.workspace(warm_id).rename(workspace)
+        _remove(self.folder(warm_id))
+        self._fill(job_id, prompt)
+
+    def _fill(self, job_id: str, prompt: str) -> None:
+        """Put what was sent and the prompt into a workspace, open to the container's user."""
+        source, workspace = self.folder(job_id) / INPUT, self.workspace(job_id)
+        for folder, folders, names in os.walk(source):
+            inside = workspace / os.path.relpath(folder, source)
+            for name in folders:
+                _open_folder(inside / name)
             for name in names:
-                os.chmod(os.path.join(folder, name), OPEN_FILE)
+                _open_file(inside / name, Path(folder, name).read_bytes())
+        place = workspace / PROMPT_FILE.removeprefix(f"{WORKSPACE}/")
+        for each in (workspace, place.parent, workspace / OUTPUT):
+            _open_folder(each)
+        _open_file(place, prompt.encode("utf-8", "surrogatepass"))
 
     def remove(self, job_id: str) -> None:
         """Remove a job's folder with all that is in it; not there: nothing to do. Raises OSError."""
@@ -125,6 +136,16 @@ class JobFolders:
         with contextlib.suppress(FileNotFoundError):
             return [entry.name for entry in os.scandir(self.root) if is_run_id(entry.name)]
         return []
+
+
+def _open_folder(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    os.chmod(path, OPEN_FOLDER)
+
+
+def _open_file(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    os.chmod(path, OPEN_FILE)
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -52,7 +52,7 @@ class JobBridges(BridgeService):
 
     def link(self, bridge: Bridge, target: Target, task: Task, *, after: int = 0) -> Link:
         """See BridgeService."""
-        attempt = task.run.attempt
+        attempt = task.attempt
         return AttemptLink(super().link(bridge, target, task, after=max(0, after - base_of(attempt))), attempt)
 
 

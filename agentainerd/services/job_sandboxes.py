@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from agentainerd.model.bridges import Bridge, labelled
 from agentainerd.model.containers import Container, ContainerState, Image
 from agentainerd.model.jobs import OUTPUT_DIR, PROMPT_FILE, Job
 from agentainerd.model.runs import Run
+from agentainerd.proxy.routing import Gate
 from agentainerd.services.agents import AgentService, Home
 from agentainerd.services.audit import DAEMON
 from agentainerd.services.containers import WORKSPACE_LABEL
@@ -77,22 +78,36 @@ class Sandboxes:
         Raises:
             Failed: the image is not there, or the folder could not be made (JOB_FOLDER_FAILED). Unavailable: engine, Redis.
         """
-        image = self._image(job)
+        names = {"JOB_ID": job.id, "JOB_ATTEMPT": str(run.attempt + 1)}
+        if len(run.input.encode(errors="replace")) <= MAX_PROMPT_VARIABLE_BYTES:
+            names["JOB_PROMPT"] = run.input
+        return self._deploy(job, run.input, self._spec(job, run.model, bridge, names), f"job-{job.id[:8]}")
+
+    def make_warm(self, job: Job) -> Agent:
+        """Make an agent that any job like `job` can take, which is none itself, and wait until it is ready.
+
+        Raises:
+            As `make` and `start`. Failed, DeadlineExceeded: it did not become ready.
+        """
+        self._deploy(job, "", self._spec(job, "", Bridge.NATIVE, {}), f"job-warm-{job.id[:8]}")
+        return self._starting.when_ready(self.start(job), defaults.RUN_READY_TIMEOUT_S)
+
+    def adopt(self, warm: Job, job: Job, run: Run) -> Agent | None:
+        """Give what stands ready to a job, with its files and its prompt; None where it is not ready any more.
+
+        Raises:
+            Failed: its folder could not be made (JOB_FOLDER_FAILED).
+        """
+        route = self._fleet.route(warm.agent_id)
+        if route is None or route.gate is not Gate.OPEN:
+            return None
         try:
-            workspace = offload.run(self.folders.prepare, job.id, run.input)
+            offload.run(self.folders.adopt, warm.id, job.id, run.input)
+            return self._fleet.find(warm.agent_id)
         except OSError as exc:
-            raise Failed(
-                f"the folder of job {job.id} could not be made: {exc.strerror or exc}",
-                code="JOB_FOLDER_FAILED",
-                hint=f"look at the disk of {self.folders.root}",
-            ) from exc
-        spec = self._spec(job, run, bridge, image)
-        home = Home(job.agent_id, str(workspace), job.limits.pids or defaults.JOB_PIDS)
-        try:
-            return self._agents.deploy(spec, DAEMON, home)
-        except Conflict:
-            name = f"job-{job.id}"  # another one that runs begins with the same eight digits
-            return self._agents.deploy(msgspec.structs.replace(spec, name=name), DAEMON, home)
+            raise self._unmade(job, exc) from exc
+        except NotFound:
+            return None
 
     def start(self, job: Job) -> Agent:
         """Start the agent of a job. Raises Failed: it can't be started (code AGENT_START_FAILED). NotFound. Unavailable."""
@@ -188,21 +203,31 @@ class Sandboxes:
                 f"image '{job.image}' is not on the engine", code="IMAGE_NOT_FOUND", hint=_IMAGE_HINT
             ) from error
 
-    def _spec(self, job: Job, run: Run, bridge: Bridge, image: Image) -> AgentSpec:
-        limits = job.limits
-        prompt = (
-            {"JOB_PROMPT": run.input} if len(run.input.encode(errors="replace")) <= MAX_PROMPT_VARIABLE_BYTES else {}
+    def _deploy(self, job: Job, prompt: str, spec: AgentSpec, name: str) -> Agent:
+        try:
+            workspace = offload.run(self.folders.prepare, job.id, prompt)
+        except OSError as exc:
+            raise self._unmade(job, exc) from exc
+        home = Home(job.agent_id, str(workspace), job.limits.pids or defaults.JOB_PIDS)
+        try:
+            return self._agents.deploy(msgspec.structs.replace(spec, name=name), DAEMON, home)
+        except Conflict:
+            name = f"job-{job.id}"  # another one that runs begins with the same eight digits
+            return self._agents.deploy(msgspec.structs.replace(spec, name=name), DAEMON, home)
+
+    def _unmade(self, job: Job, error: OSError) -> Failed:
+        return Failed(
+            f"the folder of job {job.id} could not be made: {error.strerror or error}",
+            code="JOB_FOLDER_FAILED",
+            hint=f"look at the disk of {self.folders.root}",
         )
-        names = {
-            "JOB_ID": job.id,
-            "JOB_PROMPT_FILE": PROMPT_FILE,
-            "JOB_OUTPUT_DIR": OUTPUT_DIR,
-            "JOB_ATTEMPT": str(run.attempt + 1),
-        }
+
+    def _spec(self, job: Job, model: str, bridge: Bridge, names: Mapping[str, str]) -> AgentSpec:
+        limits, image = job.limits, self._image(job)
         return AgentSpec(
-            name=f"job-{job.id[:8]}",
+            name="job",
             image=job.image,
-            env_vars={**job.env, **names, **prompt},
+            env_vars={**job.env, "JOB_PROMPT_FILE": PROMPT_FILE, "JOB_OUTPUT_DIR": OUTPUT_DIR, **names},
             secrets=tuple(job.env),
             command=job.command,
             cpu_limit=int((limits.cpus or 0) * 1e9),
@@ -212,7 +237,7 @@ class Sandboxes:
             request_timeout_s=limits.wall_s or defaults.JOB_WALL_S,
             stop_grace_s=defaults.JOB_GRACE_S,
             bridge=bridge,
-            model=run.model or self._models.config.default,
+            model=model or self._models.config.default,
             runtime=RUNTIME_LABEL in image.labels,
         )
 

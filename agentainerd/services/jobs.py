@@ -27,6 +27,7 @@ from agentainerd.model.jobs import KIND, Delivery, Job, JobFilter, JobLimits, Jo
 from agentainerd.model.runs import CancelMode, Run, RunCode, RunStatus, is_run_id, new_run_id
 from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.job_executions import JobExecution
+from agentainerd.services.job_pool import JobPool
 from agentainerd.services.job_queue import JobQueue
 from agentainerd.services.job_sandboxes import Sandboxes
 from agentainerd.services.run_logs import RunLog
@@ -78,6 +79,7 @@ class JobService:
         self._audit = audit
         self._active: dict[str, JobExecution] = {}
         self._queue = JobQueue(self._max_running, clock.now)
+        self._pool = JobPool(sandboxes, means.spawn, self._warm)
         self._sequence = 0
         self._arriving: set[str] = set()
         self._sizes: dict[str, int] = {}
@@ -237,6 +239,7 @@ class JobService:
             Unavailable.
         """
         self._queue.offer()
+        self._pool.refill()
         ended = self._end_large()
         if not self._swept_at <= now < self._swept_at + defaults.JOBS_SWEEP_S:
             ended += self.sweep(now)
@@ -264,7 +267,7 @@ class JobService:
         swept = self._expire(now)
         kept = {job_id for job_id, _ in self._store.ids()}
         for job_id in offload.run(self.folders.ids):
-            if job_id not in kept and job_id not in self._arriving and job_id not in self._active:
+            if job_id not in kept and job_id not in self._arriving | self._active.keys() | self._pool.folder_ids:
                 offload.run(self._remove_folder, job_id)
                 swept += 1
         return swept + self._sandboxes.sweep(self._is_wanted)
@@ -363,7 +366,14 @@ class JobService:
 
     def _execution(self, job: Job, run: Run, run_log: RunLog) -> JobExecution:
         return JobExecution(
-            job, run, run_log, self._means, sandboxes=self._sandboxes, engine=self._engine, over=self._over
+            job,
+            run,
+            run_log,
+            self._means,
+            sandboxes=self._sandboxes,
+            pool=self._pool,
+            engine=self._engine,
+            over=self._over,
         )
 
     def _over(self, execution: JobExecution) -> None:
@@ -426,7 +436,9 @@ class JobService:
             pieces.close()
 
     def _is_wanted(self, agent_id: str) -> bool:
-        return any(execution.job.agent_id == agent_id for execution in self._active.values())
+        return agent_id in self._pool.agent_ids or any(
+            execution.job.agent_id == agent_id for execution in self._active.values()
+        )
 
     def _expire(self, now: float) -> int:
         """Forget what is kept long enough and is told; of the rest, from the oldest, as much as is too large."""
@@ -463,6 +475,13 @@ class JobService:
             self.folders.remove(job_id)
         except OSError as exc:
             log.warning("the folder of a job could not be removed: %s", exc, extra={"job_id": job_id})
+
+    def _warm(self) -> tuple[int, Job]:
+        """Return how many containers are to stand ready, and a job as they are for."""
+        limits = self._limits(JobLimits())
+        return self.config.warm, Job(
+            id="", image=self.config.image, submitter="", limits=limits, retention_s=0.0, sequence=0
+        )
 
     def _max_running(self) -> int:
         return self.config.max_running or os.cpu_count() or 1

@@ -14,6 +14,7 @@ from agentainerd import defaults
 from agentainerd.model.agui import EventType
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.interrupts import Answer
+from agentainerd.model.jobs import KIND, OUTPUT_DIR
 from agentainerd.model.narration import Narration, encode, failed, finished, started
 from agentainerd.model.openai_events import ChatCompletionEvents
 from agentainerd.model.runs import Limits, Run, RunCode
@@ -58,6 +59,11 @@ class Task:
     def thread_id(self) -> str:
         """What the agent calls the conversation: a run that stands alone is one of its own."""
         return self.run.session_id or self.run.id
+
+    @property
+    def attempt(self) -> int:
+        """How often it was sent to an agent when it has been sent by this."""
+        return self.run.attempt + (not self.run.is_given)
 
 
 class RunRefused(Exception):
@@ -277,6 +283,7 @@ def _input(task: Task) -> dict[str, object]:
             "model": run.model or None,
             "media": run.media,
             "interrupts": True,
+            **({"job": {"id": run.id, "attempt": task.attempt, "output_dir": OUTPUT_DIR}} if run.kind == KIND else {}),
         },
         **({"resume": [answer.entry() for answer in task.answers]} if task.answers else {}),
         "prompt": run.input,

@@ -5,65 +5,13 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
-import docker
 import gevent
 import pytest
 
+from tests.fakes.jobs import Jobs
+
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
-
-SHELL = ["/bin/sh", "-c"]
-
-
-class Jobs:
-    """The jobs of one daemon over its control socket."""
-
-    def __init__(self, daemon, image: str) -> None:
-        self.daemon = daemon
-        self.image = image
-
-    def ask(self, method: str, path: str, body=None):
-        return self.daemon.control(method, f"/api/v1/jobs{path}", body)
-
-    def must(self, method: str, path: str, body=None):
-        status, answer = self.ask(method, path, body)
-        assert status in (200, 202), answer
-        return answer["data"]
-
-    def submit(self, script: str, prompt: str = "do it", **more) -> dict:
-        body = {"prompt": prompt, "image": self.image, "command": [*SHELL, script], **more}
-        return self.must("POST", "", body)
-
-    def get(self, job_id: str, wait: float = 0) -> dict:
-        return self.must("GET", f"/{job_id}" + (f"?wait={wait}" if wait else ""))
-
-    def done(self, job_id: str, limit_s: float = 60) -> dict:
-        job = self.get(job_id, wait=limit_s)
-        assert job["finished_at"], (job, self.daemon.tail())
-        return job
-
-    def log(self, job_id: str, stream: str = "stdout") -> str:
-        return self.must("GET", f"/{job_id}/logs")[stream]
-
-    def events(self, job_id: str) -> list[dict]:
-        _, answer = self.ask("GET", f"/{job_id}/events?limit=1000")
-        return [each["event"] for each in answer["data"]]
-
-    def output(self, job_id: str) -> Path:
-        return self.daemon.state_dir / "jobs" / job_id / "workspace" / "output"
-
-    def containers(self) -> list[str]:
-        client = docker.APIClient(version="auto")
-        try:
-            found = client.containers(all=True, filters={"label": "agentainer.workspace"})
-            return [
-                one["Id"]
-                for one in found
-                if one["Labels"]["agentainer.workspace"].startswith(str(self.daemon.state_dir))
-            ]
-        finally:
-            client.close()
 
 
 @pytest.fixture

@@ -127,7 +127,9 @@ class AddressRule:
         for place in places:
             for word, network in self._networks:
                 if place.version == network.version and place in network:
-                    return f"{address} is in {network}" + (f" ({word})" if word in WORDS else "")
+                    return (
+                        f"{address} is in {network}{f' (jobs.webhook_refuse: {word})' if word else ', where nobody is'}"
+                    )
         is_own = port == self._own_port and any(place.is_loopback for place in places)
         return f"{address}:{port} is the daemon itself" if is_own and not path.startswith("/agent/") else ""
 

@@ -108,7 +108,7 @@ class WebhookCaller:
         refusals = {address: judge(address, port, parts.path) for address in addresses}
         allowed = [address for address in addresses if not refusals[address]]
         if not allowed:
-            raise Refused(f"webhooks do not go there: {'; '.join(refusals.values())} (jobs.webhook_refuse)")
+            raise Refused(f"webhooks do not go there: {'; '.join(refusals.values())}")
         return allowed
 
     def _connected(self, addresses: list[str], port: int) -> socket.socket:

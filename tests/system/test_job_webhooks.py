@@ -1,13 +1,18 @@
 """The end of a job told to a server of the user's, through the end of a daemon; and jobs that are made from templates."""
 
+import base64
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gevent.pywsgi import WSGIServer
 from standardwebhooks import Webhook
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "templates"
 
 
 class Receiver:
@@ -37,16 +42,18 @@ def receiver() -> Iterator[Receiver]:
 def test_the_end_of_a_job_from_a_template_is_told_by_the_next_daemon(
     start_daemon, docker_sandbox, base_image, receiver, eventually, tmp_path
 ):
-    (tmp_path / "say.yaml").write_text(
-        f"prompt: say ${{what}}\\nparameters: {{what: }}\\nimage: {base_image}\\nenv: {{WHAT: '${{what}}'}}\\n"
-        """command: [sh, -c, 'printf "%s|%s" "$JOB_PROMPT" "$WHAT"']\n""".replace("\\n", "\n")
-    )
-    config = f"jobs: {{templates_dir: {tmp_path}, max_running: 2}}\n"
+    shutil.copytree(EXAMPLES, tmp_path / "templates")
+    command = ["sh", "-c", 'printf "%s|%s" "$JOB_PROMPT" "$WHAT"']
+    template = {"prompt": "say ${what}", "parameters": {"what": {}}, "image": base_image, "env": {"WHAT": "${what}"}}
+    (tmp_path / "templates" / "say.yaml").write_text(json.dumps(template | {"command": command}))
+    config = f"jobs: {{templates_dir: {tmp_path}/templates, max_running: 2}}\n"
     daemon = start_daemon(sandbox=docker_sandbox, config=config)
     what = "\"hi\" $(id) ${what}\n'there'"
     body = {"template": {"name": "say", "parameters": {"what": what}}, "webhook": {"url": receiver.url}}
 
-    elsewhere = body | {"webhook": {"url": "http://169.254.169.254/"}}
+    example = {"template": {"name": "csv-to-json", "parameters": {"file": "people.csv"}}, "image": base_image}
+    files = [{"name": "people.csv", "content": base64.b64encode(b"name,age\nAda,36\n").decode()}]
+    elsewhere = example | {"files": files, "webhook": {"url": "http://169.254.169.254/"}}
     refused = daemon.control("POST", "/api/v1/jobs", elsewhere)[1]["data"]["id"]
     status, answer = daemon.control("POST", "/api/v1/jobs", body)
     assert status == 202, answer
@@ -77,5 +84,7 @@ def test_the_end_of_a_job_from_a_template_is_told_by_the_next_daemon(
     eventually(lambda: len(receiver.told) == count + 1 and shown()["state"] == "delivered", limit_s=10)
     listed = daemon.control("GET", "/api/v1/jobs?webhook=dead")[1]["data"]
     assert [job["id"] for job in listed] == [refused]
-    assert "169.254.169.254 is in 169.254.0.0/16 (metadata)" in listed[0]["webhook"]["last_error"]
+    assert "169.254.169.254 is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)" in listed[0]["webhook"]["last_error"]
+    _, rows = daemon.control("GET", f"/api/v1/jobs/{refused}/artifacts/rows.json")
+    assert rows == [{"name": "Ada", "age": "36"}]
     docker_sandbox.remove_containers()

@@ -114,17 +114,17 @@ def rule(*words: str) -> AddressRule:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("169.254.169.254", "is in 169.254.0.0/16 (metadata)"),
-        ("::ffff:169.254.169.254", "is in 169.254.0.0/16 (metadata)"),
-        ("64:ff9b::a9fe:a9fe", "is in 169.254.0.0/16 (metadata)"),
-        ("2002:a9fe:a9fe::1", "is in 169.254.0.0/16 (metadata)"),
-        ("fe80::1%eth0", "is in fe80::/10 (metadata)"),
-        ("172.20.0.1", "is in 172.20.0.0/16 (agents)"),
-        ("192.0.2.7", "is in 192.0.2.0/24"),
-        ("0.0.0.0", "is in 0.0.0.0/8"),
-        ("::", "is in ::/128"),
-        ("255.255.255.255", "is in 224.0.0.0/3"),
-        ("ff02::1", "is in ff00::/8"),
+        ("169.254.169.254", "is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("::ffff:169.254.169.254", "is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("64:ff9b::a9fe:a9fe", "is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("2002:a9fe:a9fe::1", "is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("fe80::1%eth0", "is in fe80::/10 (jobs.webhook_refuse: metadata)"),
+        ("172.20.0.1", "is in 172.20.0.0/16 (jobs.webhook_refuse: agents)"),
+        ("192.0.2.7", "is in 192.0.2.0/24 (jobs.webhook_refuse: 192.0.2.0/24)"),
+        ("0.0.0.0", "is in 0.0.0.0/8, where nobody is"),
+        ("::", "is in ::/128, where nobody is"),
+        ("255.255.255.255", "is in 224.0.0.0/3, where nobody is"),
+        ("ff02::1", "is in ff00::/8, where nobody is"),
     ],
 )
 def test_addresses_are_refused_in_whatever_form_they_come(address, why):
@@ -143,7 +143,7 @@ def test_other_addresses_are_not(address):
     [("loopback", "127.9.9.9"), ("loopback", "::1"), ("private", "10.1.1.1"), ("private", "fd00::1")],
 )
 def test_more_can_be_refused_by_name(word, address):
-    assert rule(word).refusal(address, 80, "/").endswith(f"({word})")
+    assert rule(word).refusal(address, 80, "/").endswith(f"(jobs.webhook_refuse: {word})")
 
 
 def test_the_daemon_is_no_receiver_of_its_own_but_its_agents_are():

@@ -227,9 +227,9 @@ def test_redirects_are_not_followed(jobs, receivers, eventually):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://169.254.169.254/latest", "169.254.169.254 is in 169.254.0.0/16 (metadata)"),
-        ("http://2852039166/", "169.254.169.254 is in 169.254.0.0/16 (metadata)"),
-        ("http://172.30.1.1/", "172.30.1.1 is in 172.30.0.0/16 (agents)"),
+        ("http://169.254.169.254/latest", "169.254.169.254 is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("http://2852039166/", "169.254.169.254 is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)"),
+        ("http://172.30.1.1/", "172.30.1.1 is in 172.30.0.0/16 (jobs.webhook_refuse: agents)"),
         (f"http://localhost:{OWN_PORT}/api/v1/jobs", f"127.0.0.1:{OWN_PORT} is the daemon itself"),
     ],
 )
@@ -240,7 +240,6 @@ def test_where_no_webhook_goes_it_is_given_up_at_once(jobs, eventually, url, why
 
     eventually(lambda: jobs.delivery(job_id).state is DeliveryState.DEAD)
     assert why in jobs.delivery(job_id).last_error
-    assert jobs.delivery(job_id).last_error.endswith("(jobs.webhook_refuse)")
 
 
 def test_nothing_is_told_before_the_agents_networks_are_known(jobs, receivers, eventually):

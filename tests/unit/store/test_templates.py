@@ -180,4 +180,4 @@ def test_the_examples_are_templates():
     found = TemplateFolder().read(str(EXAMPLES))
 
     assert found.problems == []
-    assert sorted(found.templates) == ["convert", "review", "summarize"]
+    assert sorted(found.templates) == ["csv-to-json", "review", "summarize"]

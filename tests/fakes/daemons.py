@@ -29,7 +29,7 @@ from pathlib import Path
 import docker.errors
 import pytest
 
-from tests.fakes.docker import Sandbox, docker_api
+from tests.fakes.docker import LAYERS, Sandbox, docker_api, only_user_of
 
 ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).parent / "inside"  # what every daemon here imports first
@@ -278,7 +278,7 @@ def built_images() -> Iterator[set[tuple[str, str]]]:
     built: set[tuple[str, str]] = set()
     yield built
     for host, name in built:
-        with docker_api(host) as client, suppress(docker.errors.APIError):
+        with only_user_of(LAYERS), docker_api(host) as client, suppress(docker.errors.APIError):
             client.remove_image(name)
 
 

@@ -14,14 +14,15 @@ networks (`docker.network`, `docker.isolated_network`) and need no other clean-u
     new_sandbox(host)    context manager: another Sandbox, for tests that keep containers longer than one test
 """
 
-import fcntl
+import errno
 import io
 import json
 import os
 import re
+import socket
 import subprocess
 import tarfile
-import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ from agentainerd.errors import NotFound, Unavailable
 
 ROOT = Path(__file__).parent.parent.parent
 BASE_IMAGE = os.environ.get("AGENTAINER_BASE_IMAGE", "agentainer-base:test")
+LAYERS = "layers"
+"""What only one session builds and removes at a time: a build may go on from a layer that a removal takes away."""
 _PREFIX = "agentainer-test-"
 
 
@@ -128,22 +131,32 @@ def build_image(host: str, base_image: str, tag: str, program: str = "docker_age
     recipe = f'FROM {base_image}\nCOPY agent.py /agent.py\nEXPOSE 8000\nCMD ["/usr/bin/python3", "-u", "/agent.py"]\n'.encode()
     source = (Path(__file__).parent / program).read_bytes()
     engine = DockerEngine(host)
-    for _ in engine.build(
-        context({"Dockerfile": recipe, "agent.py": source}), tag=tag, dockerfile="Dockerfile", args={}
-    ):
-        pass
+    with only_user_of(LAYERS):
+        for _ in engine.build(
+            context({"Dockerfile": recipe, "agent.py": source}), tag=tag, dockerfile="Dockerfile", args={}
+        ):
+            pass
     engine.close()
     yield tag
-    with docker_api(host) as client, suppress(docker.errors.APIError):
+    with only_user_of(LAYERS), docker_api(host) as client, suppress(docker.errors.APIError):
         client.remove_image(tag, force=True)
 
 
 @contextmanager
-def only_user_of(name: str) -> Iterator[None]:
-    """Keep other sessions on this machine away from something of the engine whose name is given, an image's for example."""
-    path = Path(tempfile.gettempdir()) / f"{_PREFIX}{re.sub(r'[^a-z0-9]+', '-', name)}.lock"
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def only_user_of(name: str, limit_s: float = 200.0) -> Iterator[None]:
+    """Keep other sessions on this machine away from something of the engine, an image of that name for example. A name is held by a
+    socket that is called so, which ends with its session.
+    """
+    end = time.monotonic() + limit_s
+    with socket.socket(socket.AF_UNIX) as holder:
+        while True:
+            try:
+                holder.bind(f"\0{_PREFIX}{name}")
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
         yield
 
 

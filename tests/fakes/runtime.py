@@ -23,7 +23,7 @@ import docker.errors
 import pytest
 
 from agentainerd.model.event_sequences import SequenceChecker
-from tests.fakes.docker import BASE_IMAGE, docker_api
+from tests.fakes.docker import BASE_IMAGE, LAYERS, docker_api, only_user_of
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "agentainer-runtime:test"
@@ -179,22 +179,24 @@ def start_runtime(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def runtime_image(docker_host: str, base_image: str) -> Iterator[str]:
+    """The layers stay with IMAGE, which the next session may build anew; this one has a name of its own for what it built."""
+    name = f"agentainer-test-{os.getpid()}:runtime"
     with docker_api(docker_host) as client:
-        before = {image["Id"] for image in client.images(IMAGE)}
-    made = subprocess.run(
-        [ROOT / "scripts/runtime-image", IMAGE], env={**os.environ, "BASE_IMAGE": BASE_IMAGE},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if made.returncode != 0:
-        pytest.fail(f"this test needs the image of the runtime, and it can't be built:\n{made.stdout}{made.stderr}")
-    repository = (
-        f"agentainer-test-{os.getpid()}"  # another session may build another one meanwhile; the layers stay with IMAGE
-    )
-    with docker_api(docker_host) as client:
-        client.tag(made.stdout.split()[-1], repository, "runtime")
-        for image in client.images(filters={"dangling": True}):
-            if image["Id"] in before:
-                with suppress(docker.errors.APIError):  # somebody's container is of it
-                    client.remove_image(image["Id"])
-        yield f"{repository}:runtime"
-        client.remove_image(f"{repository}:runtime", force=True)
+        with only_user_of(LAYERS):
+            before = {image["Id"] for image in client.images(IMAGE)}
+            made = subprocess.run(
+                [ROOT / "scripts/runtime-image", IMAGE], env={**os.environ, "BASE_IMAGE": BASE_IMAGE},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if made.returncode != 0:
+                pytest.fail(
+                    f"this test needs the image of the runtime, and it can't be built:\n{made.stdout}{made.stderr}"
+                )
+            client.tag(made.stdout.split()[-1], *name.split(":"))
+            for image in client.images(filters={"dangling": True}):
+                if image["Id"] in before:
+                    with suppress(docker.errors.APIError):  # somebody's container is of it
+                        client.remove_image(image["Id"])
+        yield name
+        with only_user_of(LAYERS):
+            client.remove_image(name, force=True)

@@ -25,6 +25,7 @@ from agentainerd.api import (
     replicas,
     requests,
     runs,
+    session_events,
     sessions,
     system,
     system_logs,
@@ -52,6 +53,7 @@ _READ: tuple[Handler, ...] = (
     runs.page, runs.get, runs.events, models.page, models.usage, models.of_run, models.of_session,
     templates.page, templates.get,
     agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
+    session_events.events,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
 )  # fmt: skip
 _OPERATE: tuple[Handler, ...] = (

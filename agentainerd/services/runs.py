@@ -273,6 +273,10 @@ class RunService:
         """Have a run go on that a daemon before this one left."""
         self._means.spawn(f"run {execution.run.id}", self._go, execution, self._enlist(execution))
 
+    def line(self, session_id: str) -> list[Run]:
+        """Return the runs of a session that are under way, or wait for their turn, in that order; memory only."""
+        return [execution.run for execution in self._turns.get(session_id, ())]
+
     # ---- for the daemon
 
     def load(self) -> int:

@@ -1,6 +1,8 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import characters, lists, sampled_from, text
 
 from agentainerd import config_sources
 from agentainerd.config_dotenv import read_dotenv
@@ -251,3 +253,30 @@ def test_keys_that_others_can_read_are_warned_about(written, text, mode, warned)
 
     expected = f"{path}: others than its owner can read {warned} in it: chmod 600 {path}"
     assert warnings == ((expected,) if warned else ())
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=text(alphabet=characters(exclude_characters="\0", exclude_categories=("Cs",))))
+def test_every_value_can_be_written_in_double_quotes(written, value):
+    quoted = value.translate({ord("\\"): "\\\\", ord('"'): '\\"', ord("$"): "\\$", ord("\r"): "\\r"})
+
+    found = read_dotenv(written(f'A="{quoted}" # comment\nB=1\n'), {})
+
+    assert (found.problems, found.values) == ([], {"A": value, "B": "1"})
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=lists(
+        sampled_from(
+            ["A", "=", ":", "'", '"', "\\", "$", "{", "}", " ", "#", "\n", "\r", "export ", "ß", "SECRET", "\0", "-"]
+        )
+    )
+)
+def test_whatever_a_file_has_is_read_or_told_without_its_values(written, pieces):
+    found = read_dotenv(path := written("".join(["K=", *pieces])), {})
+
+    for problem in found.problems:
+        assert problem.startswith(f"{path}:")
+        assert problem.count("SECRET") <= 1  # where it is the name of the variable
+        assert "SECRET" not in problem or problem.partition(": ")[2].startswith(("SECRET", "ASECRET", "A"))

@@ -2,6 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import lists, sampled_from
 
 from agentainerd import defaults
 from agentainerd.model.bridges import Bridge
@@ -181,3 +183,23 @@ def test_the_examples_are_templates():
 
     assert found.problems == []
     assert sorted(found.templates) == ["csv-to-json", "review", "summarize"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=lists(
+        sampled_from(
+            ["prompt", "parameters", "limits", "env", "choices", "default", ": ", "- ", "\n", "  ", "{", "}", "[", "]", "${a}", "$$",
+             "a", "1e999", ".inf", "0x7fffffffffffffffff", "&x ", "*x", "<<", "!!python/object:os.system ", "'", '"', "|", ">", "\t",
+             "~", "true", "wall_s", "retention_s", "cost_usd", "999999999999999999999999d", "\0", "ß"]
+        ),
+        max_size=40,
+    )
+)  # fmt: skip
+def test_whatever_a_file_has_it_is_a_template_or_a_problem(tmp_path, pieces):
+    (tmp_path / "t.yaml").write_text("prompt: x\n" + "".join(pieces))
+
+    found = TemplateFolder().read(str(tmp_path))
+
+    assert bool(found.templates) != bool(found.problems)
+    assert all(problem.startswith(f"{tmp_path}/t.yaml") for problem in found.problems)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -29,6 +29,8 @@ from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.job_executions import JobExecution
 from agentainerd.services.job_pool import JobPool
 from agentainerd.services.job_queue import JobQueue
+from agentainerd.services.job_results import JobResults, active
+from agentainerd.services.job_retention import JobRetention
 from agentainerd.services.job_sandboxes import Sandboxes
 from agentainerd.services.run_logs import RunLog
 from agentainerd.services.run_means import Means
@@ -40,7 +42,6 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86400.0
 IMAGE_KNOWN_S = 5.0
-READ_BYTES = 64 * 1024
 MIN_PREFIX_CHARS = 4
 VIEWS_AT_ONCE = 500
 
@@ -75,14 +76,14 @@ class JobService:
         self._store = store
         self._sandboxes = sandboxes
         self._engine = engine
-        self._archives = archives
+        self._results = JobResults(archives, sandboxes, engine, self._waited)
+        self._retention = JobRetention(store, means, sandboxes.folders, archives)
         self._audit = audit
         self._active: dict[str, JobExecution] = {}
         self._queue = JobQueue(self._max_running, clock.now)
         self._pool = JobPool(sandboxes, means.spawn, self._warm)
         self._sequence = 0
         self._arriving: set[str] = set()
-        self._sizes: dict[str, int] = {}
         self._images: dict[str, float] = {}
         self._swept_at = 0.0
 
@@ -153,27 +154,20 @@ class JobService:
         with self._audit.mutation(actor, "remove_job", ref):
             view = self.get(ref)
             if view.job.id in self._active:
-                raise _active(view)
-            if self._archives.is_busy(view.job.id):
+                raise active(view)
+            if self._results.archives.is_busy(view.job.id):
                 raise Conflict(f"job {view.job.id} is being downloaded", code="JOB_IN_USE", hint="try it again later")
-            self._forget(view.run)
+            self._retention.forget(view.run)
         return view
 
     def logs(self, ref: str, stream: str = "", *, follow: bool = False) -> Generator[LogPiece]:
-        """Return what a job's containers wrote ("stdout", "stderr", or "" for both), attempt after attempt.
-
-        Of one that runs, what there is by now; with `follow` also what comes, until the attempt is over.
-
-        Raises:
-            NotFound, Conflict, Unavailable: at once.
-        """
-        view = self.get(ref)
-        return self._logs(view.job, view.run, stream, follow=follow)
+        """Return what a job's programs wrote; see JobResults. Raises NotFound, Conflict, Unavailable: at once."""
+        return self._results.logs(self.get(ref), stream, follow=follow)
 
     def artifacts(self, ref: str) -> tuple[JobView, Listing]:
         """Return what a job has put into its output folder by now. Raises NotFound, Conflict, Failed, Unavailable."""
         view = self.get(ref)
-        return view, self._archives.listing(self._output(view))
+        return view, self._results.listing(view)
 
     def artifact(self, ref: str, name: str) -> FileDownload:
         """Return one file of the output folder, by the name that the listing has; close it in the end.
@@ -181,8 +175,7 @@ class JobService:
         Raises:
             NotFound: no such job, or file. Conflict, Failed, Unavailable.
         """
-        view = self.get(ref)
-        return self._archives.file(view.job.id, self._output(view), name)
+        return self._results.file(self.get(ref), name)
 
     def archive(self, ref: str) -> tuple[JobView, ZipDownload]:
         """Return the output folder of a job that is over as a ZIP; close it in the end.
@@ -191,9 +184,7 @@ class JobService:
             NotFound. Conflict: it is not over (JOB_ACTIVE). Failed, Unavailable.
         """
         view = self.get(ref)
-        if not view.run.status.is_final:
-            raise _active(view)
-        return view, self._archives.zip(view.job.id, self._output(view))
+        return view, self._results.zip(view)
 
     # ---- for the daemon
 
@@ -205,7 +196,7 @@ class JobService:
         """
         self.folders.open()
         try:
-            self._archives.start()
+            self._results.archives.start()
         except OSError as exc:
             raise Unavailable(f"the folder of archives can't be made: {exc}", code="STATE_FOLDER_UNUSABLE") from exc
         runs = [run for run in self._means.store.active() if run.kind == KIND]
@@ -264,12 +255,10 @@ class JobService:
         Raises:
             Unavailable.
         """
-        swept = self._expire(now)
-        kept = {job_id for job_id, _ in self._store.ids()}
-        for job_id in offload.run(self.folders.ids):
-            if job_id not in kept and job_id not in self._arriving | self._active.keys() | self._pool.folder_ids:
-                offload.run(self._remove_folder, job_id)
-                swept += 1
+        swept = self._retention.expire(now, self.config.max_bytes, self._active.keys())
+        swept += self._retention.sweep(
+            lambda job_id: job_id in self._arriving | self._active.keys() | self._pool.folder_ids
+        )
         return swept + self._sandboxes.sweep(self._is_wanted)
 
     def untold(self) -> Iterator[JobView]:
@@ -338,12 +327,9 @@ class JobService:
                 hint=f"look at the disk of {self.folders.root}",
             ) from exc
 
-    def _output(self, view: JobView) -> Path:
-        """Return the folder that is packed; one that never ran has an empty one."""
-        output = self.folders.output(view.job.id)
-        if view.run.attempt == 0:
-            offload.run(output.mkdir, 0o700, True, True)
-        return output
+    def _waited(self, job_id: str, timeout_s: float) -> JobView:
+        self._runs.wait(job_id, timeout_s, is_over=True)
+        return self.get(job_id)
 
     def _limits(self, asked: JobLimits) -> JobLimits:
         config = self.config
@@ -411,70 +397,10 @@ class JobService:
             raise _unknown(ref)
         return found[0]
 
-    def _logs(self, job: Job, run: Run, stream: str, *, follow: bool) -> Generator[LogPiece]:
-        names = (stream,) if stream else ("stdout", "stderr")
-        for attempt in range(1, max(1, run.attempt) + 1):
-            paths = {name: self.folders.log(job.id, name, attempt) for name in names}
-            is_current = attempt == max(1, run.attempt) and bool(job.agent_id)
-            if is_current and not any(path.exists() for path in paths.values()):
-                yield from self._live_logs(job, stream, follow=follow)
-                continue
-            for name, path in paths.items():
-                yield from (LogPiece(name, data) for data in _read(path))
-
-    def _live_logs(self, job: Job, stream: str, *, follow: bool) -> Generator[LogPiece]:
-        try:
-            container = self._sandboxes.container(job)
-        except NotFound:
-            return  # it is being made
-        pieces = self._engine.logs(container.id, follow=follow)
-        try:
-            for piece in pieces:
-                if stream in ("", piece.stream):
-                    yield piece
-        finally:
-            pieces.close()
-
     def _is_wanted(self, agent_id: str) -> bool:
         return agent_id in self._pool.agent_ids or any(
             execution.job.agent_id == agent_id for execution in self._active.values()
         )
-
-    def _expire(self, now: float) -> int:
-        """Forget what is kept long enough and is told; of the rest, from the oldest, as much as is too large."""
-        ended = [job_id for job_id, _ in self._store.ended() if job_id not in self._active]
-        jobs = {job.id: job for job in self._store.some(ended)}
-        runs = {run.id: run for run in self._means.store.some(ended)}
-        for job_id in ended:
-            if job_id not in self._sizes:
-                self._sizes[job_id] = offload.run(self.folders.measure, job_id)
-        packed = self._archives.sizes()
-        sizes = {job_id: self._sizes[job_id] + packed.get(job_id, 0) for job_id in ended}
-        total = sum(sizes.values())
-        swept = 0
-        for job_id in ended:
-            run, job = runs.get(job_id), jobs.get(job_id)
-            if run is None or self._archives.is_busy(job_id):
-                continue
-            is_old = job is None or (run.finished_at + job.retention_s <= now and not JobView(job, run).is_owed)
-            is_over = bool(self.config.max_bytes) and total > self.config.max_bytes
-            if is_old or is_over:
-                total -= sizes[job_id]
-                self._forget(run)
-                swept += 1
-        return swept
-
-    def _forget(self, run: Run) -> None:
-        self._means.writer.commit([*RunStore.remove(run), *JobStore.remove(run.id)])
-        self._sizes.pop(run.id, None)
-        self._archives.discard(run.id)
-        offload.run(self._remove_folder, run.id)
-
-    def _remove_folder(self, job_id: str) -> None:
-        try:
-            self.folders.remove(job_id)
-        except OSError as exc:
-            log.warning("the folder of a job could not be removed: %s", exc, extra={"job_id": job_id})
 
     def _warm(self) -> tuple[int, Job]:
         """Return how many containers are to stand ready, and a job as they are for."""
@@ -485,20 +411,6 @@ class JobService:
 
     def _max_running(self) -> int:
         return self.config.max_running or os.cpu_count() or 1
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while data := file.read(READ_BYTES):
-                yield data
-    except FileNotFoundError:
-        return
-
-
-def _active(view: JobView) -> Conflict:
-    hint = f"wait for it, or: agentainerctl jobs cancel {view.job.id[:8]}"
-    return Conflict(f"job {view.job.id} is {view.run.status.value}", code="JOB_ACTIVE", hint=hint)
 
 
 def _unknown(ref: str) -> AgentainerError:

@@ -1,0 +1,112 @@
+"""What jobs leave: what their programs wrote, and the files of their output folders, one by one and as a ZIP."""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from agentainerd import offload
+from agentainerd.archives.archives import Archives, ZipDownload
+from agentainerd.archives.files import FileDownload
+from agentainerd.archives.listings import Listing
+from agentainerd.engine.engine import Engine
+from agentainerd.errors import Conflict, NotFound
+from agentainerd.model.containers import LogPiece
+from agentainerd.model.jobs import Job, JobView
+from agentainerd.services.job_sandboxes import STREAMS, Sandboxes
+
+READ_BYTES = 64 * 1024
+LOOK_S = 0.25  # so often a reader that waits looks whether there is more
+
+
+class JobResults:
+    """Every method blocks its greenlet only. `wait` returns a job when it is over, but after so many seconds at the latest."""
+
+    def __init__(
+        self, archives: Archives, sandboxes: Sandboxes, engine: Engine, wait: Callable[[str, float], JobView]
+    ) -> None:
+        self.archives = archives
+        self._folders = sandboxes.folders
+        self._sandboxes = sandboxes
+        self._engine = engine
+        self._wait = wait
+
+    def logs(self, view: JobView, stream: str, *, follow: bool) -> Generator[LogPiece]:
+        """Return what a job's programs wrote by now, attempt after attempt; with `follow` also what comes, until the job is over.
+
+        `stream`: "stdout", "stderr", or "" for both.
+        """
+        names = (stream,) if stream else STREAMS
+        attempt = 1
+        while True:
+            is_current = attempt >= view.run.attempt and not view.run.status.is_final
+            kept = [path for name in names if (path := self._folders.log(view.job.id, name, attempt)).exists()]
+            if kept or not is_current:
+                for path in kept:
+                    yield from _read(path)
+            elif view.run.attempt == attempt or not follow:
+                yield from self._live(view.job, names, follow=follow)
+            if attempt < view.run.attempt:
+                attempt += 1
+            elif view.run.status.is_final or not follow:
+                return
+            else:
+                view = self._more(view, attempt)
+                attempt += view.run.attempt > attempt
+
+    def listing(self, view: JobView) -> Listing:
+        """Return what is in the output folder by now. Raises Failed."""
+        return self.archives.listing(self._output(view))
+
+    def file(self, view: JobView, name: str) -> FileDownload:
+        """Return one file of the output folder, by the name that the listing has. Raises NotFound, Conflict, Failed."""
+        return self.archives.file(view.job.id, self._output(view), name)
+
+    def zip(self, view: JobView) -> ZipDownload:
+        """Return the output folder of a job that is over. Raises Conflict: it is not (JOB_ACTIVE). Failed. Unavailable."""
+        if not view.run.status.is_final:
+            raise active(view)
+        return self.archives.zip(view.job.id, self._output(view))
+
+    def _more(self, view: JobView, attempt: int) -> JobView:
+        """Wait until a job goes on to what is not read yet, or is over."""
+        was_started = view.run.attempt >= attempt
+        while True:
+            view = self._wait(view.job.id, LOOK_S)
+            is_next = view.run.attempt > attempt or (not was_started and view.run.attempt == attempt)
+            if is_next or view.run.status.is_final:
+                return view
+
+    def _live(self, job: Job, names: tuple[str, ...], *, follow: bool) -> Generator[LogPiece]:
+        try:
+            container = self._sandboxes.container(job)
+        except NotFound:
+            return  # it is being made, or gone
+        pieces = self._engine.logs(container.id, follow=follow)
+        try:
+            for piece in pieces:
+                if piece.stream in names:
+                    yield piece
+        finally:
+            pieces.close()
+
+    def _output(self, view: JobView) -> Path:
+        """Return the folder that is packed; one that never ran has an empty one."""
+        output = self._folders.output(view.job.id)
+        if view.run.attempt == 0:
+            offload.run(output.mkdir, 0o700, True, True)
+        return output
+
+
+def active(view: JobView) -> Conflict:
+    """Return why something can't be done with a job that is not over."""
+    hint = f"wait for it, or: agentainerctl jobs cancel {view.job.id[:8]}"
+    return Conflict(f"job {view.job.id} is {view.run.status.value}", code="JOB_ACTIVE", hint=hint)
+
+
+def _read(path: Path) -> Generator[LogPiece]:
+    stream = path.name.partition(".")[0]
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                yield LogPiece(stream, data)
+    except FileNotFoundError:
+        return  # it was removed meanwhile

@@ -40,6 +40,11 @@ class Actor:
     source: str = ""
     request_id: str = ""
 
+    @property
+    def user(self) -> str:
+        """Who it is, whichever of their programs asks."""
+        return self.name.partition("/pid ")[0]
+
 
 DAEMON = Actor("daemon", "internal")
 

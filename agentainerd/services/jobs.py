@@ -102,7 +102,7 @@ class JobService:
             wanted = self.expand(request)
             wanted.check()
             self._check_image(wanted.image or self.config.image)
-            run = self._runs.once(key, f"jobs {actor.name}", request, lambda known: self._accept(wanted, actor, known))
+            run = self._runs.once(key, f"jobs {actor.user}", request, lambda known: self._accept(wanted, actor, known))
             entry.target = run.id
         return self.get(run.id)
 
@@ -293,7 +293,7 @@ class JobService:
         )  # fmt: skip
         retention_s = self.config.retention_days * DAY_S if request.retention_s is None else request.retention_s
         job = Job(
-            id=run.id, image=request.image or self.config.image, submitter=actor.name, limits=limits,
+            id=run.id, image=request.image or self.config.image, submitter=actor.user, limits=limits,
             retention_s=retention_s, sequence=self._sequence, priority=request.priority, command=request.command,
             bridge=request.bridge, env=request.env, files=tuple(str(PurePosixPath(file.name)) for file in request.files),
             not_before=now + request.after_s if request.after_s else 0.0,

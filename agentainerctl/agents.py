@@ -169,8 +169,11 @@ def cpu(agent: Agent) -> str:
 def memory(agent: Agent) -> str:
     """Return the memory limit, in the unit in which it is a round number."""
     limit = agent.get("memory_limit") or 0
-    if not limit:
-        return "no limit"
+    return round_size(limit) if limit else "no limit"
+
+
+def round_size(limit: int) -> str:
+    """Return a number of bytes in the unit in which it is a round one."""
     for unit, size in (("GiB", 1024**3), ("MiB", 1024**2)):
         if limit % size == 0:
             return f"{limit // size} {unit}"

@@ -42,6 +42,7 @@ COMMANDS = {
     "audit": ("audit", "audit", "Show who changed what."),
     "run": ("run", "run", "Give an agent something to do, and show what it says and does."),
     "runs": ("runs", "runs", "Show, join, answer and cancel runs."),
+    "jobs": ("jobs", "jobs", "Submit, watch and collect jobs."),
     "sessions": ("sessions", "sessions", "Show and keep conversations with agents."),
     "chat": ("chat", "chat", "Talk to an agent."),
     "bridge": ("bridges", "bridge", "Check what an agent's container speaks."),

@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ from urllib.parse import quote, urlencode
 from agentainerctl import failures
 from agentainerctl.endpoints import Endpoint
 from agentainerctl.failures import ApiError, StreamBroken
+from agentainerctl.fetched import Fetched
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0  # of calls that wait for nothing but Redis and the engine
@@ -95,7 +97,10 @@ class Client:
         connection = self._connect(timeout_s)
         try:
             with _Exchange(self.endpoint, timeout_s):
-                connection.request(method, _target(path, query), body=content, headers=self._headers(sent))
+                with suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # it may answer before it has read all; that says why
+                    connection.request(method, _target(path, query), body=content, headers=self._headers(sent))
                 if tick:
                     _wait(connection, timeout_s, tick)
                 response = connection.getresponse()
@@ -104,42 +109,46 @@ class Client:
         finally:
             connection.close()
 
-    def download(self, path: str, query: Query | None = None) -> bytes:
-        """Return the body of GET `path` as it is (not an envelope)."""
-        connection = self._connect(READ_TIMEOUT_S)
+    def fetch(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Fetched:
+        """Send one request and return the head of its answer, whose body is read in pieces (not an envelope). Use it in a `with`.
+
+        Raises:
+            ApiError: the daemon says no. Unavailable, DeadlineExceeded: as `call`.
+        """
+        connection = self._connect(timeout_s)
         try:
-            with _Exchange(self.endpoint, READ_TIMEOUT_S):
-                connection.request("GET", _target(path, query), headers=self._headers({}))
+            with _Exchange(self.endpoint, timeout_s):
+                sent = self._headers({"Accept": "*/*", **(headers or {})})
+                connection.request(method, _target(path, query), headers=sent)
                 response = connection.getresponse()
-                answer = response.read()
+                answer = response.read() if response.status >= 400 and method != "HEAD" else b"{}"
             if response.status >= 400:
                 self._envelope(response.status, answer)
-            return answer
-        finally:
+            return Fetched(connection, response, self._pieces(response))
+        except BaseException:
             connection.close()
+            raise
 
-    def save(self, path: str, write: Callable[[bytes, int], object]) -> int:
+    def save(self, path: str, write: Callable[[bytes, int], object], query: Query | None = None) -> int:
         """Give the body of GET `path` to `write` in pieces, each with the length of the whole (0: not known); return its length.
 
         Raises:
-            ApiError: the daemon says no. StreamBroken: it stopped in the middle. Unavailable: as `call`.
+            AgentainerError: as `fetch`. StreamBroken: it stopped in the middle.
         """
-        connection = self._connect(None)
-        try:
-            with _Exchange(self.endpoint, None):
-                connection.request("GET", path, headers=self._headers({"Accept": "*/*"}))
-                response = connection.getresponse()
-                if response.status >= 400:
-                    self._envelope(response.status, response.read())
-            total, done = int(response.headers.get("Content-Length") or 0), 0
-            while piece := self._read_some(response):
-                write(piece, total)
+        with self.fetch("GET", path, query=query) as answer:
+            done = 0
+            for piece in answer:
+                write(piece, answer.length)
                 done += len(piece)
-            if done < total:
-                raise StreamBroken(f"the connection to agentainerd ({self.endpoint.url}) broke")
             return done
-        finally:
-            connection.close()
 
     def stream(
         self,
@@ -241,6 +250,15 @@ class Client:
             yield from lines
         if rest:
             yield rest
+
+    def _pieces(self, response: HTTPResponse) -> Iterator[bytes]:
+        """Return the body as it comes. Raises StreamBroken: it stopped in the middle."""
+        missing = int(response.headers.get("Content-Length") or 0)
+        while piece := self._read_some(response):
+            missing -= len(piece)
+            yield piece
+        if missing > 0:
+            raise StreamBroken(f"the connection to agentainerd ({self.endpoint.url}) broke")
 
     def _read_some(self, response: HTTPResponse) -> bytes:
         """Return what has come, b"" at the end. `readline` would take a broken connection for the end (its `peek` does)."""

@@ -34,7 +34,7 @@ _agentainerctl() {
     if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W "$options" -- "$cur")); return; fi
     if [[ $names == requests && -n $first ]]; then
         commands="$("${COMP_WORDS[0]}" __names "$first" 2>/dev/null)"
-    elif [[ $names == runs || $names == sessions ]]; then
+    elif [[ $names == runs || $names == jobs || $names == sessions ]]; then
         commands="$("${COMP_WORDS[0]}" __names --of $names 2>/dev/null)"
     elif [[ -n $names ]]; then
         commands="$commands $("${COMP_WORDS[0]}" __names 2>/dev/null)"
@@ -50,7 +50,7 @@ class Words(NamedTuple):
 
     `commands`: name and line of help, of commands or of an argument's choices. `options`: the same of options. `choices`:
     values of options that have fixed ones. `with_file`, `with_text`: options that take a path, or some other text.
-    `names`: what the arguments are ("agents", "requests", "runs", "sessions" or "").
+    `names`: what the arguments are ("agents", "requests", "runs", "jobs", "sessions" or "").
     """
 
     path: str
@@ -167,7 +167,7 @@ def _fish(words: list[Words]) -> Iterator[str]:
             for flag, text in one.options.items():
                 yield f"{start} {_fish_option(flag, one)} -d {_quoted(text)}"
             if one.names:
-                of = f" --of {one.names}" if one.names in ("runs", "sessions") else ""
+                of = f" --of {one.names}" if one.names in ("runs", "jobs", "sessions") else ""
                 yield f"{start} -a {_quoted(f'({program} __names{of} 2>/dev/null)')}"
 
 

@@ -31,16 +31,16 @@ MEANING = {
     OK: "done",
     FAILED: "it was tried and failed",
     USAGE: "wrong usage, or a value that can never be right",
-    NOT_FOUND: "there is no such agent, run, session, request, image or file",
+    NOT_FOUND: "there is no such agent, run, job, session, request, image or file",
     CONFLICT: "not in this state, or the name is taken",
     UNREACHABLE: "agentainerd is not there, or went away",
     DENIED: "no permission on the socket, or the token is wrong",
     TIMED_OUT: "not done in time; it may still be going on",
     PARTLY_DONE: "done for some of several, not for all",
     RUN_FAILED: "the run failed, or reached one of its limits",
-    RUN_CANCELLED: "the run was cancelled",
+    RUN_CANCELLED: "the run or job was cancelled",
     RUN_WAITING: "the run waits for an answer",
-    INTERRUPTED: "interrupted with Ctrl-C; a run goes on",
+    INTERRUPTED: "interrupted with Ctrl-C; a run or job goes on, unless the question was answered with yes",
 }
 
 BY_CODE = {
@@ -55,6 +55,8 @@ BY_CODE = {
     "RUN_CANCELLED": RUN_CANCELLED,
     "RUN_WAITING": RUN_WAITING,
     "RUN_NOT_WAITING": CONFLICT,
+    "JOB_WAITING": RUN_WAITING,
+    "JOB_CANCELLED": RUN_CANCELLED,
     "AGENT_RUNNING": CONFLICT,
     "AGENT_NOT_IN_BACKUP": NOT_FOUND,
     "VOLUME_OCCUPIED": CONFLICT,

@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Command(click.Command):
     """A command with examples in its help, and with the options of connection after its name too.
 
-    `examples`: whole command lines. `names`: what its arguments are, for completion ("agents", "requests", "runs",
+    `examples`: whole command lines. `names`: what its arguments are, for completion ("agents", "requests", "runs", "jobs",
     "sessions" or "").
     """
 

@@ -1,4 +1,4 @@
-"""Following a run: each of its events once and in order, also when the connection or the daemon goes away meanwhile."""
+"""Following a run or a job: each of its events once and in order, also when the connection or the daemon goes away."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +17,15 @@ _LAST = ("RUN_FINISHED", "RUN_ERROR")  # exactly one of them ends every run
 def run_path(*parts: str) -> str:
     """Return the path of the API for runs, a run, or something of it."""
     return path_of("api", "v1", "runs", *parts)
+
+
+def job_path(*parts: str) -> str:
+    """Return the path of the API for jobs, a job, or something of it."""
+    return path_of("api", "v1", "jobs", *parts)
+
+
+PATHS = {"run": run_path, "job": job_path}
+"""By what it is called."""
 
 
 def follow_run(
@@ -93,9 +102,9 @@ def call_again(client: Client, method: str, path: str, *, body: object = None, k
         wait_for_daemon(client)
 
 
-def cancel(client: Client, run_id: str, mode: str = "interrupt") -> Record:
-    """Ask the daemon to end a run; return its answer: the run as `data`, and `cancelled`, False where it had ended before."""
-    return call_again(client, "POST", run_path(run_id, "cancel"), body={"mode": mode})
+def cancel(client: Client, run_id: str, mode: str = "interrupt", *, noun: str = "run") -> Record:
+    """Ask the daemon to end a run or job; return its answer: it as `data`, and `cancelled`, False where it had ended before."""
+    return call_again(client, "POST", PATHS[noun](run_id, "cancel"), body={"mode": mode})
 
 
 def answer(client: Client, run_id: str, body: Record) -> Record:

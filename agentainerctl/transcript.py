@@ -50,12 +50,13 @@ class _Call:
 class Transcript:
     """One run as it is told to people.
 
-    `is_full`: also thinking, steps, events of other kinds, and results and edits whole. `width`: cells that a line of what
-    an agent does may take; 0 where lines are not cut to a terminal's.
+    `is_full`: also thinking, steps, events of other kinds, and results and edits whole. `has_steps`: steps in any case. `width`:
+    cells that a line of what an agent does may take; 0 where lines are not cut to a terminal's.
     """
 
-    def __init__(self, *, is_full: bool = False, width: int = 0) -> None:
+    def __init__(self, *, is_full: bool = False, has_steps: bool = False, width: int = 0) -> None:
         self._is_full = is_full
+        self._has_steps = is_full or has_steps
         self._width = width
         self._calls: dict[str, _Call] = {}
         self._names: dict[str, str] = {}  # of calls whose results are awaited
@@ -188,7 +189,7 @@ class Transcript:
         yield from lines[-_TAIL_LINES:]
 
     def _step(self, event: Event) -> Iterator[Piece]:
-        if self._is_full:
+        if self._has_steps:
             self._owner = None
             yield Piece(f"--- {self._cut(plain(_string(event, 'stepName') or 'a step'), 8)} ---\n", colour="dim")
 
@@ -200,6 +201,13 @@ class Transcript:
             self._owner = None
             reason = self._cut(plain(_string(value, "reason") or "the answer broke off"), 40)
             yield Piece(f"! the model is asked again: {reason}\n", colour="yellow")
+        elif event.get("name") == "job.attempt" and isinstance(value, Mapping):
+            self._owner = None
+            reason = self._cut(plain(_string(value, "reason") or "its container was lost"), 40)
+            yield Piece(f"! the job is run again: {reason}\n", colour="yellow")
+        elif event.get("name") == "log" and isinstance(value, Mapping):
+            is_fresh, self._owner = self._owner != "log", "log"
+            yield Piece(plain_text(_string(value, "text")), is_fresh=is_fresh)
         elif self._is_full:
             text = f"* {plain(_string(event, 'name'))} {plain(json.dumps(value, ensure_ascii=False))}"
             self._owner = None

@@ -1,4 +1,4 @@
-"""Looking at a run until it ends: what is shown of it, and what Ctrl-C means meanwhile."""
+"""Looking at a run or a job until it ends: what is shown of it, and what Ctrl-C means meanwhile."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from agentainerctl import output, runs
 from agentainerctl.client import path_of
 from agentainerctl.console import Console
 from agentainerctl.progress import Ticking
-from agentainerctl.runstream import Record, answer, call_again, cancel, follow_run, run_path
+from agentainerctl.runstream import PATHS, Record, answer, call_again, cancel, follow_run, run_path
 from agentainerctl.session import Session
 from agentainerctl.transcript import Piece, Transcript
 from agentainerd.errors import AgentainerError
@@ -22,29 +22,36 @@ class View:
     - "answer": only the answer, when it has ended
     - "part": as "stream", of a conversation, where nothing is said of what went well
     - "": "stream" for people, a document for programs
+
+    `noun`: "run" or "job", what people call it.
     """
 
-    def __init__(self, session: Session, *, form: str = "", is_full: bool = False) -> None:
+    def __init__(self, session: Session, *, form: str = "", is_full: bool = False, noun: str = "run") -> None:
+        self.noun = noun
         self._session = session
         self._form = form
         self._is_lines = session.is_machine and form == "stream"
         self._is_text = not session.is_machine and not session.is_quiet
         width = output.terminal_width(sys.stderr) - 1 if sys.stderr.isatty() else 0
         self.console = Console()
-        self._transcript = Transcript(is_full=is_full, width=width)
+        self._transcript = Transcript(is_full=is_full, has_steps=noun == "job", width=width)
         self._answer: list[Piece] = []
-        self._agent = "the agent"
+        self._agent = "the agent" if noun == "run" else "the job"
 
     def begin(self, run: Record) -> None:
         """Show that there is a run."""
-        self._agent = output.plain(run.get("agent") or "the agent")
+        place = f"in {run.get('image', '')}"
+        if self.noun == "run":
+            self._agent = output.plain(run.get("agent") or "the agent")
+            place = f"on {self._agent}"
         if self._session.is_quiet and not self._session.is_machine:
             output.say(output.plain(run["id"]))
             sys.stdout.flush()
         elif self._is_text and self._form != "part":
-            self.console.note(f"--- run {output.plain(run['id'])} on {self._agent} ---")
-        if self._session.has_progress and run.get("starts_at"):
-            self.note(f"it begins at {output.plain(run['starts_at'])}")
+            self.note(f"{self.noun} {output.plain(run['id'])} {output.plain(place)}")
+        starts_at = run.get("starts_at") or run.get("after")
+        if self._session.has_progress and starts_at:
+            self.note(f"it begins at {output.plain(starts_at)}")
         elif self._session.has_progress and run.get("status") in ("queued", "starting"):
             self._say_what_it_waits_for(run)
 
@@ -91,7 +98,13 @@ class View:
             self.note(runs.summary(run))
 
     def _say_what_it_waits_for(self, run: Record) -> None:
-        """Tell of an agent that does not run and that nothing but a person will start."""
+        """Tell of the jobs before it in the queue, or of an agent that does not run and that nothing but a person will start."""
+        if self.noun == "job":
+            if before := max(0, int(run.get("position") or 0) - 1):
+                self.note(f"it waits for {before} other job{'' if before == 1 else 's'}")
+            return
+        if run.get("kind") == "job":
+            return  # its agent is made and started for it
         try:
             agent = self._session.client.get(path_of("agents", str(run["agent_id"])))
         except AgentainerError:
@@ -124,26 +137,26 @@ def watch(
         KeyboardInterrupt: it was left running.
         AgentainerError: as `follow_run`.
     """
-    asks = wants_cancel or (_asks_to_cancel if session.is_interactive else None)
+    asks = wants_cancel or ((lambda: asks_to_cancel(view.noun)) if session.is_interactive else None)
     reached = after
     while True:
         try:
             for event in view.awaited(_events(session, run, view, reached)):
                 reached = event["seq"]
                 view.show(event)
-            found = dict(call_again(session.client, "GET", run_path(run["id"]))["data"])
+            found = dict(call_again(session.client, "GET", PATHS[view.noun](run["id"]))["data"])
             if found["status"] in runs.FINAL:
                 return found
-            if found["status"] == runs.WAITING and not (can_answer and _answered(session, found, view)):
+            if found["status"] == runs.WAITING and not (can_answer and _answered(session, str(run["id"]), view)):
                 return found
             continue
         except KeyboardInterrupt:
             view.pause()
             if not asks or not asks():
-                view.note(f"the run goes on: agentainerctl runs attach {run['id']}")
+                view.note(f"the {view.noun} goes on: agentainerctl runs attach {run['id']}")
                 raise
             asks = None
-        cancel(session.client, run["id"])
+        cancel(session.client, run["id"], noun=view.noun)
 
 
 def ask(session: Session, run: Record) -> Record:
@@ -173,13 +186,13 @@ def ask(session: Session, run: Record) -> Record:
             session.report(error)
 
 
-def _answered(session: Session, run: Record, view: View) -> bool:
+def _answered(session: Session, run_id: str, view: View) -> bool:
     """Ask a person; return whether they answered. One who was faster is as good."""
     if not session.is_interactive or session.is_machine:
         return False
     view.pause()
     try:
-        ask(session, run)
+        ask(session, dict(session.client.get(run_path(run_id))))
     except click.Abort:
         output.note("")
         return False
@@ -196,18 +209,18 @@ def conclude(session: Session, run: Record) -> None:
         session.exit_code = session.report(error)
 
 
+def asks_to_cancel(noun: str) -> bool:
+    """Ask a person; no answer, and Ctrl-C again, are no."""
+    output.note("")  # after the ^C that the terminal shows
+    try:
+        return click.confirm(f"Cancel the {noun}? Otherwise it goes on without you", err=True)
+    except click.Abort:
+        output.note("")
+        return False
+
+
 def _events(session: Session, run: Record, view: View, after: int) -> Iterator[Record]:
     def say_so() -> None:
         view.note("the connection to agentainerd broke; reconnecting")
 
     return follow_run(session.client, run["id"], after=after, on_break=say_so)
-
-
-def _asks_to_cancel() -> bool:
-    """Ask; no answer, and Ctrl-C again, are no."""
-    output.note("")  # after the ^C that the terminal shows
-    try:
-        return click.confirm("Cancel the run? Otherwise it goes on without you", err=True)
-    except click.Abort:
-        output.note("")
-        return False

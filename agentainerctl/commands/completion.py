@@ -6,7 +6,7 @@ from agentainerctl import output
 from agentainerctl.client import Client, path_of
 from agentainerctl.options import Command
 from agentainerctl.refs import list_agents
-from agentainerctl.runstream import run_path
+from agentainerctl.runstream import job_path, run_path
 from agentainerctl.session import Session
 from agentainerctl.sessions import session_path
 from agentainerd.errors import AgentainerError
@@ -35,10 +35,10 @@ def completion(context: click.Context, shell: str) -> None:
 
 @click.command("__names", cls=Command, hidden=True)
 @click.argument("ref", required=False)
-@click.option("--of", "noun", type=click.Choice(["agents", "runs", "sessions"]), default="agents")
+@click.option("--of", "noun", type=click.Choice(["agents", "runs", "jobs", "sessions"]), default="agents")
 @click.pass_obj
 def names(session: Session, ref: str | None, noun: str) -> None:
-    """Print the names of all agents, ids of an agent's requests, or of runs or sessions; nothing where that fails."""
+    """Print the names of all agents, ids of an agent's requests, or of runs, jobs or sessions; nothing where that fails."""
     try:
         found = _names(session.client, ref, noun)
     except AgentainerError:
@@ -50,8 +50,8 @@ def names(session: Session, ref: str | None, noun: str) -> None:
 def _names(client: Client, ref: str | None, noun: str) -> list[str]:
     if ref:
         records = client.get(path_of("agents", ref, "requests"), {"limit": _MAX_IDS}).get("requests") or []
-    elif noun == "runs":
-        records = client.get(run_path(), {"limit": _MAX_IDS}) or []
+    elif noun in ("runs", "jobs"):
+        records = client.get(run_path() if noun == "runs" else job_path(), {"limit": _MAX_IDS}) or []
     elif noun == "sessions":
         answer = client.call("GET", session_path(), query={"limit": _MAX_IDS})
         return [str(each.get("session_id", "")) for each in answer.get("sessions") or []]

@@ -122,13 +122,7 @@ def events(session: Session, run_id: str, follow: bool, after: int, types: tuple
 
     With -o json each line is the event as it was stored.
     """
-    shown = 0
-    for event in _events(session.client, run_id, follow, after):
-        if not types or str(event["event"].get("type")) in types:
-            _show_event(session, event)
-            shown += 1
-    if not shown and session.has_progress:
-        output.note("No such events." if types or after else "No events yet.")
+    show_events(session, run_id, follow=follow, after=after, types=types)
 
 
 @runs.command(
@@ -267,6 +261,17 @@ def _cancel_all(session: Session, wanted: Record) -> None:
         print(identity if is_short else f"Run {identity} is being cancelled")
     if not found and session.has_progress:
         output.note("No such runs.")
+
+
+def show_events(session: Session, run_id: str, *, follow: bool, after: int, types: tuple[str, ...]) -> None:
+    """Print the events of a run, which a job is too, that come after number `after`; only of `types` where there are any."""
+    shown = 0
+    for event in _events(session.client, run_id, follow, after):
+        if not types or str(event["event"].get("type")) in types:
+            _show_event(session, event)
+            shown += 1
+    if not shown and session.has_progress:
+        output.note("No such events." if types or after else "No events yet.")
 
 
 def _events(client: Client, run_id: str, follow: bool, after: int) -> Iterator[Record]:

@@ -64,6 +64,30 @@ STORY = events(
 """A whole run: a tool is called, then two pieces of text are one answer."""
 
 
+def job(status: str = "completed", **changes: Any) -> dict[str, Any]:
+    """Return a job whose run is `run(status)`."""
+    of_run = run(status)
+    shared = ("id", "status", "attempt", "created_at", "started_at", "finished_at", "usage", "steps", "output")
+    return {
+        **{name: of_run[name] for name in shared},
+        "prompt": of_run["input"],
+        "image": "my-agent:1.0",
+        "template": "",
+        "priority": 0,
+        "submitter": "root",
+        "position": 0,
+        "after": None,
+        "exit_code": None,
+        "error": None,
+        "limits": {"memory": 2**31, "cpus": 1.0, "pids": 512, "disk": 2**32, "wall_s": 1800.0},
+        "retention_s": 86400.0,
+        "expires_at": None,
+        "agent": "",
+        "webhook": None,
+        **changes,
+    }
+
+
 def session(**changes: Any) -> dict[str, Any]:
     return {
         "session_id": SESSION_ID,

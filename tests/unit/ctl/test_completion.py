@@ -18,6 +18,7 @@ def complete(api, run, tmp_path):
     api.on("GET", "/agents", [agent(name="web"), agent(name="worker")])
     api.on("GET", "/agents/web/requests", {"requests": [{"id": "id-1"}, {"id": "id-2"}]})
     api.on("GET", "/api/v1/runs", [{"id": "run-1"}, {"id": "run-2"}])
+    api.on("GET", "/api/v1/jobs", [{"id": "job-1"}, {"id": "job-2"}])
     api.on("GET", "/api/v1/sessions", sessions=[{"session_id": "talk-1"}])
     (tmp_path / "completion.bash").write_text(run("completion", "bash").out)
     program = tmp_path / "agentainerctl"
@@ -52,6 +53,8 @@ def complete(api, run, tmp_path):
         ("agentainerctl run --on-busy r", ["reject"]),
         ("agentainerctl runs attach run", ["run-1", "run-2"]),
         ("agentainerctl runs list --status f", ["failed"]),
+        ("agentainerctl jobs download job", ["job-1", "job-2"]),
+        ("agentainerctl jobs submit --file Dock", ["Dockerfile"]),
         ("agentainerctl sessions history ta", ["talk-1"]),
         ("agentainerctl start w", ["web", "worker"]),
         ("agentainerctl bridge check w", ["web", "worker"]),

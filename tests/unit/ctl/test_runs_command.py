@@ -179,3 +179,11 @@ def test_of_several_one_may_not_be_there(api, run):
 
     assert (said.code, said.out) == (8, f"Run {ID} is being cancelled\n")
     assert "Run not found" in said.err
+
+
+def test_a_job_whose_turn_has_not_come_is_attached_to(api, run):
+    api.on("GET", RUN, record("queued", kind="job", agent_id="", agent=""))
+    api.on("GET", RUN, record())
+    api.on_events(EVENTS, *STORY)
+
+    assert run("runs", "attach", ID).out == "Fixed.\n"

@@ -277,6 +277,23 @@ def test_an_answer_that_does_not_count_is_told_to_be_none():
     )
 
 
+def test_a_job_that_is_run_again_is_told():
+    again = {"type": "CUSTOM", "name": "job.attempt", "value": {"reason": "the container is gone", "attempt": 2}}
+
+    assert told(*text("half"), again, *text("whole")) == "half\n! the job is run again: the container is gone\nwhole\n"
+
+
+def log(*pieces):
+    return [{"type": "CUSTOM", "name": "log", "value": {"stream": "stderr", "text": piece}} for piece in pieces]
+
+
+def test_what_a_program_writes_beside_its_answer_is_told_as_it_comes():
+    events = (*text("one "), *log("war", "ning\n\x1b[2J"), *text("two"))
+
+    assert told(*events) == "one \nwarning\n\\x1b[2J\ntwo\n"
+    assert answer(*events) == "one \ntwo\n"
+
+
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\b\x00\u202etxt\u200b\u2066\U000e0041\ud800"
 
 
@@ -288,6 +305,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\b\x00\u202etxt\u200b\u2066\U000e0041
         call(HOSTILE, json.dumps({HOSTILE: HOSTILE, "b": [HOSTILE]})),
         call("t", HOSTILE),
         [result(HOSTILE)],
+        log(HOSTILE),
         [result(json.dumps({HOSTILE: HOSTILE, "b": f"{HOSTILE}\n{HOSTILE}", f"{HOSTILE}2": f"{HOSTILE}\n{HOSTILE}"}))],
         [edit(HOSTILE, HOSTILE, f"@@\n+{HOSTILE}")],
         [{"type": "STEP_STARTED", "stepName": HOSTILE}],

@@ -1,0 +1,229 @@
+"""`jobs list show logs events cancel download rm`; `jobs submit` has a module of its own."""
+
+from typing import Any
+
+import click
+
+from agentainerctl import batch, output
+from agentainerctl import jobs as records
+from agentainerctl.commands.job_submit import submit
+from agentainerctl.commands.runs import show_events
+from agentainerctl.options import Group, output_options
+from agentainerctl.output import plain
+from agentainerctl.runs import STATES
+from agentainerctl.runstream import Record, cancel, job_path
+from agentainerctl.session import Session
+from agentainerd import defaults
+from agentainerd.units import format_size
+
+
+@click.group(
+    "jobs",
+    cls=Group,
+    examples=(
+        'agentainerctl jobs submit --wait "Write a poem about the sea into sea.txt"',
+        "agentainerctl jobs list --status running",
+        "agentainerctl jobs download 5b1f6a0e",
+    ),
+)
+def jobs() -> None:
+    """Submit, watch and collect jobs: work in a container of its own, whose results are a ZIP.
+
+    A job is called by its id or by the beginning of it.
+    """
+
+
+jobs.add_command(submit)
+
+
+@jobs.command(
+    "list",
+    examples=(
+        "agentainerctl jobs list",
+        "agentainerctl jobs list --status failed -o wide",
+        "for job in $(agentainerctl jobs list --status queued -q); do agentainerctl jobs cancel $job; done",
+    ),
+)
+@click.option("--status", type=click.Choice(STATES), help="Only in this state.")
+@click.option("-n", "--limit", type=click.IntRange(1, defaults.MAX_PAGE_LIMIT), metavar="N", help="At most so many.")
+@click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")
+@output_options()
+@click.pass_obj
+def list_(session: Session, status: str | None, limit: int | None, cursor: str | None) -> None:
+    """List jobs, the newest first. -o wide has whole ids."""
+    envelope = session.client.call("GET", job_path(), query={"status": status, "limit": limit, "cursor": cursor})
+    found: list[Record] = envelope.get("data") or []
+    if session.is_machine:
+        output.machine(found, session.output)
+    elif session.is_quiet or session.output == "name":
+        for each in found:
+            print(plain(each["id"]))
+    elif not found:
+        is_any = not (status or cursor)
+        print('No jobs yet. Submit one: agentainerctl jobs submit "PROMPT"' if is_any else "No such jobs.")
+    else:
+        is_wide = session.output == "wide"
+        rows = [records.row(each, is_wide) for each in found]
+        output.table(records.WIDE_COLUMNS if is_wide else records.COLUMNS, rows, colours=records.COLOURS)
+    if envelope.get("next_cursor") and session.has_progress:
+        more = "".join(f" {name} {value}" for name, value in (("--status", status), ("--limit", limit)) if value)
+        output.note(f"There are more: agentainerctl jobs list{more} --cursor {envelope['next_cursor']}")
+
+
+@jobs.command(
+    "show",
+    names="jobs",
+    examples=("agentainerctl jobs show 5b1f6a0e", "agentainerctl jobs show -o json 5b1f6a0e | jq -r .status"),
+)
+@click.argument("ref", metavar="JOB")
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def show(session: Session, ref: str) -> None:
+    """Show one job whole: what was asked, what became of it, its bounds, the answer."""
+    job: Record = records.find(session.client, ref)
+    if session.is_machine:
+        output.machine(job, session.output)
+    elif session.is_quiet:
+        print(plain(job["id"]))
+    else:
+        records.page(job)
+
+
+@jobs.command(
+    "logs",
+    names="jobs",
+    examples=(
+        "agentainerctl jobs logs 5b1f6a0e",
+        "agentainerctl jobs logs --follow 5b1f6a0e 2>errors.txt",
+        "agentainerctl jobs logs --stream stderr --tail 20 5b1f6a0e",
+    ),
+)
+@click.argument("ref", metavar="JOB")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this one.  [default: both]")
+@click.option(
+    "-n", "--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last LINES of each.  [default: all]"
+)
+@click.pass_obj
+def logs(session: Session, ref: str, follow: bool, stream: str | None, tail: int | None) -> None:
+    """Show what a job's program writes, as it is: its stdout on stdout, its stderr on stderr."""
+    from agentainerctl.job_logs import show_logs
+
+    show_logs(session.client, records.resolve(session.client, ref), stream or "", tail=tail, follow=follow)
+
+
+@jobs.command(
+    "events",
+    names="jobs",
+    examples=(
+        "agentainerctl jobs events 5b1f6a0e",
+        "agentainerctl jobs events --follow --type TOOL_CALL_START 5b1f6a0e",
+        "agentainerctl jobs events -o json 5b1f6a0e | jq .event.type",
+    ),
+)
+@click.argument("ref", metavar="JOB")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Begin after event number N.")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Only of this type: CUSTOM, STEP_STARTED, ...; repeatable."
+)
+@output_options("table", "json")
+@click.pass_obj
+def events(session: Session, ref: str, follow: bool, after: int, types: tuple[str, ...]) -> None:
+    """Show the events of a job, each on a line: its number, when it was, its type, what it says.
+
+    With -o json each line is the event as it was stored.
+    """
+    show_events(session, records.resolve(session.client, ref), follow=follow, after=after, types=types)
+
+
+@jobs.command(
+    "cancel",
+    names="jobs",
+    examples=("agentainerctl jobs cancel 5b1f6a0e", "agentainerctl jobs cancel --kill 5b1f6a0e 0c9d4a0e"),
+)
+@click.argument("refs", metavar="JOB...", nargs=-1, required=True)
+@click.option("--kill", is_flag=True, help="Do not wait for its program to end by itself.")
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def cancel_(session: Session, refs: tuple[str, ...], kill: bool) -> None:
+    """Cancel jobs, whether they wait or run. What one has made until then can be downloaded."""
+
+    def act(ref: str) -> dict[str, Any]:
+        job_id = records.resolve(session.client, ref)
+        answer = cancel(session.client, job_id, "kill" if kill else "interrupt", noun="job")
+        return {**answer["data"], "name": answer["data"]["id"], "was_cancelled": answer.get("cancelled", True)}
+
+    def line(ref: str, result: dict[str, Any]) -> str:
+        if not result["was_cancelled"]:
+            return f"Job {plain(ref)} had ended before: {plain(result['status'])}"
+        return f"Job {plain(ref)} {'cancelled' if result['status'] == 'cancelled' else 'is being cancelled'}"
+
+    batch.each(session, refs, act, line)
+
+
+@jobs.command(
+    "download",
+    names="jobs",
+    examples=(
+        "agentainerctl jobs download 5b1f6a0e",
+        "agentainerctl jobs download -o results/ 5b1f6a0e",
+        "agentainerctl jobs download -o - 5b1f6a0e | bsdtar -xf -",
+    ),
+)
+@click.argument("ref", metavar="JOB")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    default="",
+    metavar="FILE",
+    help="Where to: a file, a folder, or -.  [default: job-ID.zip]",
+)
+@click.option("-f", "--force", is_flag=True, help="Write over the file, if it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the name of the file only.")
+@click.option("--json", "is_json", is_flag=True, help="Print the name and the size as JSON.")
+@click.pass_obj
+def download(session: Session, ref: str, path: str, force: bool, quiet: bool, is_json: bool) -> None:
+    """Download what a job made, as a ZIP, when it has ended.
+
+    What broke off, by Ctrl-C too, is gone on with by the same command.
+    """
+    from agentainerctl import job_downloads
+
+    session.is_quiet, session.output = quiet, "json" if is_json else "table"
+    job_id = records.resolve(session.client, ref)
+    file = path if path == "-" else job_downloads.place(path, job_id, is_forced=force)
+    size = job_downloads.download(session, job_id, file, is_forced=force)
+    if file == "-":
+        return
+    if is_json:
+        output.machine({"id": job_id, "file": file, "size": size}, "json")
+    else:
+        print(plain(file if quiet else f"{file} ({format_size(size)})"))
+
+
+@jobs.command(
+    "rm",
+    names="jobs",
+    examples=(
+        "agentainerctl jobs rm 5b1f6a0e",
+        "for job in $(agentainerctl jobs list --status failed -q); do agentainerctl jobs rm --force $job; done",
+    ),
+)
+@click.argument("refs", metavar="JOB...", nargs=-1, required=True)
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def rm(session: Session, refs: tuple[str, ...], force: bool) -> None:
+    """Remove jobs that have ended, with their results, logs and events, before they expire by themselves."""
+    if not force:
+        what = f"job {refs[0]}" if len(refs) == 1 else f"{len(refs)} jobs"
+        session.confirm(f"Remove {what} with all results for good?", f"refusing to remove {what}")
+
+    def act(ref: str) -> Record:
+        job_id = records.resolve(session.client, ref)
+        session.client.call("DELETE", job_path(job_id))
+        return {"id": job_id, "name": job_id, "result": "removed"}
+
+    batch.each(session, refs, act, lambda ref, _: f"Job {plain(ref)} removed")

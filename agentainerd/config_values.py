@@ -18,7 +18,7 @@ Parse = Callable[[object], object]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@,]+")
-_OPEN_PREFIX = re.compile(r"/api(/[A-Za-z0-9_-]+){0,8}")
+_OPEN_PREFIX = re.compile(r"/(api(/[A-Za-z0-9_-]+){0,8}|schedule|status|jobs|job|cancel|logs|download)")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -228,10 +228,12 @@ def texts(each: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
 
 
 def open_prefix(value: object) -> str:
-    """The beginning of paths of the API: /api, or one under it, without a final slash."""
+    """The beginning of paths without a final slash: /api, one under it, or one of the containerized-agent document."""
     path = text(value).removesuffix("/")
     if not _OPEN_PREFIX.fullmatch(path):
-        raise ValueError(f"{shown(value)} is not /api or a path under it, such as /api/v1")
+        raise ValueError(
+            f"{shown(value)} is not /api, a path under it such as /api/v1, or a path of jobs such as /schedule"
+        )
     return path
 
 

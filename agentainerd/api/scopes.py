@@ -25,6 +25,7 @@ from agentainerd.api import (
     replicas,
     requests,
     runs,
+    scheduler,
     session_events,
     sessions,
     system,
@@ -40,6 +41,7 @@ PROBES: frozenset[Handler] = frozenset((system.health, system.livez, system.read
 """Of nobody, and asked under any name."""
 PUBLIC: frozenset[Handler] = PROBES | {
     requests.state, requests.response, requests.cancel_own, documentation.specification, documentation.page,
+    scheduler.root,
 }  # fmt: skip
 """Of nobody: a ticket is asked for instead, or nothing."""
 LOCAL: frozenset[Handler] = frozenset((tokens.show, tokens.rotate))
@@ -52,6 +54,7 @@ _READ: tuple[Handler, ...] = (
     jobs.page, jobs.get, jobs.events, jobs.logs, jobs.artifacts, jobs.artifact, jobs.download,
     runs.page, runs.get, runs.events, models.page, models.usage, models.of_run, models.of_session,
     templates.page, templates.get,
+    scheduler.status, scheduler.page, scheduler.job, scheduler.logs, scheduler.log, scheduler.download,
     agentos.page, sessions.page, sessions.get, sessions.summary, sessions.history, sessions.messages, sessions.export,
     session_events.events,
     requests.page, events.events, images.get, system.version, system.ping, system.info, system.df, system.doctor,
@@ -60,6 +63,7 @@ _OPERATE: tuple[Handler, ...] = (
     agents.start, agents.stop, agents.restart, agents.pause, agents.resume, replicas.scale, ports.open_,
     backups.create, backups.verify,
     jobs.submit, jobs.retry_webhook, jobs.cancel, jobs.remove,
+    scheduler.schedule, scheduler.cancel,
     runs.create, runs.give_input, runs.cancel, runs.cancel_all, bridges.check,
     agentos.run, agentos.stream, sessions.create, sessions.update, sessions.delete, sessions.summarize, sessions.reuse,
     autonomous.start, autonomous.resume, autonomous.chat,

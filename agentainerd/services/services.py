@@ -59,6 +59,7 @@ from agentainerd.services.rollouts import Rollout
 from agentainerd.services.run_means import Means
 from agentainerd.services.runs import RunService
 from agentainerd.services.runtime import RuntimeAgents
+from agentainerd.services.scheduler import SchedulerService
 from agentainerd.services.sessions import SessionService
 from agentainerd.services.shared_redis import SharedRedisService
 from agentainerd.services.specs import SpecResolver
@@ -122,6 +123,7 @@ class Services:
     sessions: SessionService
     templates: TemplateService
     autonomous: AutonomousService
+    scheduler: SchedulerService
     health: HealthReports
     idle: IdleService
     measuring: MetricsService
@@ -310,6 +312,7 @@ def build(
         templates=_templates(config, jobs),
         webhooks=_webhooks(config, jobs, audit, supervisor, port=port),
         autonomous=AutonomousService(agents, runs.sessions, runs),
+        scheduler=SchedulerService(jobs, runs, agents),
         health=health,
         idle=idle,
         measuring=measuring,

@@ -38,9 +38,9 @@ FOLLOW_S = "3"
 WORKSPACE = "-workspace"  # the end of the names of volumes that `deploy --runtime` makes
 KINDS = (
     r"agent-[0-9a-f]{16}", r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", r"(?<=[?&]t=)[\w-]+",
-    r"(?<=:)\d{8}-\d{6}\b",
+    r"(?<=:)\d{8}-\d{6}\b", r"(?<=\bjob-)[0-9a-f]{8}\b",
 )  # fmt: skip
-"""What is another one each time: agents, requests, tickets, versions of images."""
+"""What is another one each time: agents, requests, tickets, versions of images, files of jobs."""
 CHANGES = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "<time>"), (r"just now|\d+ \w+ ago", "<age>"), (r"\d+(\.\d+)?", "<n>"),
     (r"\s+", " "), (r"[-─]{3,}", "---"),

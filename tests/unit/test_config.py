@@ -173,16 +173,18 @@ def test_the_token_that_everybody_knows_stays_on_loopback(host):
 
 
 def test_paths_without_a_token_stay_on_loopback():
-    environment = {"AGENTAINER_SECURITY_OPEN_PREFIXES": "/api/v1/, /api/agents"}
+    environment = {"AGENTAINER_SECURITY_OPEN_PREFIXES": "/api/v1/, /api/agents, /schedule"}
 
-    assert load(None, environment, {}).config.security.open_prefixes == ("/api/v1", "/api/agents")
+    assert load(None, environment, {}).config.security.open_prefixes == ("/api/v1", "/api/agents", "/schedule")
     with pytest.raises(ConfigError, match="refusing to listen on 0.0.0.0 with paths that ask for no token"):
         load(None, environment | {"AGENTAINER_SERVER_HOST": "0.0.0.0"}, {})
 
 
-@pytest.mark.parametrize("prefix", ["/", "", "/agents", "api", "/apix", "/api/../agents", "/api/%2e", "/api/a b"])
+@pytest.mark.parametrize(
+    "prefix", ["/", "", "/agents", "api", "/apix", "/api/../agents", "/api/%2e", "/api/a b", "/jobsx", "/schedule/x"]
+)
 def test_only_paths_of_the_api_can_be_open(prefix):
-    with pytest.raises(ConfigError, match="is not /api or a path under it"):
+    with pytest.raises(ConfigError, match="is not /api, a path under it such as /api/v1, or a path of jobs"):
         load(None, {}, {"security.open_prefixes": Given([prefix], "--flag")})
 
 

@@ -42,7 +42,7 @@ KINDS = (
 )  # fmt: skip
 """What is another one each time: agents, requests, tickets, versions of images, files of jobs."""
 CHANGES = (
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "<time>"), (r"just now|\d+ \w+ ago", "<age>"), (r"\d+(\.\d+)?", "<n>"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "<time>"), (r"just now|\d+ \w+ ago", "<age>"), (r"(?<=in )[\d.]+ m?s\b", "<span>"), (r"\d+(\.\d+)?", "<n>"),
     (r"\s+", " "), (r"[-─]{3,}", "---"),
 )  # fmt: skip
 

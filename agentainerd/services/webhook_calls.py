@@ -86,7 +86,7 @@ class WebhookCaller:
         try:
             if parts.scheme == "https":
                 sock = self._tls().wrap_socket(sock, server_hostname=host)
-            connection = http.client.HTTPConnection(host)
+            connection = http.client.HTTPConnection(parts.netloc)
             connection.sock = sock
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             given = {"Host": parts.netloc, "User-Agent": f"agentainerd/{VERSION}", "Content-Type": "application/json"}

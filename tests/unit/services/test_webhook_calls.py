@@ -85,6 +85,14 @@ def test_a_message_arrives_as_it_was_sent(receiver):
     assert "Content-Type: application/json" in lines
 
 
+@pytest.mark.parametrize("host", ["localhost", "[::ffff:127.0.0.1]"])
+def test_hosts_are_names_and_addresses_of_both_kinds(receiver, host):
+    place = receiver()
+
+    assert post(f"http://{host}:{place.port}/").status == 204
+    assert f"Host: {host}:{place.port}".encode() in place.heads[0]
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "retry_after_s", "reason"),
     [

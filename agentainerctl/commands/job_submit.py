@@ -24,7 +24,7 @@ _BRIDGES = ("exec", "openai", "agentcore", "agui", "native", "bridge")
         'agentainerctl jobs submit --wait "Write a poem about the sea into sea.txt"',
         'agentainerctl jobs submit --file data.csv --wait --download results/ "Draw a chart of data.csv"',
         "agentainerctl jobs submit --image my-agent:1.0 --memory 512Mi --timeout 10m --no-network @prompt.txt",
-        "agentainerctl jobs submit --template review --param language=python --file src/",
+        "agentainerctl jobs submit --template review --param repository=https://github.com/you/project",
     ),
 )
 @click.argument("prompt", metavar="[PROMPT]", default="")
@@ -95,6 +95,7 @@ def submit(session: Session, /, prompt: str, **given: Any) -> None:  # noqa: ANN
             )
         job_downloads.place(given["download"], "", is_forced=given["force"])  # rather told now than after the job
     job = _start(session, body, given["idempotency_key"])
+    _tell_secret(session, body, job)
     if not waits:
         _show(session, job)
         return
@@ -151,6 +152,13 @@ def _webhook(url: str | None, secret_file: str) -> Record | None:
 def _start(session: Session, body: Record, key: str | None) -> Record:
     """Submit a job, one however often the connection breaks meanwhile."""
     return dict(call_again(session.client, "POST", job_path(), body=body, key=key or os.urandom(16).hex())["data"])
+
+
+def _tell_secret(session: Session, body: Record, job: Record) -> None:
+    """Tell what was made to sign the webhook with: nothing tells it later."""
+    secret = (job.get("webhook") or {}).get("secret")
+    if secret and "secret" not in body.get("webhook", {}) and not session.is_machine:
+        output.note(f"Secret of its webhook, told once: {output.plain(secret)}")
 
 
 def _show(session: Session, job: Record) -> None:

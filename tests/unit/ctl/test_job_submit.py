@@ -46,6 +46,17 @@ def test_its_id_is_what_is_printed(story, run):
     assert json.loads(run("jobs", "submit", "-o", "json", "Fix the tests").out)["status"] == "queued"
 
 
+def test_the_secret_that_was_made_for_its_webhook_is_told_once(api, run, tmp_path):
+    webhook = {"url": "https://x.example/h", "secret": "whsec_made"}
+    api.on("POST", JOBS, job("queued", webhook=webhook), status=202)
+    (tmp_path / "secret").write_text("whsec_mine\n")
+    asks = ("jobs", "submit", "--webhook", "https://x.example/h")
+
+    assert run(*asks, "-q", "x") == (0, f"{ID}\n", "Secret of its webhook, told once: whsec_made\n")
+    assert run(*asks, "-q", "--webhook-secret-file", "secret", "x").err == ""
+    assert json.loads(run(*asks, "-o", "json", "x").out)["webhook"]["secret"] == "whsec_made"
+
+
 def test_all_that_can_be_said_of_a_job_is_sent(story, run, tmp_path):
     (tmp_path / "secret").write_text("whsec_abc\n")
 

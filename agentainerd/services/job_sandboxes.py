@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RUNTIME_LABEL = "agentainer.runtime"
 """The label of images that `agentainerctl runtime build` makes."""
+TOOL_VARIABLES = "AGENT_TOOL_ENVIRONMENT"
+"""Names of the variables that the runtime image lets the programs of a job have; without it they have none of the submitter's."""
 MAX_PROMPT_VARIABLE_BYTES = 100_000  # the kernel takes 128 KiB for one variable
 LOG_PIECE_BYTES = 256 * 1024
 _IMAGE_HINT = "agentainerctl runtime build makes the one of the setting jobs.image; docker pull gets others"
@@ -224,10 +226,11 @@ class Sandboxes:
 
     def _spec(self, job: Job, model: str, bridge: Bridge, names: Mapping[str, str]) -> AgentSpec:
         limits, image = job.limits, self._image(job)
+        given = {TOOL_VARIABLES: " ".join(job.env)} if job.env else {}
         return AgentSpec(
             name="job",
             image=job.image,
-            env_vars={**job.env, "JOB_PROMPT_FILE": PROMPT_FILE, "JOB_OUTPUT_DIR": OUTPUT_DIR, **names},
+            env_vars={**job.env, "JOB_PROMPT_FILE": PROMPT_FILE, "JOB_OUTPUT_DIR": OUTPUT_DIR, **given, **names},
             secrets=tuple(job.env),
             command=job.command,
             cpu_limit=int((limits.cpus or 0) * 1e9),

@@ -25,12 +25,11 @@ FEW = {"last_update", "ping_busy", "disconnect", "rejoin", "cancel", "end"}
 
 
 def breakable():
-    """One tier for each rule that can be broken: the first that has it."""
-    return {
-        rule.name: next(bridge for bridge in Bridge if rule.name in rules_of(bridge))
-        for rule in RULES.values()
-        if (rule.name not in UNSEEN if os.environ.get("SOAK_BRIDGE") else rule.name in FEW)
-    }
+    """One tier for each rule that can be broken: the first that has it and listens (tests/unit/services has those of commands)."""
+    tiers = [bridge for bridge in Bridge if not bridge.is_command]
+    having = {name: next((tier for tier in tiers if name in rules_of(tier)), None) for name in RULES}
+    wanted = set(RULES) - UNSEEN if os.environ.get("SOAK_BRIDGE") else FEW
+    return {name: tier for name, tier in having.items() if tier and name in wanted}
 
 
 def at_once(function, arguments):

@@ -12,10 +12,10 @@ from wsproto.events import AcceptConnection, Event, Request, TextMessage
 class WebSocketClient:
     """Connected when it is made. `pushed`: what came that answers nothing."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, target: str = "/") -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=15)
         self._ws = WSConnection(ConnectionType.CLIENT)
-        self._socket.sendall(self._ws.send(Request(host="127.0.0.1", target="/")))
+        self._socket.sendall(self._ws.send(Request(host="127.0.0.1", target=target)))
         self._events = self._read()
         self.pushed: list[dict[str, Any]] = []
         assert isinstance(next(self._events), AcceptConnection)

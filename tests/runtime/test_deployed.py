@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.docker import BASE_IMAGE
 from tests.fakes.models import KEY, MODEL, ModelServer, ToolCall, Turn, When
 from tests.fakes.runtime import ROOT, answer_of
+from tests.fakes.websockets import WebSocketClient
 
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 TURNS = [
@@ -91,7 +92,11 @@ def ctl(start_daemon, sandbox):
     return commands_to(start_daemon(sandbox=sandbox))
 
 
-def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtime_image, docker_client, tmp_path):
+def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(
+    start_daemon, sandbox, runtime_image, docker_client, tmp_path
+):
+    daemon = start_daemon(sandbox=sandbox)
+    ctl = commands_to(daemon)
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "turns.json").write_text(json.dumps(TURNS))
@@ -114,11 +119,19 @@ def test_an_agent_of_the_image_works_remembers_and_keeps_its_secrets(ctl, runtim
 
     docker_client.exec_start(docker_client.exec_create(
         container["Id"], ["sh", "-c", "echo 'def add(a, b): return a - b' > /workspace/sum.py"])["Id"])  # fmt: skip
+    page = WebSocketClient(daemon.port, "/agent/smith/ws")
+    watched = page.ask(id=1, type="watchFile", payload={"path": "sum.py"})
+    found = page.ask(id=2, type="getLintErrors")
     shown = ctl("run", "smith", "fix the sum")
+    change = page.next_change()
+    page.close()
     fixed = docker_client.exec_start(docker_client.exec_create(container["Id"], ["cat", "/workspace/sum.py"])["Id"])
 
     assert fixed == b"def add(a, b): return a + b\n", shown
     assert "Fixed." in shown
+    assert watched["data"] == {"watching": "sum.py", "exists": True}
+    assert found["data"]["linters"] == [{"name": "python", "files": 1}]
+    assert (change["path"], change["operation"]) == ("sum.py", "modified")
 
 
 def test_a_model_fixes_a_failing_test_of_a_repository(start_daemon, sandbox, docker_client, runtime_image, tmp_path):

@@ -109,6 +109,7 @@ class JobExecution(Execution):
 
     def _prepare(self) -> None:
         """Get a container of its own; while engine or Redis are away, the job waits."""
+        told = ""
         while True:
             self.check()
             try:
@@ -117,7 +118,9 @@ class JobExecution(Execution):
                 if not is_passing(error):
                     self._note(exit_code=_exit_code(error))
                     raise
-                log.warning("a job waits for its container: %s", error, extra={"job_id": self.job.id})
+                if error.code != told:
+                    log.warning("a job waits for its container: %s", error, extra={"job_id": self.job.id})
+                    told = error.code
                 if self.run.started_at:
                     self.change(started_at=0.0, attempt=self.run.attempt - 1)
                 self._pause()

@@ -273,6 +273,9 @@ class JobService:
             execution.job = msgspec.structs.replace(execution.job, delivery=delivery)
         job = msgspec.structs.replace(self._store.get(job_id), delivery=delivery)
         self._means.writer.commit(JobStore.put(job))
+        if not self._means.store.some([job_id]):  # it was removed meanwhile
+            self._means.writer.commit(JobStore.remove(job_id))
+            raise _unknown(job_id)
 
     # ---- inside
 

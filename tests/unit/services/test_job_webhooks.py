@@ -4,13 +4,14 @@ import time
 
 import pytest
 
-from agentainerd.errors import Conflict, InvalidParameter
+from agentainerd.errors import Conflict, InvalidParameter, NotFound
 from agentainerd.model.jobs import Delivery, DeliveryState, Job, JobFilter, JobLimits, JobRequest, JobView, Webhook
 from agentainerd.model.runs import Run, RunStatus, new_run_id
 from agentainerd.model.webhooks import key_of
 from agentainerd.store.jobs import JobStore
 from agentainerd.store.run_writer import RunWriter
 from agentainerd.store.runs import RunStore
+from tests.fakes.world import ADMIN
 
 URL = "http://127.0.0.1:9/hook"
 
@@ -53,6 +54,24 @@ def test_a_job_is_kept_until_its_end_is_told(world, ended):
     world.services.jobs.deliver(owed.pop(), Delivery(DeliveryState.DELIVERED, 1))
     world.services.jobs.sweep(time.time())
     assert kept(world) == owed
+
+
+def test_a_job_that_is_removed_while_it_is_told_does_not_come_back(world, ended, monkeypatch):
+    job_id = ended()
+    jobs, read = world.services.jobs, world.services.jobs._store.get
+
+    def read_and_remove(ref: str) -> Job:
+        found = read(ref)
+        monkeypatch.setattr(jobs._store, "get", read)
+        jobs.remove(ref, ADMIN)
+        return found
+
+    monkeypatch.setattr(jobs._store, "get", read_and_remove)
+
+    with pytest.raises(NotFound):
+        jobs.deliver(job_id, Delivery(DeliveryState.DELIVERED, 1))
+
+    assert jobs._store.some([job_id]) == []
 
 
 def test_what_is_still_to_be_told_is_found_again(world, ended, monkeypatch):

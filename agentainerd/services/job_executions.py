@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5  # between two tries while the engine is away
 SIGNALLED = (137, 143)
+ENGINE_WAIT_S = 60.0
 ENGINE_END_S = 2.0  # an engine that ends ends its containers first, and answers for so long
 _TRIED_AGAIN = (RunCode.CONTAINER_LOST, RunCode.INTERRUPTED)
 
@@ -252,10 +253,21 @@ class JobExecution(Execution):
         return JobStore.put(msgspec.structs.replace(self.job, agent_id="", agent=""))
 
     def _leave(self) -> None:
-        """Have all that runs in the container end, and keep what it wrote: nothing changes any more."""
-        if self.job.agent_id:
+        """Have all that runs in the container end, and keep what it wrote: nothing changes any more.
+
+        An engine that is away is waited for, if not for ever: what it stopped has its output yet.
+        """
+        end = time.monotonic() + ENGINE_WAIT_S
+        while self.job.agent_id:
             self._halt()
-            self._sandboxes.keep_logs(self.job, max(1, self.run.attempt))
+            try:
+                self._sandboxes.keep_logs(self.job, max(1, self.run.attempt))
+            except AgentainerError as error:
+                if is_passing(error) and time.monotonic() < end:
+                    self._pause()
+                    continue
+                log.warning("the output of a job could not be kept: %s", error, extra={"job_id": self.job.id})
+            return
 
     def _halt(self) -> None:
         if self.job.agent_id:

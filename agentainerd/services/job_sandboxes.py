@@ -141,11 +141,15 @@ class Sandboxes:
                 log.warning("the container of a job could not be stopped: %s", error, extra={"job_id": job.id})
 
     def keep_logs(self, job: Job, attempt: int) -> None:
-        """Put what a job's container wrote into the two files of this attempt. Raises nothing."""
+        """Put what a job's container wrote into the two files of this attempt.
+
+        Raises:
+            Unavailable: the engine is away, and may be asked again. What is gone, or can't be written, is told in the log only.
+        """
         try:
             container = self.container(job)
             stream = self._engine.logs(container.id)
-        except AgentainerError as error:
+        except NotFound as error:
             log.warning("the output of a job could not be kept: %s", error, extra={"job_id": job.id})
             return
         files = {name: self.folders.log(job.id, name, attempt) for name in STREAMS}
@@ -160,7 +164,7 @@ class Sandboxes:
                     waiting[piece.stream].clear()
             for name, data in waiting.items():
                 offload.run(_append, files[name], bytes(data))
-        except (AgentainerError, OSError) as error:
+        except OSError as error:
             log.warning("the output of a job could not be kept whole: %s", error, extra={"job_id": job.id})
         finally:
             stream.close()

@@ -1,7 +1,7 @@
 """Work of any length done in short turns in threads, so that it neither keeps a thread of the pool nor stops anything else."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
 from gevent.monkey import get_original
@@ -35,9 +35,9 @@ class Work(Generic[T]):
         """Take steps for SLICE_S and return whether that was all. Blocks its greenlet only; raises what they raised."""
         return offload.run(self._slice)
 
-    def stop(self) -> None:
-        """Let the steps clean up, where they are. Safe to repeat."""
-        offload.run(self._stop)
+    def stop(self, then: Callable[[], None]) -> None:
+        """Let the steps clean up, where they are, and do `then` in the thread: no step is at work any more by then."""
+        offload.run(self._stop, then)
 
     def _slice(self) -> bool:
         with self._lock:
@@ -62,6 +62,7 @@ class Work(Generic[T]):
         except BaseException as exc:
             self._failure = exc
 
-    def _stop(self) -> None:
+    def _stop(self, then: Callable[[], None]) -> None:
         with self._lock:
             self._steps.close()
+            then()

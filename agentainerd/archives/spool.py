@@ -71,8 +71,12 @@ class SpooledZip:
 
     def close(self) -> None:
         """Let go of everything; what is not whole is removed. For the last reader."""
-        self._work.stop()
-        if self._descriptor >= 0:
+        self._work.stop(self._close)
+
+    def _close(self) -> None:
+        if (
+            self._descriptor >= 0
+        ):  # in the thread that no other is at work beside: the number may be another file's at once
             os.close(self._descriptor)
 
     def _make(self) -> Generator[None, None, None]:

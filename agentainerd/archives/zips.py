@@ -19,6 +19,7 @@ from agentainerd.archives.listings import Entry, Kind, Listing, Omissions, stamp
 from agentainerd.archives.opening import open_file
 
 PIECE_BYTES = 256 * 1024
+_END_BYTES = 1024  # what the report's member and the end of a ZIP take at most, beside its text
 _UNIX = 3
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 _SAMPLE_BYTES = 8 * 1024
@@ -58,7 +59,7 @@ def write_zip(root: int, listing: Listing, sink: Sink) -> Iterator[None]:
         else:
             yield from _write_file(archive, root, entry, omissions)
     if omissions.count:
-        report = _report(omissions, listing.bounds.report_bytes)
+        report = _report(omissions, listing.bounds.report_bytes - _END_BYTES)
         archive.writestr(_info(listing.report_name, _FILE), report)
     archive.close()
 

@@ -55,7 +55,6 @@ def test_work_that_is_stopped_cleans_up_where_it_is_once_its_thread_is_out_of_it
     eventually(lambda: done)
 
     reader.kill()
-    work.stop()
-    work.stop()
+    work.stop(lambda: done.append("and then"))
 
-    assert done[-1] == "cleaned up" and done.count("cleaned up") == 1 and len(done) > 1
+    assert done[-2:] == ["cleaned up", "and then"] and len(done) > 2

@@ -351,6 +351,79 @@ while True:
 """
 
 
+@as_root
+def test_what_is_mounted_in_a_folder_is_left_out(tmp_path):
+    for name in ("mounted", "packed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "packed" / "x").write_text("x")
+    if subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "mounted"], check=False).returncode:
+        pytest.skip("can't mount")
+    (tmp_path / "mounted" / "secret").write_text("of the host")
+    subprocess.run(["mount", "--bind", tmp_path / "mounted" / "secret", tmp_path / "file"], check=True)
+    try:
+        data = packed(tmp_path)
+    finally:
+        subprocess.run(["umount", tmp_path / "file"], check=True)
+        subprocess.run(["umount", tmp_path / "mounted"], check=True)
+
+    assert report(data) == dict.fromkeys(("file", "mounted"), "another file system is mounted there")
+    assert set(contents(data)) == {"agentainer-report.txt", "packed/", "packed/x"}
+
+
+@as_root
+def test_what_is_mounted_over_a_file_after_it_was_listed_is_not_read(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_text("of the job")
+    (tmp_path / "mounted").mkdir()
+    mounted = []
+
+    def mount():
+        for what, where in (
+            (["-t", "tmpfs", "none"], "mounted"),
+            (["--bind", tmp_path / "mounted" / "secret"], "root/file"),
+        ):
+            if subprocess.run(["mount", *what, tmp_path / where], check=False).returncode:
+                pytest.skip("can't mount")
+            mounted.append(where)
+            (tmp_path / "mounted" / "secret").write_text("of the host")
+
+    try:
+        data = packed(tmp_path / "root", meanwhile=mount)
+    finally:
+        for where in mounted[::-1]:
+            subprocess.run(["umount", tmp_path / where], check=True)
+
+    assert report(data) == {"file": "it is not a file any more"}
+
+
+def test_unzip_unpacks_what_was_packed(tmp_path):
+    if not shutil.which("unzip"):
+        pytest.skip("needs unzip: scripts/setup testing")
+    folder, out = tmp_path / "folder", tmp_path / "out"
+    (folder / "deep" / "empty").mkdir(parents=True)
+    (folder / "deep" / "new\nline é").write_bytes(os.urandom(100_000))
+    (folder / "link").symlink_to("deep/empty")
+    (folder / "program").write_text("#!/bin/sh\n")
+    (folder / "program").chmod(0o755)
+    (tmp_path / "x.zip").write_bytes(packed(folder))
+
+    subprocess.run(["unzip", "-q", "-^", tmp_path / "x.zip", "-d", out], check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+
+    def look(top):
+        return {
+            str(path.relative_to(top)): os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None
+            for path in top.rglob("*")
+        }
+
+    assert look(out) == look(folder)
+    assert os.access(out / "program", os.X_OK) and not os.access(out / "deep" / "new\nline é", os.X_OK)
+
+
 def test_who_exchanges_folders_and_links_all_the_time_leads_nowhere(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("of the host")

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,7 @@ class Archives:
         self._zips: dict[tuple[str, str], SpooledZip] = {}
         self._readers: Counter[tuple[str, str]] = Counter()
         self._users: Counter[str] = Counter()
+        self._closed: set[str] = set()
 
     def start(self) -> None:
         """Make the spool folder, and remove what a daemon before this one left unfinished. Raises OSError."""
@@ -111,7 +113,7 @@ class Archives:
         that is gone, or is a link or a file, is a ZIP with nothing but the report of that.
 
         Raises:
-            NotFound: the folder that `root` is in is not there (FILES_NOT_FOUND). Unavailable: no space.
+            NotFound: the folder that `root` is in is not there, or is being removed (FILES_NOT_FOUND). Unavailable: no space.
             Failed: it can't be written.
         """
         self._use(key)
@@ -149,14 +151,23 @@ class Archives:
         """Return how many bytes are kept for each key that something is kept for."""
         return offload.run(sizes, self._spool)
 
-    def discard(self, key: str) -> None:
-        """Remove what is kept for this key; the folder is its owner's.
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Let no download of this key begin within the block, for who removes the folder: `zip` and `file` raise NotFound.
 
         Raises:
-            Conflict: it is being downloaded (code ARCHIVE_BUSY).
+            Conflict: one is under way, or another such block (code FILES_IN_USE).
         """
-        if self.is_busy(key):
-            raise Conflict(f"the files of {key} are being downloaded", code="ARCHIVE_BUSY", hint="try again later")
+        if self.is_busy(key) or key in self._closed:
+            raise Conflict(f"the files of {key} are being downloaded", code="FILES_IN_USE", hint="try it again later")
+        self._closed.add(key)
+        try:
+            yield
+        finally:
+            self._closed.remove(key)
+
+    def discard(self, key: str) -> None:
+        """Remove what is kept for this key; the folder is its owner's. Who reads it reads on. Blocks its greenlet only."""
         offload.run(remove_kept, self._spool, key)
 
     def _open(self, key: str, root: Path) -> ZipDownload:
@@ -193,6 +204,8 @@ class Archives:
 
     def _use(self, key: str) -> None:
         assert _KEY.fullmatch(key), key
+        if key in self._closed:
+            raise NotFound("files", key, message=f"the files of {key} are being removed")
         self._users[key] += 1
 
     def _leave(self, key: str) -> None:

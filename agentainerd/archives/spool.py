@@ -45,14 +45,13 @@ class SpooledZip:
         self._work = Work(self._make())
 
     def go_on(self) -> None:
-        """Make some more, unless another greenlet did meanwhile. Blocks its greenlet only.
+        """Make some more, unless another greenlet made the rest meanwhile. Blocks its greenlet only.
 
         Raises:
             NotFound: the folder that the folder is in is gone. Unavailable: no space. Failed: it can't be read, or not written.
         """
-        before = self.made
         with self._turn:
-            if self.made == before and not self.is_whole:
+            if not self.is_whole:
                 self._work.go_on()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -153,11 +152,7 @@ class _Sink:
     def put(self) -> None:
         """Pass on what there is."""
         gathered, self._gathered = self._gathered, bytearray()
-        try:
-            self._spooled.take(gathered)
-        except BaseException:
-            self._is_closed = True
-            raise
+        self._spooled.take(gathered)
 
     def flush(self) -> None:
         """Do nothing: zipfile asks for it after each member."""

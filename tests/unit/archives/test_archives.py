@@ -224,18 +224,35 @@ def test_a_daemon_finds_what_the_one_before_kept_and_removes_what_it_did_not_fin
     assert read(download) == data
 
 
-def test_what_is_read_is_not_discarded(archives, folder, tmp_path):
+def test_who_is_alone_with_a_folder_removes_it_and_nobody_begins_to_read(archives, folder, tmp_path):
     download = archives.zip("k", folder)
     file = archives.file("other", folder, "1")
-
     for key in ("k", "other"):
-        with pytest.raises(Conflict) as refused:
-            archives.discard(key)
-        assert refused.value.code == "ARCHIVE_BUSY"
+        with pytest.raises(Conflict) as refused, archives.alone(key):
+            pass
+        assert refused.value.code == "FILES_IN_USE"
     read(download), file.close()
+
+    with archives.alone("k"):
+        with pytest.raises(Conflict), archives.alone("k"):
+            pass
+        for begin in (lambda: archives.zip("k", folder), lambda: archives.file("k", folder, "1")):
+            with pytest.raises(NotFound) as refused:
+                begin()
+            assert refused.value.code == "FILES_NOT_FOUND"
+        archives.discard("k")
+
+    assert archives.sizes() == {} and spooled(tmp_path) == [] and not archives.is_busy("k")
+    assert read(archives.zip("k", folder))
+
+
+def test_what_is_discarded_is_read_to_its_end(archives, folder, tmp_path):
+    data = read(archives.zip("k", folder))
+    download = archives.zip("k", folder)
+
     archives.discard("k")
 
-    assert archives.sizes() == {} and spooled(tmp_path) == []
+    assert spooled(tmp_path) == [] and read(download) == data
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentainerd.archives import zips
+from agentainerd.archives import listings, zips
 from agentainerd.archives.listings import Bounds, read_listing
 from agentainerd.archives.opening import open_root
 from agentainerd.archives.zips import write_zip
@@ -229,6 +229,39 @@ def test_a_zip_is_never_larger_than_its_bound(tmp_path, size):
     assert "more" in contents(data)["agentainer-report.txt"].decode().splitlines()[-1]
 
 
+def test_names_are_counted_too(tmp_path):
+    for number in range(400):
+        (tmp_path / f"{number:03}{'x' * 200}").touch()
+
+    data = packed(tmp_path, Bounds(max_bytes=100_000))
+
+    assert 100 < len(contents(data)) < 400 and len(data) <= 100_000
+
+
+def test_the_names_of_a_listing_take_no_more_memory_than_they_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(listings, "MAX_NAMES_BYTES", 250)
+    for letter in "abc":
+        (tmp_path / (letter * 100)).touch()
+
+    data = packed(tmp_path)
+
+    assert report(data) == {"c" * 100: "the names are too long: those that are packed end at 250 bytes"}
+
+
+def test_who_makes_many_folders_of_too_many_names_is_not_looked_at_for_ever(tmp_path):
+    for folder in "abcdef":
+        (tmp_path / folder).mkdir()
+        for number in range(15):
+            (tmp_path / folder / str(number)).touch()
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "small").touch()
+
+    data = packed(tmp_path, Bounds(max_entries=10))
+
+    assert "z/" in contents(data) and "z/small" not in contents(data)
+    assert set(report(data)) == {f"{folder}/" for folder in "abcdefz"}
+
+
 def test_a_folder_of_too_many_names_is_left_out_whole_and_the_others_are_not(tmp_path):
     for folder, count in (("a", 3), ("many", 50), ("z", 3)):
         (tmp_path / folder).mkdir()
@@ -408,7 +441,9 @@ def test_unzip_unpacks_what_was_packed(tmp_path):
     (folder / "program").chmod(0o755)
     (tmp_path / "x.zip").write_bytes(packed(folder))
 
-    subprocess.run(["unzip", "-q", "-^", tmp_path / "x.zip", "-d", out], check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    subprocess.run(
+        ["unzip", "-q", "-^", tmp_path / "x.zip", "-d", out], check=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
 
     def look(top):
         return {

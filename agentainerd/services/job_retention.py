@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from agentainerd import offload
 from agentainerd.archives.archives import Archives
+from agentainerd.errors import Conflict
 from agentainerd.model.jobs import JobView
 from agentainerd.model.runs import Run
 from agentainerd.services.job_folders import JobFolders
@@ -45,26 +47,31 @@ class JobRetention:
                 continue
             is_old = job is None or (run.finished_at + job.retention_s <= now and not JobView(job, run).is_owed)
             if is_old or 0 < max_bytes < total:
-                total -= sizes[job_id]
-                self.forget(run)
-                swept += 1
+                with suppress(Conflict):  # a download that began just now
+                    self.forget(run)
+                    total -= sizes[job_id]
+                    swept += 1
         return swept
 
     def sweep(self, is_wanted: Callable[[str], bool]) -> int:
-        """Remove folders that are of no job that is kept, or else wanted; return how many. Raises Unavailable."""
+        """Remove folders and ZIPs that are of no job that is kept, or else wanted; return how many. Raises Unavailable."""
         there = offload.run(self._folders.ids)  # first: whoever makes one is wanted before that
         kept = {job_id for job_id, _ in self._store.ids()}
         lost = [job_id for job_id in there if job_id not in kept and not is_wanted(job_id)]
         for job_id in lost:
             offload.run(self._remove, job_id)
+        for job_id in self._archives.sizes():
+            if job_id not in kept:  # a daemon ended in the middle of a removal
+                self._archives.discard(job_id)
         return len(lost)
 
     def forget(self, run: Run) -> None:
-        """Forget a job that is over, with its files. Raises Unavailable."""
-        self._means.writer.commit([*RunStore.remove(run), *JobStore.remove(run.id)])
-        self._sizes.pop(run.id, None)
-        self._archives.discard(run.id)
-        offload.run(self._remove, run.id)
+        """Forget a job that is over, with its files. Raises Conflict: one is being downloaded (FILES_IN_USE). Unavailable."""
+        with self._archives.alone(run.id):
+            self._means.writer.commit([*RunStore.remove(run), *JobStore.remove(run.id)])
+            self._sizes.pop(run.id, None)
+            self._archives.discard(run.id)
+            offload.run(self._remove, run.id)
 
     def _measured(self, ended: Collection[str]) -> dict[str, int]:
         for job_id in ended:

@@ -149,14 +149,12 @@ class JobService:
         """Forget a job that is over, with its results.
 
         Raises:
-            NotFound. Conflict: it is not over (JOB_ACTIVE), or somebody downloads from it (JOB_IN_USE). Unavailable.
+            NotFound. Conflict: it is not over (JOB_ACTIVE), or somebody downloads from it (FILES_IN_USE). Unavailable.
         """
         with self._audit.mutation(actor, "remove_job", ref):
             view = self.get(ref)
             if view.job.id in self._active:
                 raise active(view)
-            if self._results.archives.is_busy(view.job.id):
-                raise Conflict(f"job {view.job.id} is being downloaded", code="JOB_IN_USE", hint="try it again later")
             self._retention.forget(view.run)
         return view
 

@@ -47,10 +47,13 @@ def run_json(run: Run) -> Json:
 
 
 def listed_run_json(run: Run) -> Json:
-    """Return a run as one of many: as `run_json`, but of a long input, output or attachment its beginning, and `...`."""
+    """Return a run as one of many: as `run_json`, but of a long input, output, attachment or question the beginning."""
     media = [{name: _beginning(value) for name, value in attached.items()} for attached in run.media]
     texts = {"input": _beginning(run.input), "output": _beginning(run.output)}
-    return run_json(run) | texts | ({"media": media} if media else {})
+    shown = run_json(run) | texts | ({"media": media} if media else {})
+    if "interrupts" in shown:
+        shown["interrupts"] = [{name: _beginning(value) for name, value in one.items()} for one in run.interrupts]
+    return shown
 
 
 def run_event_json(run: Run, event: RunEvent) -> Json:

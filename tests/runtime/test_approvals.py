@@ -10,6 +10,7 @@ import pytest
 from ag_ui.core import RunFinishedEvent
 from agentainer_runtime.approvals import MAX_SHOWN_CHARS, InvalidAnswer, Pending, decide
 
+from tests.fakes.models import KEY, MODEL, ModelServer, ToolCall, Turn, When
 from tests.fakes.runtime import ROOT, answer_of, runtimes
 
 COMMAND = "id -u > who"
@@ -209,3 +210,18 @@ def test_only_a_plain_yes_is_one():
     assert [said(text) for text in ("yes, but first look", "no", "", "yesterday")] == [False] * 4
     with pytest.raises(InvalidAnswer):
         decide(pending, [{"interruptId": "i", "status": "resolved", "payload": 1}], ())
+
+
+def test_a_provider_takes_the_conversation_that_comes_of_it(start, tmp_path):
+    calls = tuple(ToolCall("run_command", {"command": command}) for command in (COMMAND, "echo after"))
+    turns = [Turn(calls=calls, when=When(user="go")), Turn(text="Done.", when=When(tool='"success": true'))]
+    with ModelServer([*turns, Turn(text="Well.", times=9)]) as models:
+        runtime = start(AGENT_MODEL=MODEL, OPENAI_API_KEY=KEY, OPENAI_BASE_URL=models.base_url)
+        question = asked(runtime.run("go", thread="t"))
+        runtime.run("", waiting=[question["toolCallId"]], thread="t", resume=answer(question, payload=True))
+        events = runtime.run("and now?", thread="t")
+
+    assert events[-1]["type"] == "RUN_FINISHED"
+    assert {request.status for request in models.received} == {
+        200
+    }  # it refuses calls without results, and results without calls

@@ -329,7 +329,7 @@ def test_a_tool_that_was_at_work_when_the_container_died_is_not_repeated(models,
 
 
 def test_what_does_not_go_through_the_gateway_is_told_nothing_of_the_run(models, runtime_on):
-    models.add(Turn(text="ok", times=2))
+    models.add(Turn(text="ok", times=3))
     runtime = runtime_on(models, AGENTAINER_URL="http://host.docker.internal:8081")
 
     assert end_of(runtime.run()) == ("RUN_FINISHED", None)  # the server refuses X-Agentainer-*
@@ -338,6 +338,8 @@ def test_what_does_not_go_through_the_gateway_is_told_nothing_of_the_run(models,
     gateway.run(run="r-7", thread="s-7")
     assert models.received[-1].headers["x-agentainer-run-id"] == "r-7"
     assert models.received[-1].headers["x-agentainer-session-id"] == "s-7"
+    gateway.ask("POST", "/invocations", run_input(run="r-7.1", thread="s-7"), {"X-Agentainer-Run-Id": "r-7"})
+    assert models.received[-1].headers["x-agentainer-run-id"] == "r-7"  # a part of what the daemon counts as one
 
 
 def test_a_conversation_that_is_too_long_is_said(runtime_on):

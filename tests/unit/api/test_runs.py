@@ -461,3 +461,13 @@ def test_a_cancel_that_waits_for_the_end(client, world, agent):
 )
 def test_delays_that_are_refused(client, agent, fields):
     assert create(client, **fields)[0] == 400
+
+
+def test_a_list_has_of_a_long_question_the_beginning(client, agent):
+    agent.script = asks([{**QUESTION, "message": "y" * 5000}])
+    run = create(client, "?wait=10")[1]["data"]
+
+    (listed,) = client.call("GET", "/api/v1/runs?status=input_required")[1]["data"]
+
+    assert [len(one["interrupts"][0]["message"]) for one in (run, listed)] == [5000, 1003]
+    client.call("POST", "/api/v1/runs/cancel", json={"status": "input_required"})

@@ -408,3 +408,15 @@ def test_a_session_that_is_deleted_while_its_run_waits_is_answered_all_the_same(
     assert finish(runs, run.id).status is RunStatus.COMPLETED
     assert made.inputs[1]["threadId"] == session.id
     wait_until(lambda: made.forgotten == [session.id])
+
+
+def test_a_run_that_waits_gives_way_to_one_that_interrupts(runs, sessions, agent):
+    made = agent(asking())
+    session = sessions.create(ADMIN, agent_id="web")
+    run = paused(runs, ask(runs, session_id=session.id).id)
+
+    second = ask(runs, session_id=session.id, on_busy=OnBusy.INTERRUPT)
+
+    assert finish(runs, run.id).status is RunStatus.CANCELLED
+    assert finish(runs, second.id).status is RunStatus.COMPLETED
+    assert made.inputs[1]["resume"] == [{"interruptId": "i1", "status": "cancelled"}]

@@ -1,4 +1,4 @@
-"""`jobs list show logs events cancel download rm`; `jobs submit` has a module of its own."""
+"""`jobs list show logs events cancel download rm open webhook`; `submit` and `templates` have modules of their own."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import click
 from agentainerctl import batch, output
 from agentainerctl import jobs as records
 from agentainerctl.commands.job_submit import submit
+from agentainerctl.commands.job_templates import templates
 from agentainerctl.commands.runs import show_events
 from agentainerctl.options import Group, output_options
 from agentainerctl.output import plain
@@ -14,6 +15,7 @@ from agentainerctl.runs import STATES
 from agentainerctl.runstream import Record, cancel, job_path
 from agentainerctl.session import Session
 from agentainerd import defaults
+from agentainerd.errors import Conflict
 from agentainerd.units import format_size
 
 
@@ -34,6 +36,7 @@ def jobs() -> None:
 
 
 jobs.add_command(submit)
+jobs.add_command(templates)
 
 
 @jobs.command(
@@ -45,13 +48,19 @@ jobs.add_command(submit)
     ),
 )
 @click.option("--status", type=click.Choice(STATES), help="Only in this state.")
+@click.option("--submitter", metavar="NAME", help="Only of this submitter: the name of a token, as -o wide shows it.")
+@click.option(
+    "--webhook",
+    type=click.Choice(["waiting", "pending", "delivered", "dead"]),
+    help="Only those the telling of whose end is there.",
+)
 @click.option("-n", "--limit", type=click.IntRange(1, defaults.MAX_PAGE_LIMIT), metavar="N", help="At most so many.")
 @click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")
 @output_options()
 @click.pass_obj
-def list_(session: Session, status: str | None, limit: int | None, cursor: str | None) -> None:
+def list_(session: Session, /, cursor: str | None, **wanted: Any) -> None:  # noqa: ANN401 - of several types
     """List jobs, the newest first. -o wide has whole ids."""
-    envelope = session.client.call("GET", job_path(), query={"status": status, "limit": limit, "cursor": cursor})
+    envelope = session.client.call("GET", job_path(), query={**wanted, "cursor": cursor})
     found: list[Record] = envelope.get("data") or []
     if session.is_machine:
         output.machine(found, session.output)
@@ -59,14 +68,14 @@ def list_(session: Session, status: str | None, limit: int | None, cursor: str |
         for each in found:
             print(plain(each["id"]))
     elif not found:
-        is_any = not (status or cursor)
+        is_any = not (cursor or any(value for name, value in wanted.items() if name != "limit"))
         print('No jobs yet. Submit one: agentainerctl jobs submit "PROMPT"' if is_any else "No such jobs.")
     else:
         is_wide = session.output == "wide"
         rows = [records.row(each, is_wide) for each in found]
         output.table(records.WIDE_COLUMNS if is_wide else records.COLUMNS, rows, colours=records.COLOURS)
     if envelope.get("next_cursor") and session.has_progress:
-        more = "".join(f" {name} {value}" for name, value in (("--status", status), ("--limit", limit)) if value)
+        more = "".join(f" --{name} {value}" for name, value in wanted.items() if value)
         output.note(f"There are more: agentainerctl jobs list{more} --cursor {envelope['next_cursor']}")
 
 
@@ -227,3 +236,59 @@ def rm(session: Session, refs: tuple[str, ...], force: bool) -> None:
         return {"id": job_id, "name": job_id, "result": "removed"}
 
     batch.each(session, refs, act, lambda ref, _: f"Job {plain(ref)} removed")
+
+
+@jobs.command(
+    "open",
+    names="jobs",
+    examples=("agentainerctl jobs open 5b1f6a0e", "xdg-open $(agentainerctl jobs open 5b1f6a0e gui)"),
+)
+@click.argument("ref", metavar="JOB")
+@click.argument("port", metavar="PORT", required=False)
+@output_options("table", "json", "yaml")
+@click.pass_obj
+def open_(session: Session, ref: str, port: str | None) -> None:
+    """Print addresses that open the screens and notebooks of a running job in a browser.
+
+    Each is good once, within five minutes, and lets that browser in for twelve hours. Without PORT: of all of them.
+    """
+    from agentainerctl.commands.ports import find_logins, show_logins
+
+    job = records.find(session.client, ref)
+    if not job.get("agent"):
+        hint = f"agentainerctl jobs {'show' if job['status'] in records.FINAL else 'logs --follow'} {job['id'][:8]}"
+        raise Conflict(
+            f"job {job['id']} is {job['status']}: it can be opened while it runs", code="JOB_NOT_RUNNING", hint=hint
+        )
+    show_logins(session, find_logins(session, str(job["agent"]), port), has_port=bool(port))
+
+
+@jobs.group(
+    "webhook",
+    cls=Group,
+    examples=("agentainerctl jobs list --webhook dead", "agentainerctl jobs webhook retry 5b1f6a0e"),
+)
+def webhook() -> None:
+    """Tell the end of jobs again; where it stands is in `jobs show`."""
+
+
+@webhook.command(
+    "retry",
+    names="jobs",
+    examples=(
+        "agentainerctl jobs webhook retry 5b1f6a0e",
+        "for job in $(agentainerctl jobs list --webhook dead -q); do agentainerctl jobs webhook retry $job; done",
+    ),
+)
+@click.argument("refs", metavar="JOB...", nargs=-1, required=True)
+@output_options("table", "json", "yaml", "name")
+@click.pass_obj
+def retry(session: Session, refs: tuple[str, ...]) -> None:
+    """Tell the end of jobs to their webhooks again, at once, whether it was given up or delivered."""
+
+    def act(ref: str) -> Record:
+        job_id = records.resolve(session.client, ref)
+        found = session.client.call("POST", job_path(job_id, "webhook", "retry"))["data"]
+        return {**found, "name": found["id"]}
+
+    batch.each(session, refs, act, lambda ref, _: f"The end of job {plain(ref)} is told again")

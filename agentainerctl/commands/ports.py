@@ -26,17 +26,25 @@ def open_(session: Session, ref: str, port: str | None) -> None:
 
     Each is good once, within five minutes, and lets that browser in for twelve hours. Without PORT: of all of them.
     """
-    envelope = with_agent(
-        session.client,
-        ref,
-        lambda known: session.client.call(
-            "POST", path_of("agents", known, "ports", "open"), query={"port": port} if port else {}
-        ),
+    show_logins(
+        session, with_agent(session.client, ref, lambda known: find_logins(session, known, port)), has_port=bool(port)
     )
-    found = envelope["data"]
+
+
+def find_logins(session: Session, agent: str, port: str | None) -> list[dict[str, str]]:
+    """Return addresses that open the named ports of an agent, or one of them. Raises AgentainerError, as `Client.call`."""
+    query = {"port": port} if port else {}
+    found: list[dict[str, str]] = session.client.call("POST", path_of("agents", agent, "ports", "open"), query=query)[
+        "data"
+    ]
+    return found
+
+
+def show_logins(session: Session, found: list[dict[str, str]], *, has_port: bool) -> None:
+    """Print such addresses; `has_port`: of one port, whose name need not be told."""
     if session.is_machine:
         output.machine(found, session.output)
-    elif port or session.is_quiet:
+    elif has_port or session.is_quiet:
         for login in found:
             print(output.plain(login["url"]))
     else:

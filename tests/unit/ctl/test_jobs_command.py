@@ -377,3 +377,63 @@ def test_a_job_that_is_not_over_has_no_zip(api, run, tmp_path):
 
     assert (said.code, said.err) == (4, "error: job is running\nhint: wait for it\n")
     assert left(tmp_path) == []
+
+
+# ---- open, webhook, templates
+
+
+def test_a_running_job_is_opened(api, run):
+    api.on("GET", JOB, job("running", agent=f"job-{SHORT}"))
+    api.on("POST", f"/agents/job-{SHORT}/ports/open", [{"port": "gui", "url": "http://gui.x.localhost:8081/?t=1"}])
+
+    assert run("jobs", "open", ID, "gui") == (0, "http://gui.x.localhost:8081/?t=1\n", "")
+    assert api.asked[-1].query == {"port": ["gui"]}
+
+
+@pytest.mark.parametrize(("status", "hint"), [("queued", "logs --follow"), ("completed", "show")])
+def test_one_that_does_not_run_is_not(api, run, status, hint):
+    api.on("GET", JOB, job(status))
+
+    said = run("jobs", "open", ID)
+
+    assert said.code == 4
+    assert said.err == (
+        f"error: job {ID} is {status}: it can be opened while it runs\nhint: agentainerctl jobs {hint} {SHORT}\n"
+    )
+
+
+def test_an_end_is_told_again(api, run):
+    api.on("POST", f"{JOB}/webhook/retry", job())
+
+    assert run("jobs", "webhook", "retry", ID) == (0, f"The end of job {ID} is told again\n", "")
+
+
+TEMPLATE = {
+    "name": "summarize",
+    "description": "Sum up a page",
+    "parameters": {
+        "url": {"description": "Which", "required": True, "default": None, "choices": []},
+        "sentences": {"description": "", "required": False, "default": "5", "choices": ["5", "9"]},
+    },
+    "file": "/etc/agentainer/templates/summarize.yaml",
+}
+
+
+def test_templates_are_listed_and_shown(api, run):
+    api.on("GET", "/api/v1/templates", [TEMPLATE], problems=["bad.yaml: line 3: no prompt"])
+    api.on("GET", "/api/v1/templates/summarize", {**TEMPLATE, "prompt": "Fetch ${url}\nnow"})
+
+    listed = run("jobs", "templates")
+    assert listed.out.splitlines()[1].split(maxsplit=3) == ["summarize", "url,", "sentences=5", "Sum up a page"]
+    assert listed.err == "warning: bad.yaml: line 3: no prompt\n"
+    assert run("jobs", "templates", "summarize").out.splitlines() == [
+        "Name:        summarize",
+        "Description: Sum up a page",
+        "File:        /etc/agentainer/templates/summarize.yaml",
+        "Parameters:",
+        "  url: required - Which",
+        "  sentences (5 | 9): else '5'",
+        "Prompt:",
+        "  Fetch ${url}",
+        "  now",
+    ]

@@ -230,6 +230,8 @@ def test_what_fails_is_recorded_the_rest_is_done_and_the_model_is_asked_once_to_
     assert result["repair"]["actions"][0]["command"] == "echo mended > mended.txt"
     assert len(result["analysis"]["actions"]) == 2
     assert "action 1 (The first): failed, exit code 3" in log
+    ends = [line.partition(": ")[2] for line in answer_of(events).splitlines()[:3]]
+    assert ends == ["failed, exit code 3", "worked", "worked"]
 
 
 @pytest.mark.parametrize("answer", [plan(), "I can't.", plan(shell("exit 4"))])
@@ -462,6 +464,15 @@ def test_a_command_policy_holds_for_jobs_where_one_is_set(start_runtime, models)
     events, _ = jobs.run()
 
     assert ["not allowed" in each["stderr"] for each in results_of(events)] == [True, False, True]
+
+
+def test_what_a_job_asks_the_gateway_is_counted_for_its_run(start_runtime, models):
+    gateway = models.base_url.removesuffix("/v1")  # as a provider the server refuses who says that
+    jobs = Jobs(start_runtime(**environment_of(models, AGENTAINER_URL=gateway)))
+
+    events, _ = jobs.run()
+
+    assert models.received[0].headers["x-agentainer-run-id"] == events[0]["runId"]
 
 
 def test_without_a_model_an_echo_is_done_and_the_script_is_called_so(start_runtime):

@@ -83,9 +83,8 @@ class Flow:
         found = await self._analysis()
         self._result.content["analysis"] = found.public()
         done = await self._do_all(found.actions)
-        if _failed(done):
-            done = await self._repair(done) or done
-        await self._conclude(done)
+        repaired = await self._repair(done) if _failed(done) else []
+        await self._conclude([*done, *repaired], _failed(repaired or done))
 
     async def _analysis(self, *, may_be_empty: bool = False) -> Analysis:
         """Ask for actions; an answer that has none is asked for once more."""
@@ -173,11 +172,10 @@ class Flow:
         self._result.content["repair"] = found.public()
         return await self._do_all(found.actions)
 
-    async def _conclude(self, done: Done) -> None:
-        """Write the result; the job is as complete as the actions `done`, the last ones, were."""
+    async def _conclude(self, done: Done, failed: Done) -> None:
+        """Write the result. `failed`: of the actions `done` those that failed, and were not made good."""
         if self._has_room():
             self._step(RESULT)
-        failed = _failed(done)
         why = f"{len(failed)} of {len(done)} actions failed" if failed else ""
         if failed:
             action, result = failed[0]

@@ -255,7 +255,7 @@ def test_keys_that_others_can_read_are_warned_about(written, text, mode, warned)
     assert warnings == ((expected,) if warned else ())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=text(alphabet=characters(exclude_characters="\0", exclude_categories=("Cs",))))
 def test_every_value_can_be_written_in_double_quotes(written, value):
     quoted = value.translate({ord("\\"): "\\\\", ord('"'): '\\"', ord("$"): "\\$", ord("\r"): "\\r"})
@@ -265,7 +265,7 @@ def test_every_value_can_be_written_in_double_quotes(written, value):
     assert (found.problems, found.values) == ([], {"A": value, "B": "1"})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=lists(
         sampled_from(

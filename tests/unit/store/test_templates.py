@@ -74,7 +74,7 @@ model: openai/x
         ("", ":1: is not a template"),
         ("prompt: x\n\tname: y", ":2: is not YAML"),
         (b"prompt: \xff\n", ": is not UTF-8 text"),
-        ("a: " + "[" * 3000, ": is nested too deeply"),
+        ("a: " + "[" * 1200, ": is nested too deeply"),
         ("prompt: do ${wat}\nparameters:\n  what:\n", ":1: prompt: ${wat} is no parameter: did you mean what?"),
         ("prompt: echo ${HOME}\n", ":1: prompt: ${HOME} is no parameter: write $${HOME} for the text"),
         ("prompt: x\nenv:\n  A: ${b}\n", ":3: env.A: ${b} is no parameter"),
@@ -185,7 +185,7 @@ def test_the_examples_are_templates():
     assert sorted(found.templates) == ["csv-to-json", "review", "summarize"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=lists(
         sampled_from(

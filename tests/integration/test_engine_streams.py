@@ -160,7 +160,7 @@ def test_attempts_to_read_events_become_rarer(engine, relay, eventually):
             connection.close()
 
     refuser = gevent.spawn(refuse)  # noqa: TID251 - an engine that hangs up
-    eventually(lambda: len(attempts) >= 6, limit_s=15)
+    eventually(lambda: len(attempts) >= 6, limit_s=30)
 
     events.close()
 

@@ -211,13 +211,13 @@ def test_a_run_outlives_the_daemon_and_ends_with_its_container(
     daemon.kill()
     daemon = start_daemon(like=daemon, sandbox=sandbox)
     eventually(
-        lambda: daemon.control("GET", f"/api/v1/runs/{counting}")[1]["data"]["status"] == "completed", limit_s=20
+        lambda: daemon.control("GET", f"/api/v1/runs/{counting}")[1]["data"]["status"] == "completed", limit_s=30
     )
     found = events(counting)
     waiting = begin("wait")
     eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "running")
     docker_client.kill(json.loads(commands_to(daemon)("inspect", "smith", "-o", "json"))["container_id"])
-    eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "failed", limit_s=20)
+    eventually(lambda: daemon.control("GET", f"/api/v1/runs/{waiting}")[1]["data"]["status"] == "failed", limit_s=30)
     commands_to(daemon)("start", "smith", "--wait")
 
     assert found[: len(seen)] == seen

@@ -116,7 +116,7 @@ def test_a_job_is_in_the_container_s_logs_and_one_that_fills_the_disk_leaves_its
     def result():
         return json.loads(inside(docker_client, job_container, "cat", "/workspace/output/result.json"))
 
-    eventually(pings, limit_s=10)
+    eventually(pings, limit_s=30)
     assert do("job-1", "echo Hello World")["type"] == "RUN_FINISHED"
     assert (result()["status"], result()["model"], result()["files"]) == ("complete", "script", [])
     script = json.dumps([{"text": json.dumps(FILLING)}])

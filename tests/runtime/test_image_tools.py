@@ -93,7 +93,7 @@ def run(address, text, eventually):
         except OSError:
             return None
 
-    return eventually(events, limit_s=10)
+    return eventually(events, limit_s=30)
 
 
 def inside(client, container, *command):

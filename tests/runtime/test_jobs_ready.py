@@ -37,4 +37,4 @@ def test_a_warm_container_takes_a_job_at_once_and_another_one_takes_its_place(jo
 
     other = jobs.done(jobs.must("POST", "", {"prompt": "echo again", "env": {"COLOUR": "blue"}})["id"])
     assert other["status"] == "completed"
-    eventually(lambda: jobs.containers() == warm, limit_s=20, what="only the one that no job with variables takes")
+    eventually(lambda: jobs.containers() == warm, limit_s=30, what="only the one that no job with variables takes")

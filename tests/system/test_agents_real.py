@@ -107,7 +107,7 @@ def test_strange_containers_with_our_label_are_listed_and_left_alone(
     def is_listed():
         return stranger[:12] in [each["container_id"] for each in host.must("GET", "/system/info")["orphans"]]
 
-    eventually(is_listed, limit_s=20, what="the next look at all containers")
+    eventually(is_listed, limit_s=30, what="the next look at all containers")
     assert docker_client.inspect_container(stranger)["State"]["Status"] == "created"
 
 

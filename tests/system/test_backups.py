@@ -132,15 +132,15 @@ def test_a_daemon_that_is_killed_in_the_middle_leaves_agents_running_and_no_half
     thread = threading.Thread(target=lambda: host.ctl("backup", "create", "--name", "large", "--pause", code=5))
     thread.start()
     folder = host.daemon.folder / "state" / "backups"
-    eventually(lambda: any(path.stat().st_size > 2**20 for path in folder.glob("*.partial")), limit_s=20)
+    eventually(lambda: any(path.stat().st_size > 2**20 for path in folder.glob("*.partial")), limit_s=30)
     assert host.must("GET", "/agents/web")["status"] == "paused"
 
     host.daemon.kill()
     thread.join()
     host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
 
-    eventually(lambda: host.must("GET", "/agents/web")["status"] == "running", limit_s=20)
-    eventually(lambda: list(folder.iterdir()) == [], limit_s=20)
+    eventually(lambda: host.must("GET", "/agents/web")["status"] == "running", limit_s=30)
+    eventually(lambda: list(folder.iterdir()) == [], limit_s=30)
     assert host.ctl("backup", "list") == "No backups\n"
     assert host.daemon.http("GET", "/agent/web/x")[0] == 200
 

@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_expires_nothing_and_repeats_nothing(promise, set_cl
         test_id = f"async-long-{offset_s}"
         accepted = world.load.ask("async", test_id, "/async?s=4")
         world.load.accepted[test_id] = accepted.json["data"]["request_id"]
-        eventually(lambda: world.ledger()[test_id] == 1, limit_s=20)  # noqa: B023 - called at once
+        eventually(lambda: world.ledger()[test_id] == 1, limit_s=30)  # noqa: B023 - called at once
         set_clock(offset_s)
         world.serve(200)
         long.append(test_id)
@@ -68,9 +68,9 @@ def test_a_crashed_agent_is_restarted_though_the_clock_was_set_back(promise, set
     world.stop_load()
 
     docker_client.kill(world.agent["container_id"])
-    eventually(lambda: world.agent["restarts"] == 1 and world.agent["ready"], limit_s=10)
+    eventually(lambda: world.agent["restarts"] == 1 and world.agent["ready"], limit_s=30)
     docker_client.kill(world.agent["container_id"])
-    eventually(lambda: world.agent["next_restart_at"], limit_s=10)
+    eventually(lambda: world.agent["next_restart_at"], limit_s=30)
     set_clock(-24 * HOUR_S)  # while the restart waits for its time
 
     eventually(lambda: world.agent["ready"], limit_s=30)

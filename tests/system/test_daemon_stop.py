@@ -180,7 +180,7 @@ def test_a_signal_during_the_start_is_heard(start_daemon, tmp_path, eventually):
     )
     program.chmod(0o755)
     daemon = start_daemon(engine=False, wait=False, environment={"AGENTAINER_REDIS_SERVER_BINARY": str(program)})
-    eventually(lambda: psutil.Process(daemon.pid).children(), limit_s=20)
+    eventually(lambda: psutil.Process(daemon.pid).children(), limit_s=30)
 
     daemon.signal(signal.SIGTERM)
 

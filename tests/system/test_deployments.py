@@ -98,14 +98,14 @@ def test_a_daemon_killed_while_it_replaces_loses_nothing_and_leaves_nothing_behi
         moment = "" if number % 4 == 2 else f"{name}.next"
         applying = gevent.spawn(apply, world.daemon, ledger(world, env={"A": str(number)}), code=5)  # noqa: TID251
         if moment:
-            eventually(lambda moment=moment: moment in containers(docker_client, world.agent), limit_s=20)
+            eventually(lambda moment=moment: moment in containers(docker_client, world.agent), limit_s=30)
         else:
             before = world.agent["container_id"]
-            eventually(lambda before=before: world.agent["container_id"] != before, limit_s=20)
+            eventually(lambda before=before: world.agent["container_id"] != before, limit_s=30)
         world.after(stop if number % 4 == 3 else world.kill_daemon)
         applying.kill()
         eventually(lambda: list(containers(docker_client, world.agent)) == [name], limit_s=30)
-        eventually(lambda: world.agent["ready"], limit_s=20)
+        eventually(lambda: world.agent["ready"], limit_s=30)
         world.check_journal()
 
     apply(world.daemon, ledger(world, env={"A": "9"}))

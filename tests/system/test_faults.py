@@ -121,7 +121,7 @@ def test_without_file_descriptors_nothing_hangs_and_it_recovers(promise, eventua
     try:
         for _ in range(60):
             idle.append(socket.create_connection(("127.0.0.1", world.daemon.port), timeout=5))
-        eventually(lambda: "no connection can be accepted now" in world.daemon.log, limit_s=20)
+        eventually(lambda: "no connection can be accepted now" in world.daemon.log, limit_s=30)
         began = time.monotonic()
         assert world.must("GET", "/agents/ledger")["status"] == "running"
         assert time.monotonic() - began < 5

@@ -70,7 +70,7 @@ def test_the_end_of_a_job_from_a_template_is_told_by_the_next_daemon(
     receiver.takes = True
     daemon = start_daemon(like=daemon, config=None)
 
-    eventually(lambda: shown()["state"] == "delivered", limit_s=20)
+    eventually(lambda: shown()["state"] == "delivered", limit_s=30)
     fields, told = receiver.told[-1]
     message = Webhook(secret).verify(told, fields)
     assert (message["type"], message["data"]["id"], message["data"]["template"]) == ("job.completed", job_id, "say")
@@ -81,7 +81,7 @@ def test_the_end_of_a_job_from_a_template_is_told_by_the_next_daemon(
 
     count = len(receiver.told)
     assert daemon.control("POST", f"/api/v1/jobs/{job_id}/webhook/retry", {})[0] == 202
-    eventually(lambda: len(receiver.told) == count + 1 and shown()["state"] == "delivered", limit_s=10)
+    eventually(lambda: len(receiver.told) == count + 1 and shown()["state"] == "delivered", limit_s=30)
     listed = daemon.control("GET", "/api/v1/jobs?webhook=dead")[1]["data"]
     assert [job["id"] for job in listed] == [refused]
     assert "169.254.169.254 is in 169.254.0.0/16 (jobs.webhook_refuse: metadata)" in listed[0]["webhook"]["last_error"]

@@ -49,7 +49,7 @@ def test_a_job_has_its_prompt_and_files_and_leaves_its_output_and_no_container(j
     types = [event["type"] for event in jobs.events(job["id"])]
     assert (types[0], types[-1]) == ("RUN_STARTED", "RUN_FINISHED")
     assert {"type": "CUSTOM", "name": "log", "value": {"stream": "stderr", "text": "aside\n"}} in jobs.events(job["id"])
-    eventually(lambda: not jobs.containers(), limit_s=10, what="the end of its container")
+    eventually(lambda: not jobs.containers(), limit_s=30, what="the end of its container")
     assert jobs.daemon.control("GET", "/agents")[1]["data"] == []
 
 
@@ -90,7 +90,7 @@ def test_cancelled_before_during_twice_and_after(jobs, eventually):
     running = [jobs.submit("trap 'echo told; exit 0' TERM; echo begun; sleep 60 & wait") for _ in range(2)]
     waiting = jobs.submit("echo never")
     assert jobs.get(waiting["id"])["position"] == 1
-    eventually(lambda: jobs.log(running[0]["id"]) == "begun\n", limit_s=15)
+    eventually(lambda: jobs.log(running[0]["id"]) == "begun\n", limit_s=30)
 
     for job in (waiting, running[0]):
         assert jobs.ask("POST", f"/{job['id']}/cancel", {})[1]["cancelled"] is True
@@ -126,16 +126,16 @@ def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventu
         assert sum(kind in ("RUN_FINISHED", "RUN_ERROR") for kind in kinds) == 1
         text = "".join(event.get("delta", "") for event in again.events(job_id))
         assert text.split() == ["1", "2", "3", "4", "5", "6"]
-    eventually(lambda: not again.containers(), limit_s=20)
+    eventually(lambda: not again.containers(), limit_s=30)
 
 
 def test_a_job_whose_container_is_lost_is_run_once_more_and_no_more(jobs, docker_client, eventually):
     script = "echo attempt $JOB_ATTEMPT; test -e /workspace/left && exit 8; touch /workspace/left; sleep 60"
     job = jobs.submit(script)
-    eventually(lambda: "attempt 1" in jobs.log(job["id"]), limit_s=15)
+    eventually(lambda: "attempt 1" in jobs.log(job["id"]), limit_s=30)
 
     docker_client.remove_container(jobs.containers()[0], force=True)
-    eventually(lambda: "attempt 2" in jobs.log(job["id"]), limit_s=20)
+    eventually(lambda: "attempt 2" in jobs.log(job["id"]), limit_s=30)
     docker_client.remove_container(jobs.containers()[0], force=True)
 
     job = jobs.done(job["id"])

@@ -122,7 +122,7 @@ def test_a_daemon_that_was_killed_knows_its_agents_and_what_they_used(scene, sta
     scene.daemon.kill()
     scene.daemon = start_daemon(like=scene.daemon, sandbox=docker_sandbox, environment={"OPENAI_API_KEY": KEY})
 
-    eventually(lambda: scene.ask()[0] == 200, limit_s=20)
+    eventually(lambda: scene.ask()[0] == 200, limit_s=30)
     eventually(lambda: "2,000" in scene.ctl("usage"))
 
 

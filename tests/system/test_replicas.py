@@ -26,7 +26,7 @@ def test_scaling_up_and_down_and_a_kill_under_load_lose_nothing(promise, docker_
 
     docker_client.kill(replicas(world)[2]["container_id"])
     world.serve(150)
-    eventually(lambda: replicas(world)[2]["restarts"] == 1 and replicas(world)[2]["ready"], limit_s=15)
+    eventually(lambda: replicas(world)[2]["restarts"] == 1 and replicas(world)[2]["ready"], limit_s=30)
     world.must("POST", "/agents/ledger/restart?wait=30")
     world.serve(50)
     world.must("POST", "/agents/ledger/scale", {"replicas": 1})
@@ -96,7 +96,7 @@ def test_a_daemon_killed_while_it_scales_is_followed_by_one_that_finishes(
     scaling.kill()
     host.daemon = start_daemon(like=host.daemon, sandbox=docker_sandbox)
 
-    eventually(lambda: [one["replica"] for one in host.agent()["containers"]] == [1], limit_s=20)
+    eventually(lambda: [one["replica"] for one in host.agent()["containers"]] == [1], limit_s=30)
     left = docker_client.containers(all=True, filters={"label": f"agentainer.id={host.agent()['id']}"})
     assert len(left) == 1
-    eventually(lambda: host.daemon.http("GET", "/agent/web/")[0] == 200, limit_s=10)
+    eventually(lambda: host.daemon.http("GET", "/agent/web/")[0] == 200, limit_s=30)

@@ -190,7 +190,7 @@ def test_state_outlives_the_daemon(host, start_daemon, eventually):
         like=host.daemon, sandbox=host.sandbox, environment={"AGENTAINER_SHARED_REDIS_PORT": str(host.port)}
     )
 
-    eventually(lambda: host.ask("web", "GET web:x") == ["kept"], limit_s=20)
+    eventually(lambda: host.ask("web", "GET web:x") == ["kept"], limit_s=30)
     assert host.must("GET", "/agents/web")["status"] == "running"
 
 

@@ -85,7 +85,7 @@ def test_an_agent_killed_before_it_answered_gets_the_request_again_marked(host, 
     assert got.status == 202
     assert host.requests("pending")[0]["maybe_duplicate"] is True
     host.must("POST", "/agents/web/resume?wait=30")
-    eventually(lambda: host.requests("completed"), limit_s=15)
+    eventually(lambda: host.requests("completed"), limit_s=30)
     assert host.said().count("/slow") == 2
     assert "/slow 1" in host.said()
     answer = host.daemon.http("GET", got.fields["location"].replace("?", "/response?"))
@@ -147,7 +147,7 @@ def test_while_redis_hangs_a_ready_agent_goes_on_and_nothing_is_promised(host, e
 
     assert (live.status, live.body, live.fields.get("x-agentainer-journal")) == (200, b"live", "unavailable")
     assert (second.status, second.fields.get("x-agentainer-journal")) == (200, "unavailable")
-    eventually(lambda: "x-agentainer-journal" not in host.send("GET", "/x").fields, limit_s=15)
+    eventually(lambda: "x-agentainer-journal" not in host.send("GET", "/x").fields, limit_s=30)
 
 
 def test_while_redis_hangs_a_stopped_agent_is_503_and_neither_202_nor_404(host, eventually):
@@ -165,5 +165,5 @@ def test_while_redis_hangs_a_stopped_agent_is_503_and_neither_202_nor_404(host, 
     assert got.status == 503
     assert "retry-after" in got.fields
     assert took_s < 15
-    eventually(lambda: host.send("POST", "/x", b"kept").status == 202, limit_s=15)
+    eventually(lambda: host.send("POST", "/x", b"kept").status == 202, limit_s=30)
     assert len(host.requests("pending")) == 1  # the one that was refused was taken back

@@ -69,7 +69,7 @@ def test_a_loop_that_spins_is_ended_and_the_abort_says_where_it_stood_and_writes
     """Nothing of the daemon's own spins for ever: what does is of tests/fakes/inside."""
     daemon = start_daemon(engine=False, environment=ENVIRONMENT)
     daemon.signal(signal.SIGVTALRM)
-    eventually(lambda: not daemon.is_fed(TIMEOUT_S), limit_s=10)
+    eventually(lambda: not daemon.is_fed(TIMEOUT_S), limit_s=30)
 
     daemon.signal(signal.SIGABRT)
 

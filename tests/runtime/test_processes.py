@@ -1,9 +1,11 @@
 """Programs that do not end, fork, flee, print for ever, wait for input: each call ends in time and leaves nothing behind."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from agentainer_runtime import processes
 
 FLEE = """
 import os, sys, time
@@ -193,3 +195,27 @@ def test_a_program_that_is_cancelled_at_any_moment_leaves_no_file_of_it(tools, w
     tools.full("run_python", {"code": "print(1)"}, cancel_after=25)
 
     assert not list((workspace / ".agentainer/outputs").glob("python-*.py"))
+
+
+def test_those_that_fork_while_they_are_looked_for_are_stopped_one_by_one_and_all_of_them(monkeypatch):
+    """A machine so busy that each look takes seconds: one more was forked by each that was not stopped yet."""
+    now, running, sent = [0.0], {101, 102}, []
+
+    def look(mark):
+        for pid in sorted(running):
+            now[0] += 1.0
+            if pid < 109 and ("stop", pid) not in sent:
+                running.add(pid + 2)
+            yield pid
+
+    def send(pid, number):
+        sent.append(("stop" if number == signal.SIGSTOP else "kill", pid))
+
+    monkeypatch.setattr(processes, "marked", look)
+    monkeypatch.setattr(processes, "_send", send)
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+
+    assert processes.kill_all(2**22, "mark") == running
+
+    assert {pid for what, pid in sent[:10] if what == "stop"} == running
+    assert {pid for what, pid in sent[10:] if what == "kill"} == running

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.redis
 KILLS = int(os.environ.get("ACTIVATION_KILLS", "5"))
 CLIENTS = 12
 PAUSE_S = 0.05
-READY_LIMIT_S = 2.0
+READY_LIMIT_S = 2.0 if KILLS > 5 else 5.0  # the longer one for a machine that does other things too
 ASK = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -111,8 +111,7 @@ def test_a_kill_under_load_refuses_no_connection(activated, record_property):
     assert cut <= KILLS * CLIENTS
     record_property("ready_after_s", activated.ready_after_s)
     print(f"{connected} connections, {cut} cut by {KILLS} kills, ready after {sorted(activated.ready_after_s)} s")
-    typical = min if KILLS <= 5 else statistics.median  # a few say little on a machine that does other things too
-    assert typical(activated.ready_after_s) < READY_LIMIT_S
+    assert statistics.median(activated.ready_after_s) < READY_LIMIT_S
 
 
 def test_what_waits_in_the_kernel_is_served_by_the_next_daemon(activated):

@@ -14,7 +14,7 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from agentainer_runtime.turns import Turns
 MARK = "AGENTAINER_TOOL_CALL"
 MAX_PRINTED_BYTES = 100 * 1024 * 1024  # of each stream: what prints more is ended
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
+LOOK_S = 30.0  # for processes that fork while they are looked for; the container's limit of processes ends that sooner
 EOF_WAIT_S = 0.2  # for output that is still in the pipe when the program has ended
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -68,7 +69,7 @@ async def run(
     mark = secrets.token_hex(8)
     stdout, stderr = (Output(outputs, f"{label}-{mark}.{name}.txt", shown) for name in ("stdout", "stderr"))
     _adopt_orphans()
-    left = 0
+    left: set[int] = set()
     try:
         async with _turns.turn(is_alone=bool(secret_files), until=until):
             starting = asyncio.get_running_loop().subprocess_exec(
@@ -86,11 +87,13 @@ async def run(
             finally:
                 transport.close()
     finally:
-        left += _kill_orphans()
+        left |= _kill_orphans()
         stdout.close()
         stderr.close()
     code = transport.get_returncode()
-    return Outcome(-signal.SIGKILL if code is None else code, stdout, stderr, ended, left, time.monotonic() - began)
+    return Outcome(
+        -signal.SIGKILL if code is None else code, stdout, stderr, ended, len(left), time.monotonic() - began
+    )
 
 
 T = TypeVar("T")
@@ -114,13 +117,13 @@ async def _attend(
     until: float,
     mark: str,
     cancelled: asyncio.CancelledError | None,
-) -> tuple[str, int]:
-    """Wait for the program's end and its output, and kill what is left; return why it was ended and how many were left."""
+) -> tuple[str, set[int]]:
+    """Wait for the program's end and its output, and kill what is left; return why it was ended and which were left."""
     pid = transport.get_pid()
     program.exited.add_done_callback(lambda _: _not_reaped.discard(pid))
     if not program.exited.done():
         _not_reaped.add(pid)
-    left = 0
+    left: set[int] = set()
     try:
         if cancelled:
             raise cancelled
@@ -129,38 +132,44 @@ async def _attend(
         left = kill_all(pid, mark)
         await asyncio.wait({program.drained}, timeout=EOF_WAIT_S)
     finally:
-        left += kill_all(pid, mark)
+        left |= kill_all(pid, mark)  # those that die by now are found once more
         await asyncio.wait({program.exited}, timeout=GRACE_S)  # then its children are ours, and can be waited for
     return ended, left
 
 
-def kill_all(group: int, mark: str) -> int:
-    """Kill the process group and every process with the mark; return how many had the mark.
+def kill_all(group: int, mark: str) -> set[int]:
+    """Kill the process group and every process with the mark; return those that had the mark.
 
-    All are stopped before the first is killed, so that none forks while the others are looked for.
+    All are stopped before the first is killed, so that none forks while the others are looked for; each as soon as it is found:
+    those that fork without end leave whoever looks for them hardly any of the CPU.
     """
     stopped: set[int] = set()
-    end = time.monotonic() + GRACE_S
-    while (found := marked(mark) - stopped) and time.monotonic() < end:
-        for pid in found:
-            _send(pid, signal.SIGSTOP)
-        stopped |= found
+    end = time.monotonic() + LOOK_S
+    is_complete = False
+    while not is_complete and time.monotonic() < end:
+        is_complete = True
+        for pid in marked(mark):
+            if pid not in stopped:
+                _send(pid, signal.SIGSTOP)
+                stopped.add(pid)
+                is_complete = False
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
     for pid in stopped:
         _send(pid, signal.SIGKILL)
-    return len(stopped)
+    return stopped
 
 
-def marked(mark: str) -> set[int]:
-    """Return the processes that run with this mark in their environment. Those that have ended have none any more."""
+def marked(mark: str) -> Iterator[int]:
+    """Give the processes with this mark in their environment, each as it is seen. Those that have ended have none any more."""
     wanted = f"{MARK}={mark}".encode()
-    found = set()
     for pid in _pids():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                found.add(pid)
-    return found
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment.split(b"\0"):
+            yield pid
 
 
 def _send(pid: int, number: signal.Signals) -> None:
@@ -177,8 +186,8 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _kill_orphans() -> int:
-    """Kill and reap children that nobody here started; return how many ran. They are in sessions of their own: all calls are."""
+def _kill_orphans() -> set[int]:
+    """Kill and reap children that nobody here started; return those that ran. They have sessions of their own: all calls do."""
     ran: set[int] = set()
     end = time.monotonic() + GRACE_S
     while _turns.is_idle and time.monotonic() < end:
@@ -192,7 +201,7 @@ def _kill_orphans() -> int:
         if running <= ran:
             break
         ran |= running  # its children are ours now: look again
-    return len(ran)
+    return ran
 
 
 def _wait_for_end(pid: int) -> None:

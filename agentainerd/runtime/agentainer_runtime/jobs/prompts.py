@@ -20,6 +20,7 @@ into actions, and they are done one after the other, in your order. Answer with 
 - At most {most} actions. Each is a process of its own with no stdin: nothing that one sets, and nothing that it leaves in the \
 background, is there for the next one; files are. It is ended after {timeout_s:g} s.
 - Actions begin in {output}. What is there in the end is the result that the user gets; result.json is written without you.
+- They are not root: only {workspace} and /tmp can be written.
 - `output_file` gets what the program prints. Leave it out where the program writes its files itself.
 - An action that ends with another exit code than 0 has failed, and with it the job. Where that does not matter, end the command \
 with `|| true`.
@@ -40,7 +41,7 @@ def system(*, workspace: Path, output: Path, timeout_s: float, instructions: str
     """Return the system message of an analysis."""
     names = _given(workspace, output)
     given = _GIVEN.format(workspace=workspace, names=", ".join(names)) if names else ""
-    told = _PLAN.format(output=output, most=MAX_ACTIONS, timeout_s=timeout_s, given=given)
+    told = _PLAN.format(workspace=workspace, output=output, most=MAX_ACTIONS, timeout_s=timeout_s, given=given)
     return f"{told}\n\n{instructions.strip()}" if instructions.strip() else told
 
 

@@ -279,6 +279,7 @@ class JobsConfig:
     cpu_limit: int = _key(defaults.JOB_CPU, values.integer(10**7, 10**12), reload=True)
     pids_limit: int = _key(defaults.JOB_PIDS, values.integer(defaults.MIN_JOB_PIDS, 2**22), reload=True)
     disk_limit: int = _key(defaults.JOB_DISK_BYTES, values.size(2**20, 2**50), reload=True)
+    archive_limit: int = _key(defaults.MAX_ARCHIVE_BYTES, values.size(2**20, 2**50))
     wall_s: float = _key(defaults.JOB_WALL_S, values.seconds(1, defaults.MAX_RUN_WALL_S), reload=True)
     network: bool = _key(True, values.boolean, reload=True)
     templates_dir: str = _key("", values.folder, reload=True)

@@ -88,7 +88,9 @@ JOURNAL_BACKLOG = 1000  # operations kept in memory while Redis is down, and tha
 JOURNAL_BACKLOG_BYTES = 8 * 1024 * 1024
 SPOOL_GRACE_S = 600.0  # a file of the spool that no record names is left alone for so long
 MIN_FREE_DISK_BYTES = 512 * 1024 * 1024  # below: what would be queued gets 503
-MAX_ARCHIVE_BYTES = 2 * 1024**3  # of a ZIP of a folder, all in all; what does not fit is left out and told
+MAX_ARCHIVE_BYTES = (
+    5 * 1024**3
+)  # of a ZIP of a folder, all in all: of all that JOB_DISK_BYTES let a job leave, and no giants of holes
 MAX_ARCHIVE_ENTRIES = 100_000  # files, folders and links in it
 
 # Data plane

@@ -7,12 +7,13 @@ from contextlib import closing
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
+from agentainerd import defaults
 from agentainerd.api import downloads, runs
 from agentainerd.api.exchange import NDJSON, SSE, ApiRequest, Query, answer, stream_bytes, stream_lines
 from agentainerd.errors import InvalidParameter
 from agentainerd.model.containers import LogPiece
 from agentainerd.model.jobs import DeliveryState, JobFilter, JobRequest
-from agentainerd.services.job_views import job_json, listed_job_json, listing_json, submitted_job_json
+from agentainerd.services.job_views import artifacts_json, job_json, listed_job_json, submitted_job_json
 from agentainerd.services.services import Services
 
 MAX_TAIL = 1_000_000
@@ -114,9 +115,11 @@ def logs(request: ApiRequest, services: Services, ref: str) -> Response:
 
 def artifacts(request: ApiRequest, services: Services, ref: str) -> Response:
     """GET /api/v1/jobs/{id}/artifacts."""
-    Query(request, ())
-    _, listing = services.jobs.artifacts(ref)
-    return answer("Artifacts retrieved successfully", listing_json(listing))
+    query = Query(request, ("limit", "cursor", "sha256"))
+    start, limit = query.integer("cursor", 0, 0, 2**31), query.limit(defaults.MAX_PAGE_LIMIT)
+    page = services.jobs.artifacts(ref, start=start, limit=limit, digests=query.flag("sha256"))
+    following = None if page.following is None else str(page.following)
+    return answer("Artifacts retrieved successfully", artifacts_json(page), next_cursor=following)
 
 
 def artifact(request: ApiRequest, services: Services, ref: str, name: str) -> Response:

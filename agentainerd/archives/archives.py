@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from pathlib import Path
 import gevent
 
 from agentainerd import defaults, offload
-from agentainerd.archives.files import FileDownload, open_entry
-from agentainerd.archives.listings import Bounds, Kind, Listing, nothing_listed, read_listing, why
+from agentainerd.archives.files import FileDownload, digests, open_entry
+from agentainerd.archives.listings import Bounds, Entry, Kind, Listing, nothing_listed, read_listing, why
 from agentainerd.archives.opening import open_root
 from agentainerd.archives.slices import Work
 from agentainerd.archives.spool import SpooledZip, clean, remove_kept, sizes
@@ -126,6 +126,14 @@ class Archives:
     def listing(self, root: Path) -> Listing:
         """Return what is in the folder `root` now, as `zip` has it. Raises NotFound: as `zip`."""
         return Work(_list(root, self._bounds)).finish()
+
+    def digests(self, root: Path, entries: Iterable[Entry]) -> dict[str, str]:
+        """Return the SHA-256 of files of a listing, in hex, by name; not of those that changed or can't be read.
+
+        Raises:
+            NotFound: as `zip`.
+        """
+        return Work(digests(root, entries)).finish()
 
     def file(self, key: str, root: Path, name: str) -> FileDownload:
         """Return one file of the folder `root`; `name`: what a listing calls it.

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from agentainerd import offload
-from agentainerd.archives.listings import Entry, stamp_of, why
+from agentainerd.archives.listings import Entry, Kind, stamp_of, why
 from agentainerd.archives.opening import open_file, open_root
-from agentainerd.archives.slices import Work
 from agentainerd.archives.zips import PIECE_BYTES
 from agentainerd.errors import Conflict, Failed
 
@@ -39,10 +39,6 @@ class FileDownload:
             start += len(piece)
             yield piece
 
-    def sha256(self) -> str:
-        """Return the digest of the whole file, in hex. Blocks its greenlet only. Raises as `pieces`."""
-        return Work(self._digest()).finish()
-
     def close(self) -> None:
         """Close it. Safe to repeat."""
         if self._descriptor >= 0:
@@ -50,24 +46,36 @@ class FileDownload:
             self._descriptor = -1
             self._leave()
 
-    def _digest(self) -> Generator[None, None, str]:
+    def _read(self, offset: int, size: int) -> bytes:
+        return _read(self._descriptor, self.entry, offset, size)
+
+
+def digests(root: Path, entries: Iterable[Entry]) -> Generator[None, None, dict[str, str]]:
+    """Return the SHA-256 of each file below the folder `root`, in hex, by name; not of those that changed or can't be read.
+
+    In steps of a piece. Raises NotFound: as `open_entry`.
+    """
+    found = {}
+    for entry in entries:
+        yield
+        if entry.kind is Kind.FILE:
+            with suppress(Conflict, Failed):
+                found[entry.name] = yield from _digest(root, entry)
+    return found
+
+
+def _digest(root: Path, entry: Entry) -> Generator[None, None, str]:
+    descriptor, _ = open_entry(root, entry)
+    try:
         digest, offset = hashlib.sha256(), 0
-        while offset < self.size:
-            piece = self._read(offset, min(self.size - offset, PIECE_BYTES))
+        while offset < entry.size:
+            piece = _read(descriptor, entry, offset, min(entry.size - offset, PIECE_BYTES))
             digest.update(piece)
             offset += len(piece)
             yield
         return digest.hexdigest()
-
-    def _read(self, offset: int, size: int) -> bytes:
-        try:
-            piece = os.pread(self._descriptor, size, offset)
-            status = os.fstat(self._descriptor)
-        except OSError as exc:
-            raise _unreadable(self.entry, exc) from exc
-        if not piece or stamp_of(status) != self.entry.stamp:
-            raise Conflict(f"{self.entry.name} was changed while it was read", code="FILE_CHANGED")
-        return piece
+    finally:
+        os.close(descriptor)
 
 
 def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
@@ -89,6 +97,17 @@ def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
         os.close(descriptor)
         raise Conflict(f"{entry.name} was changed while it was read", code="FILE_CHANGED", hint="try again")
     return descriptor, entry
+
+
+def _read(descriptor: int, entry: Entry, offset: int, size: int) -> bytes:
+    try:
+        piece = os.pread(descriptor, size, offset)
+        status = os.fstat(descriptor)
+    except OSError as exc:
+        raise _unreadable(entry, exc) from exc
+    if not piece or stamp_of(status) != entry.stamp:
+        raise Conflict(f"{entry.name} was changed while it was read", code="FILE_CHANGED")
+    return piece
 
 
 def _unreadable(entry: Entry, error: OSError) -> Failed:

@@ -1,12 +1,13 @@
 """What jobs leave: what their programs wrote, and the files of their output folders, one by one and as a ZIP."""
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentainerd import offload
 from agentainerd.archives.archives import Archives, ZipDownload
 from agentainerd.archives.files import FileDownload
-from agentainerd.archives.listings import Listing
+from agentainerd.archives.listings import Entry, Omissions
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import Conflict, NotFound
 from agentainerd.model.containers import LogPiece
@@ -15,6 +16,19 @@ from agentainerd.services.job_sandboxes import STREAMS, Sandboxes
 
 READ_BYTES = 64 * 1024
 LOOK_S = 0.25  # so often a reader that waits looks whether there is more
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactPage:
+    """Some of what is in an output folder, in a fixed order. `digests`: SHA-256 of files by name, where they were asked for.
+
+    `following`: the number of the first entry of the next page, or None.
+    """
+
+    entries: tuple[Entry, ...]
+    omissions: Omissions
+    digests: dict[str, str]
+    following: int | None
 
 
 class JobResults:
@@ -52,9 +66,14 @@ class JobResults:
                 view = self._more(view, attempt)
                 attempt += view.run.attempt > attempt
 
-    def listing(self, view: JobView) -> Listing:
-        """Return what is in the output folder by now. Raises Failed."""
-        return self.archives.listing(self._output(view))
+    def listing(self, view: JobView, start: int, limit: int, *, digests: bool) -> ArtifactPage:
+        """Return what is in the output folder by now, `limit` entries from number `start`. Raises NotFound."""
+        output = self._output(view)
+        found = self.archives.listing(output)
+        entries = found.entries[start : start + limit]
+        following = start + limit if start + limit < len(found.entries) else None
+        known = self.archives.digests(output, entries) if digests else {}
+        return ArtifactPage(entries, found.omissions, known, following)
 
     def file(self, view: JobView, name: str) -> FileDownload:
         """Return one file of the output folder, by the name that the listing has. Raises NotFound, Conflict, Failed."""

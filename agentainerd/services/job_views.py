@@ -1,11 +1,13 @@
 """Jobs as the API tells them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from agentainerd.archives.listings import Listing
+from agentainerd.archives.listings import Entry
 from agentainerd.model.jobs import JobView
+from agentainerd.services.job_results import ArtifactPage
 from agentainerd.services.run_views import LISTED_CHARS
 from agentainerd.services.views import rfc3339
 
@@ -60,14 +62,21 @@ def listed_job_json(view: JobView) -> Json:
     return whole | {name: f"{text[:LISTED_CHARS]}..." for name, text in texts.items() if len(text) > LISTED_CHARS}
 
 
-def listing_json(listing: Listing) -> Json:
+def artifacts_json(page: ArtifactPage) -> Json:
     """Return what is in an output folder: `artifacts` in a fixed order, and what was left out of it with the reasons."""
-    found = [
-        {"name": entry.name, "kind": entry.kind.value, "size": entry.size, "modified_at": rfc3339(entry.modified_at)}
-        for entry in listing.entries
-    ]
-    omitted = [{"name": name, "reason": reason} for name, reason in listing.omissions.kept]
-    return {"artifacts": found, "omitted": omitted, "omitted_count": listing.omissions.count}
+    omitted = [{"name": name, "reason": reason} for name, reason in page.omissions.kept]
+    return {
+        "artifacts": [_artifact(entry, page.digests) for entry in page.entries],
+        "omitted": omitted,
+        "omitted_count": page.omissions.count,
+    }
+
+
+def _artifact(entry: Entry, digests: Mapping[str, str]) -> Json:
+    found = {
+        "name": entry.name, "kind": entry.kind.value, "size": entry.size, "modified_at": rfc3339(entry.modified_at),
+    }  # fmt: skip
+    return found | ({"sha256": digests[entry.name]} if entry.name in digests else {})
 
 
 def _webhook(view: JobView) -> Json | None:

@@ -10,7 +10,6 @@ import msgspec
 from agentainerd import clock, defaults, offload
 from agentainerd.archives.archives import Archives, ZipDownload
 from agentainerd.archives.files import FileDownload
-from agentainerd.archives.listings import Listing
 from agentainerd.config import JobsConfig
 from agentainerd.engine.engine import Engine
 from agentainerd.errors import (
@@ -29,7 +28,7 @@ from agentainerd.services.audit import Actor, AuditService
 from agentainerd.services.job_executions import JobExecution
 from agentainerd.services.job_pool import JobPool
 from agentainerd.services.job_queue import JobQueue
-from agentainerd.services.job_results import JobResults, active
+from agentainerd.services.job_results import ArtifactPage, JobResults, active
 from agentainerd.services.job_retention import JobRetention
 from agentainerd.services.job_sandboxes import Sandboxes
 from agentainerd.services.run_logs import RunLog
@@ -162,10 +161,9 @@ class JobService:
         """Return what a job's programs wrote; see JobResults. Raises NotFound, Conflict, Unavailable: at once."""
         return self._results.logs(self.get(ref), stream, follow=follow)
 
-    def artifacts(self, ref: str) -> tuple[JobView, Listing]:
-        """Return what a job has put into its output folder by now. Raises NotFound, Conflict, Failed, Unavailable."""
-        view = self.get(ref)
-        return view, self._results.listing(view)
+    def artifacts(self, ref: str, *, start: int, limit: int, digests: bool) -> ArtifactPage:
+        """Return what a job has put into its output folder by now; see JobResults. Raises NotFound, Conflict, Unavailable."""
+        return self._results.listing(self.get(ref), start, limit, digests=digests)
 
     def artifact(self, ref: str, name: str) -> FileDownload:
         """Return one file of the output folder, by the name that the listing has; close it in the end.

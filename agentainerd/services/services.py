@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agentainerd import defaults
 from agentainerd.archives.archives import Archives
+from agentainerd.archives.listings import Bounds
 from agentainerd.config import Config
 from agentainerd.engine.engine import Engine
 from agentainerd.model.containers import Networks
@@ -375,7 +376,7 @@ def _runs(  # noqa: PLR0913 - one for each that they are made of
     runs = RunService(means, audit)
     models.find_run, models.find_session, models.active_runs = runs.get, runs.sessions.get, runs.active
     of_jobs = replace(means, bridges=JobBridges(fleet, engine, supervisor.spawn))
-    archives = Archives(Path(config.paths.state_dir) / "archives")
+    archives = Archives(Path(config.paths.state_dir) / "archives", Bounds(max_bytes=config.jobs.archive_limit))
     return runs, JobService(
         runs,
         of_jobs,

@@ -1,5 +1,6 @@
 """What a job leaves, downloaded through the gateway from a real daemon: a container is root in its folder, and believed nothing."""
 
+import hashlib
 import http.client
 import io
 import os
@@ -81,9 +82,17 @@ def test_a_hostile_folder_is_a_zip_of_what_is_good_in_it(jobs, gateway, tmp_path
     ):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    _, listed = jobs.ask("GET", f"/{job['id']}/artifacts")
+    _, listed = jobs.ask("GET", f"/{job['id']}/artifacts?sha256=true")
+    _, some = jobs.ask("GET", f"/{job['id']}/artifacts?limit=3")
+    _, more = jobs.ask("GET", f"/{job['id']}/artifacts?cursor={some['next_cursor']}")
+    assert some["data"]["artifacts"] + more["data"]["artifacts"] == [
+        {key: value for key, value in each.items() if key != "sha256"} for each in listed["data"]["artifacts"]
+    ]
+    assert "next_cursor" not in listed and "next_cursor" not in more
     omitted = {each["name"] for each in listed["data"]["omitted"]}
     assert omitted >= REPORTED
+    digests = {each["name"]: each.get("sha256") for each in listed["data"]["artifacts"]}
+    assert digests["noise"] == hashlib.sha256(archive.read("noise")).hexdigest() and digests["deep"] is None
     assert {each["name"].rstrip("/") for each in listed["data"]["artifacts"]} == {
         name.rstrip("/") for name in names[:-1]
     }

@@ -37,12 +37,19 @@ def test_a_file_is_read_whole_and_in_parts(archives, noise, tmp_path):
     assert not archives.is_busy("k")
 
 
-def test_the_digest_is_that_of_the_content(archives, noise, tmp_path, monkeypatch):
+def test_digests_are_those_of_the_content_and_only_of_what_is_as_it_was_listed(archives, noise, tmp_path, monkeypatch):
     monkeypatch.setattr(slices, "SLICE_S", 0.0)
-    file = archives.file("k", tmp_path / "folder", "deep/noise")
+    folder = tmp_path / "folder"
+    for name in ("changed", "empty", "gone"):
+        (folder / name).touch()
+    (folder / "link").symlink_to("empty")
+    listing = archives.listing(folder)
+    (folder / "changed").write_text("x")
+    (folder / "gone").unlink()
 
-    assert file.sha256() == hashlib.sha256(noise).hexdigest()
-    file.close()
+    found = archives.digests(folder, listing.entries)
+
+    assert found == {"deep/noise": hashlib.sha256(noise).hexdigest(), "empty": hashlib.sha256(b"").hexdigest()}
 
 
 def test_a_file_is_found_by_the_name_that_a_listing_gives_it(archives, tmp_path):

@@ -148,6 +148,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             check_image(self.image)
         if self.bridge is Bridge.ACP:
             raise InvalidParameter("bridge", "acp needs an agent that stays: deploy one, and run it there")
+        for part in self.command:
+            if "\0" in part or len(part) > defaults.MAX_JOB_VARIABLE_CHARS:
+                raise InvalidParameter("command", "is too long, or has a NUL in it")
         self._check_env()
         self._check_files()
         self.limits.check()

@@ -1,5 +1,6 @@
 """Jobs: accepted, queued, watched, cancelled, kept for a while; what a daemon before this one left goes on."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -320,6 +321,13 @@ class JobService:
         try:
             offload.run(self.folders.keep, job_id, request.files)
         except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable(
+                    f"the files of the job could not be kept: {os.strerror(exc.errno).lower()}",
+                    code="NO_SPACE",
+                    hint=f"make room on the disk of {self.folders.root}: agentainerctl jobs rm forgets jobs",
+                    retry_after_s=60,
+                ) from exc
             raise Failed(
                 f"the files of the job could not be kept: {exc.strerror or exc}",
                 code="JOB_FOLDER_FAILED",

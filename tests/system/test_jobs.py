@@ -4,13 +4,16 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import time
+import zipfile
 
 import gevent
 import pytest
 
 from tests.fakes.jobs import Jobs
 
+COUNT = 20 if os.environ.get("SOAK_KILLS") else 6  # jobs in flight at a kill
 pytestmark = [pytest.mark.docker, pytest.mark.redis]
 
 
@@ -105,11 +108,11 @@ def test_cancelled_before_during_twice_and_after(jobs, eventually):
     assert jobs.get(running[1]["id"])["status"] == "running"
 
 
-def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventually):
+def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventually, tmp_path):
     """Those that run are joined, those that wait wait on; nothing runs twice and nothing is lost."""
-    jobs = start_jobs(max_running=3)
+    jobs = start_jobs(max_running=COUNT // 2)
     script = 'echo begun >> /workspace/output/ledger; for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exit "$EXIT"'
-    ids = [jobs.submit(script, env={"EXIT": str(number % 2)})["id"] for number in range(6)]
+    ids = [jobs.submit(script, env={"EXIT": str(number % 2)})["id"] for number in range(COUNT)]
     eventually(lambda: any("2" in jobs.log(job_id) for job_id in ids), limit_s=30)
 
     jobs.daemon.kill()
@@ -124,6 +127,8 @@ def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventu
         kinds = [event["type"] for event in again.events(job_id)]
         assert kinds.count("RUN_STARTED") == 1
         assert sum(kind in ("RUN_FINISHED", "RUN_ERROR") for kind in kinds) == 1
+        assert again.download(job_id, tmp_path / "output.zip") == 200
+        assert zipfile.ZipFile(tmp_path / "output.zip").read("ledger") == b"begun\n"
         text = "".join(event.get("delta", "") for event in again.events(job_id))
         assert text.split() == ["1", "2", "3", "4", "5", "6"]
     eventually(lambda: not again.containers(), limit_s=30)
@@ -162,6 +167,7 @@ def test_what_is_no_job_is_refused_and_leaves_nothing(jobs):
         ],
         "env": [{"prompt": "x", "env": {"JOB_ID": "1"}}, {"prompt": "x", "env": {"a b": "1"}}],
         "limits": [{"prompt": "x", "limits": {"memory": 1}}, {"prompt": "x", "limits": {"wall_s": 0}}],
+        "command": [{"prompt": "x", "command": ["a\0b"]}],
         "priority": [{"prompt": "x", "priority": 11}],
     }
     for field, bodies in refused.items():
@@ -212,3 +218,27 @@ def test_results_are_kept_as_long_as_they_are_to_be_and_no_longer(start_jobs, ev
     assert [json.loads(json.dumps(each)) for each in os.listdir(jobs.daemon.state_dir / "jobs")] == [large[1]["id"]]
     assert jobs.ask("DELETE", f"/{large[1]['id']}")[0] == 200
     assert os.listdir(jobs.daemon.state_dir / "jobs") == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_is_left_of_what_was_refused(start_jobs, small_disk):
+    jobs = start_jobs(output_dir=f"{small_disk}/jobs")
+
+    status, answer = jobs.ask("POST", "", {"prompt": "x", "image": jobs.image, "files": [jobs.file("a", b"x" * 2**21)]})
+    assert (status, answer["code"]) == (503, "NO_SPACE")
+    assert "no space left on device" in answer["error"].lower()
+    assert jobs.must("GET", "") == [] == os.listdir(small_disk / "jobs")
+
+    job = jobs.done(jobs.submit("head -c 2000000 /dev/zero > /workspace/output/x || exit 4")["id"])
+    assert (job["status"], job["exit_code"]) == ("failed", 4)
+    assert "No space left" in jobs.log(job["id"], "stderr") or jobs.daemon.log.count("could not be kept whole")
+    assert jobs.ask("DELETE", f"/{job['id']}")[0] == 200
+    assert jobs.done(jobs.submit("true")["id"])["status"] == "completed"

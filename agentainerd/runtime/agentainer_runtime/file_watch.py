@@ -114,9 +114,13 @@ class FileWatch:
 
     def _arm(self, path: str) -> None:
         """Have the folders on the way to `path` noticed, as far as they are there."""
-        with _way(self._workspace, path) as folders:
-            if self._notices is not None:
+        count = 0
+        while self._notices is not None:
+            with _way(self._workspace, path) as folders:
                 self._notices.add(folders)
+            if len(folders) == count:
+                return
+            count = len(folders)  # one more may have come before the one above it was watched
 
 
 @contextmanager

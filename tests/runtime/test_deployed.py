@@ -258,7 +258,7 @@ def test_what_keeps_an_agent_from_its_work_is_said_where_it_is_deployed_or_start
 
 
 def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
-    start_daemon, sandbox, docker_client, runtime_image, tmp_path
+    start_daemon, sandbox, docker_client, runtime_image, tmp_path, eventually
 ):
     scripts = tmp_path / "scripts"
     scripts.mkdir()
@@ -274,7 +274,9 @@ def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
         "--volume", f"{scripts}:/scripts:ro", "--env", "AGENT_COMMANDS=confirm", "--wait",
     )  # fmt: skip
 
-    asked = ctl("run", "smith", "tidy up", code=11)
+    session = daemon.control("POST", "/api/v1/sessions", {"agent_id": "smith"})[1]["session_id"]
+
+    asked = ctl("run", "smith", "--session", session[:8], "tidy up", code=11)
     run = json.loads(ctl("runs", "list", "--status", "input_required", "-o", "json"))[0]["id"]
     container = json.loads(ctl("inspect", "smith", "-o", "json"))["container_id"]
     daemon.kill()
@@ -291,3 +293,7 @@ def test_a_run_that_waits_for_a_person_outlives_the_daemon_and_the_container(
     assert inside(docker_client, container, "cat", "/workspace/who") == "1000\n"
     events = [json.loads(line)["event"]["type"] for line in ctl("runs", "events", run, "-o", "json").splitlines()]
     assert [events.count(kind) for kind in ("RUN_FINISHED", "TOOL_CALL_START", "TOOL_CALL_RESULT")] == [2, 1, 1]
+    state = ("sh", "-c", "cd /workspace/.agentainer; ls conversations runs | grep -c jsonl")
+    assert inside(docker_client, container, *state) == "3\n"
+    ctl("sessions", "delete", "--force", session[:8])
+    eventually(lambda: inside(docker_client, container, *state) == "0\n")

@@ -147,7 +147,7 @@ def watch(
             found = dict(call_again(session.client, "GET", PATHS[view.noun](run["id"]))["data"])
             if found["status"] in runs.FINAL:
                 return found
-            if found["status"] == runs.WAITING and not (can_answer and _answered(session, str(run["id"]), view)):
+            if found["status"] == runs.WAITING and not (can_answer and _answered(session, found, view)):
                 return found
             continue
         except KeyboardInterrupt:
@@ -186,13 +186,13 @@ def ask(session: Session, run: Record) -> Record:
             session.report(error)
 
 
-def _answered(session: Session, run_id: str, view: View) -> bool:
-    """Ask a person; return whether they answered. One who was faster is as good."""
+def _answered(session: Session, run: Record, view: View) -> bool:
+    """Ask a person; return whether they answered. One who was faster is as good. `run`: it, or the job that it is."""
     if not session.is_interactive or session.is_machine:
         return False
     view.pause()
     try:
-        ask(session, dict(session.client.get(run_path(run_id))))
+        ask(session, run if "interrupts" in run else dict(session.client.get(run_path(str(run["id"])))))
     except click.Abort:
         output.note("")
         return False

@@ -40,10 +40,13 @@ class Gateway:
         self._connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
         self._token = daemon.token
 
-    def ask(self, method, path, **headers):
+    def begin(self, method, path, **headers):
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(method, path, headers={"Authorization": f"Bearer {self._token}", **fields})
-        answer = self._connection.getresponse()
+        return self._connection.getresponse()
+
+    def ask(self, method, path, **headers):
+        answer = self.begin(method, path, **headers)
         return answer.status, answer.headers, answer.read()
 
     def close(self):
@@ -116,21 +119,21 @@ def test_a_download_is_taken_up_where_it_broke_off_also_by_another_daemon(jobs, 
     assert part["Content-Range"] == f"bytes 1000000-{len(data) - 1}/{len(data)}"
 
 
-def test_who_leaves_in_the_middle_leaves_nothing_behind(jobs, eventually):
+def test_who_asks_first_for_the_head_and_who_leaves_in_the_middle_leave_nothing_behind(jobs, gateway, eventually):
     job = jobs.done(jobs.submit("seq 12000000 > /workspace/output/numbers")["id"])
-    spool = jobs.daemon.state_dir / "archives"
-    client = Gateway(jobs.daemon)
-    client._connection.request(
-        "GET", f"/api/v1/jobs/{job['id']}/download", headers={"Authorization": f"Bearer {jobs.daemon.token}"}
-    )
-    answer = client._connection.getresponse()
-    answer.read(1000)
-    answer.close()
-    client.close()
+    path, spool = f"/api/v1/jobs/{job['id']}/download", jobs.daemon.state_dir / "archives"
 
-    eventually(lambda: not [path for path in spool.iterdir() if path.suffix == ".partial"], limit_s=20)
+    status, head, nothing = gateway.ask("HEAD", path)
+    assert (status, nothing, head["Content-Length"]) == (200, b"", None) and head["ETag"]
+    assert gateway.ask("GET", "/health")[0] == 200  # on the same connection
+    answer = gateway.begin("GET", path)
+    answer.read(1000)
+    assert answer.headers["ETag"] == head["ETag"]
+    answer.close()
+    gateway.close()
+
+    eventually(lambda: not list(spool.iterdir()), limit_s=20, what="the end of what was begun")
     eventually(lambda: jobs.ask("DELETE", f"/{job['id']}")[0] == 200, limit_s=20, what="nobody to be downloading")
-    assert list(spool.iterdir()) == []
 
 
 def test_a_folder_that_its_job_removed_or_made_a_link_is_a_zip_too(jobs):

@@ -1,6 +1,7 @@
 """Fixtures of the command-line tool: the real program as a process, and a control API for it to talk to."""
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from gevent.socket import wait_read
 
+from agentainerctl import cli
 from tests.unit.ctl.fake_api import FakeApi
 
 KEPT = ("PATH", "HOME", "PYTHONDONTWRITEBYTECODE", "COVERAGE_PROCESS_START", "LANG")
@@ -85,6 +87,29 @@ def run(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
         process = start(*arguments, **stdin, **settings)
         out, err = process.communicate(input, timeout=30)
         return Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
+
+    return whole
+
+
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., Ran]:
+    """Like `run`, without a process: for what has nothing to do with signals, terminals and the start of the program, in a
+    tenth of the time.
+    """
+
+    def whole(*arguments: str, env: dict[str, str] | None = None, input: bytes = b"", cwd: Path = tmp_path) -> Ran:  # noqa: A002
+        with monkeypatch.context() as changed:
+            for name, value in {"AGENTAINER_HOST": f"unix://{tmp_path}/agentainer.sock", **(env or {})}.items():
+                changed.setenv(name, value)
+            changed.setattr(sys, "argv", ["agentainerctl", *arguments])
+            changed.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
+            changed.chdir(cwd)
+            capsysbinary.readouterr()
+            code = cli.main()
+        out, err = capsysbinary.readouterr()
+        return Ran(code, out.decode(), err.decode())
 
     return whole
 

@@ -1,4 +1,4 @@
-"""`jobs submit` as a process: what a job is made of, what is shown of it, how it exits."""
+"""`jobs submit`: what a job is made of, what is shown of it, how the program exits."""
 
 import base64
 import json
@@ -17,6 +17,11 @@ CANCEL = f"{JOB}/cancel"
 EVENTS = f"/api/v1/runs/{ID}/events"
 SHORT = ID[:8]
 TOLD = [event["event"] for event in STORY]
+
+
+@pytest.fixture
+def run(run_here):
+    return run_here
 
 
 @pytest.fixture

@@ -84,8 +84,10 @@ def row(job: Record, is_wide: bool) -> list[str]:
 
 
 def status(job: Record) -> str:
-    """Return its status with what else there is to know: its place in the queue, or what its program ended with."""
+    """Return its status with what there is to know beside it: its place in the queue, or from when; what its program ended with."""
     found = str(job.get("status", ""))
+    if found == "queued" and (wait := age(job.get("after"))).startswith("in "):
+        return f"queued ({wait})"
     if found == "queued" and job.get("position"):
         return f"queued (#{job['position']})"
     return f"{found} ({job['exit_code']})" if found == "failed" and job.get("exit_code") else found

@@ -98,10 +98,10 @@ class View:
             self.note(runs.summary(run))
 
     def _say_what_it_waits_for(self, run: Record) -> None:
-        """Tell of the jobs before it in the queue, or of an agent that does not run and that nothing but a person will start."""
+        """Tell of its place in the queue, or of an agent that does not run and that nothing but a person will start."""
         if self.noun == "job":
-            if before := max(0, int(run.get("position") or 0) - 1):
-                self.note(f"it waits for {before} other job{'' if before == 1 else 's'}")
+            if run.get("position"):
+                self.note(f"it waits for its turn, as number {run['position']} of the queue")
             return
         if run.get("kind") == "job":
             return  # its agent is made and started for it

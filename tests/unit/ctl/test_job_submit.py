@@ -198,7 +198,7 @@ def test_waiting_shows_the_answer_on_stdout_and_what_the_job_does_on_stderr(stor
     assert (said.code, said.out) == (0, "Fixed.\n")
     assert said.err.splitlines() == [
         f"--- job {ID} in my-agent:1.0 ---",
-        "--- it waits for 2 other jobs ---",
+        "--- it waits for its turn, as number 3 of the queue ---",
         "--- analysis ---",
         "> read_file add.py",
         "  | a - b",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -49,6 +50,12 @@ def test_jobs_are_listed_with_short_ids(api, run):
     assert wide[0].split()[-6:] == ["PRIORITY", "ATTEMPT", "SUBMITTER", "COST", "EXPIRES", "ERROR"]
     assert wide[2].startswith(f"{ID}   ")
     assert wide[3].endswith("   exit 3")
+
+
+def test_one_that_is_held_back_says_for_how_long(api, run):
+    api.on("GET", JOBS, [job("queued", position=2, after="2126-01-01T10:00:00.000Z")])
+
+    assert re.search(r" queued \(in \d+ \w+\) ", run("jobs", "list").out)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gevent.server import StreamServer
 
 from tests.hostile.oracle import MAX_HEAD, End, Framed, Message, frame
 
-ANSWER_LIMIT_S = 2.0
+ANSWER_LIMIT_S = 30.0
 FRAMING_STATUSES = {400, 405, 408, 411, 413, 414, 417, 421, 431, 501, 505}
 MARK = b"the agent's answer"
 

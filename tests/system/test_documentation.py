@@ -127,16 +127,21 @@ def alike(line: str) -> str:
 
 @pytest.fixture
 def named_images(docker_host, base_image, agent_image, runtime_image):
-    """The images that pages speak of, under the names that they have there."""
+    """The images that pages speak of, under the names that they have there, but for those that are somebody's already. Each has
+    another name beside that one, by which it is known for ours where this session is killed.
+    """
     names = {"my-agent:1.0": agent_image, "python:3.12-slim": base_image, "agentainer-runtime:latest": runtime_image}
     with only_user_of("images of the documentation"), docker_api(docker_host) as client:
-        there = {tag for image in client.images() for tag in image.get("RepoTags") or ()}
-        for name, image in names.items():
-            if name not in there:
-                client.tag(image, *name.split(":"))
+        there = {tag: image["Id"] for image in client.images() for tag in image.get("RepoTags") or ()}
+        beside = {name: f"agentainer-test-named:{name.replace(':', '-')}" for name in names}
+        ours = [name for name in names if name not in there or there[name] == there.get(beside[name])]
+        for name in ours:
+            for tag in (beside[name], name):
+                client.tag(names[name], *tag.split(":"))
         yield
-        for name in names.keys() - there:
-            client.remove_image(name, force=True, noprune=True)
+        for name in ours:
+            for tag in (name, beside[name]):
+                client.remove_image(tag, force=True, noprune=True)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def row(job: Record, is_wide: bool) -> list[str]:
 
 
 def status(job: Record) -> str:
-    """Return its status with what there is to know beside it: its place in the queue, or from when; what its program ended with."""
+    """Return its status, and beside it its place in the queue, or from when it may begin, or what its program ended with."""
     found = str(job.get("status", ""))
     if found == "queued" and (wait := age(job.get("after"))).startswith("in "):
         return f"queued ({wait})"

@@ -127,16 +127,41 @@ def test_what_can_not_be_pushed_is_said(deployed, server):
     runtime, client = deployed
     commit(runtime.workspace)
     wrong = [push(client, branch=name) for name in ("-x", "a..b", "a b")]
-    git(runtime.workspace, "checkout", "-q", "--detach")
-    detached = push(client)
     server.token = "another"
     denied = push(client, branch="x")
 
     assert all("can't be the name of a branch" in said for said in wrong)
-    assert detached == "no branch is checked out: name the one to push to"
     assert "the credential is not accepted" in denied
     assert TOKEN not in denied
     assert git(server.root / "shop.git", "branch", "--format=%(refname:short)") == "main"
+
+
+def test_without_a_target_branch_it_is_the_one_that_is_checked_out(tmp_path, server):
+    with runtimes(tmp_path) as start:
+        runtime = start([{"text": "there", "times": 0}], GITHUB_REPO=f"{server.url}/shop.git", GITHUB_TOKEN=TOKEN)
+        runtime.run()
+        client = WebSocketClient(runtime.port)
+        git(runtime.workspace, "checkout", "-q", "-b", "mine")
+        commit(runtime.workspace)
+
+        assert push(client)["branch"] == "mine"
+        git(runtime.workspace, "checkout", "-q", "--detach")
+        assert push(client) == "no branch is checked out: name the one to push to"
+        (runtime.workspace / ".git/HEAD").write_text("ref: refs/heads/a:refs/heads/main\n")
+        assert "can't" in push(client) or "nothing to push" in push(client)
+        client.close()
+
+    assert git(server.root / "shop.git", "branch", "--format=%(refname:short)").split() == ["main", "mine"]
+
+
+def test_a_target_branch_is_pushed_to_whatever_the_agent_has_checked_out(deployed, server):
+    runtime, client = deployed
+    git(runtime.workspace, "checkout", "-q", "main")
+    made = commit(runtime.workspace)
+
+    assert push(client)["branch"] == "agent/work"
+    assert git(server.root / "shop.git", "rev-parse", "agent/work") == made
+    assert git(server.root / "shop.git", "rev-parse", "main") != made
 
 
 def test_an_agent_without_a_repository_says_so(start_runtime):

@@ -27,15 +27,15 @@ class PushFailed(Exception):
 
 
 async def push(git: CredentialedGit, branch: str = "") -> dict[str, Any]:
-    """Push the last commit to `branch`, by default the one that is checked out; see `Repository.push`.
+    """Push the last commit to `branch`, by default the target branch, else the one that is checked out; see `Repository.push`.
 
     Raises:
         PushFailed: there is nothing to push, or the remote does not take it. OSError: git can't be started.
     """
-    if not is_branch(branch):
-        raise PushFailed(f"{branch!r} can't be the name of a branch")
     commit = await _asked(git, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    branch = branch or await _asked(git, "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = branch or git.source.target or await _asked(git, "symbolic-ref", "--quiet", "--short", "HEAD")
+    if not is_branch(branch):  # what is checked out is what a tool wrote there
+        raise PushFailed(f"{branch[:100]!r} can't be the name of a branch")
     if not commit:
         raise PushFailed("there is nothing to push: the repository has no commit yet")
     if not branch:

@@ -85,7 +85,8 @@ class Repository:
         await asyncio.shield(self._attempt)
 
     async def push(self, branch: str = "") -> dict[str, Any]:
-        """Have the remote's branch, by default the one that is checked out, be what the workspace has as its last commit.
+        """Have a branch of the remote be what the workspace has as its last commit; by default the target branch, else the one
+        that is checked out.
 
         Returns `branch`, `hash`, `url` and `status` (created, updated, unchanged).
 

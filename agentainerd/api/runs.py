@@ -1,7 +1,6 @@
 """`/api/v1/runs`: give an agent work, watch it from wherever one likes, answer what it asks, end it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import msgspec
 from werkzeug.routing import Rule
@@ -9,7 +8,7 @@ from werkzeug.wrappers import Response
 
 from agentainerd.api.exchange import SSE, ApiRequest, Query, answer, stream_events
 from agentainerd.api.run_dialects import DIALECTS, translated
-from agentainerd.errors import InvalidParameter, NotFound
+from agentainerd.errors import InvalidParameter
 from agentainerd.model.agui import TERMINAL
 from agentainerd.model.dialect_agno import parse_types
 from agentainerd.model.interrupts import GivenAnswers
@@ -89,11 +88,8 @@ def give_input(request: ApiRequest, services: Services, run_id: str) -> Response
     """POST /api/v1/runs/{id}/input."""
     wait_s = Query(request, ("wait",)).seconds("wait", MAX_WAIT_S)
     given = request.read_json(GivenAnswers)
-    after = 0
-    with suppress(NotFound):  # which the answer says too, and has in the audit log
-        after = services.runs.get(run_id).last_seq
     run = services.runs.answer(run_id, given, request.actor)
-    return _begun(request, services, run, wait_s, after=after, said="Answer taken")
+    return _begun(request, services, run, wait_s, after=run.asked_seq, said="Answer taken")
 
 
 def cancel(request: ApiRequest, services: Services, run_id: str) -> Response:

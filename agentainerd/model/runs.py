@@ -140,7 +140,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         bytes: what it takes when it is over: its events, and itself with its input and attachments.
         key: its idempotency key, "" for none.
         interrupts: what it waits for an answer to, or waited for last; answers: what was answered to that. answered: how often it
-            was. is_answered: its agent was not sent the answers yet.
+            was. is_answered: its agent was not sent the answers yet. asked_seq: the number of the event that asked.
         paused_at: since when it waits, 0.0 where it does not; answer_by: until when; waited_s: how long it did before.
     """
 
@@ -174,6 +174,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answers: list[Answer] = []
     answered: int = 0
     is_answered: bool = False
+    asked_seq: int = 0
     paused_at: float = 0.0
     answer_by: float = 0.0
     waited_s: float = 0.0
@@ -194,10 +195,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.id}.{self.answered}" if self.answered else self.id
 
     def paused(self, interrupts: Sequence[Interrupt], now: float, wait_s: float) -> "Run":
-        """Return it as it waits for answers, for at most `wait_s`: less where its limit of time or an interrupt says so."""
+        """Return it as it waits for answers to its last event, for at most `wait_s`: less where its limit of time or an interrupt
+        says so.
+        """
         ends_at = self.started_at + self.limits.wall_s if self.limits.wall_s else float("inf")
         return msgspec.structs.replace(
             self, status=RunStatus.INPUT_REQUIRED, interrupts=list(interrupts), answers=[], paused_at=now,
+            asked_seq=self.last_seq,
             answer_by=min(now + wait_s, ends_at, expires_at(interrupts)),
         )  # fmt: skip
 

@@ -67,8 +67,8 @@ class AutonomousService:
         waiting = next((run for run in self._of(agent) if run.status is RunStatus.INPUT_REQUIRED), None)
         if waiting is None:
             return self.resume(ref, message, actor), 0
-        after = self._runs.get(waiting.id).last_seq
-        return self._runs.answer(waiting.id, message, actor), after
+        answered = self._runs.answer(waiting.id, message, actor)
+        return answered, answered.asked_seq
 
     def remove(self, ref: str, actor: Actor) -> None:
         """Remove an agent with its container, and its conversation."""

@@ -420,3 +420,15 @@ def test_a_run_that_waits_gives_way_to_one_that_interrupts(runs, sessions, agent
     assert finish(runs, run.id).status is RunStatus.CANCELLED
     assert finish(runs, second.id).status is RunStatus.COMPLETED
     assert made.inputs[1]["resume"] == [{"interruptId": "i1", "status": "cancelled"}]
+
+
+def test_an_agent_may_sleep_while_its_run_waits_and_is_woken_by_the_answer(runs, agent, world):
+    agent(asking(), idle_timeout_s=0.05)
+    run = paused(runs, ask(runs).id)
+    wait_until(lambda: world.services.idle.run_once(time.time()) or world.agent().is_idle)
+    wait_until(lambda: world.agent().reason == "idle")
+
+    runs.answer(run.id, YES, ADMIN)
+
+    assert finish(runs, run.id).status is RunStatus.COMPLETED
+    assert world.state() == "running"

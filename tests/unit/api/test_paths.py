@@ -14,7 +14,8 @@ from agentainerd.api.app import ROUTES, App, check_path
 from agentainerd.api.exchange import ApiRequest
 from agentainerd.errors import NotFound
 
-CASES = [(method, rule) for rule in ROUTES for method in sorted(rule.methods - {"HEAD", "OPTIONS"})]
+RULES = [rule for rule in ROUTES if rule.rule != "/"]  # which has nothing that could be spelled otherwise
+CASES = [(method, rule) for rule in RULES for method in sorted(rule.methods - {"HEAD", "OPTIONS"})]
 SAME = {"", "/", "?", "?x=%2f", "?a=../.."}
 """What may be put behind a path without making another one of it."""
 
@@ -132,7 +133,7 @@ def test_no_spelling_of_any_path_is_an_internal_error(world, caplog):
     client = Client(App(world.services, door=Door.CONTROL))
     peer = {"agentainer.peer": (1, 0, 0)}
     statuses = set()
-    for rule in ROUTES:
+    for rule in RULES:
         if "build" in rule.rule or "pull" in rule.rule or "rotate" in rule.rule:
             continue
         for method in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"):
@@ -140,11 +141,13 @@ def test_no_spelling_of_any_path_is_an_internal_error(world, caplog):
                 with client.open(path, method=method, environ_overrides=peer) as answer:
                     statuses.add(answer.status_code)
 
-    assert statuses <= {200, 204, 400, 404, 405, 409, 415, 503}
+    assert statuses <= {200, 204, 400, 404, 405, 409, 415, 422, 503}
     assert "internal error" not in caplog.text
 
 
-@pytest.mark.parametrize("path", ["//agents", "/agents//", "///token", "/agents//web", "//"])
+@pytest.mark.parametrize(
+    "path", ["//agents", "/agents//", "///token", "/agents//web", "//", "/.", "/%2e", "/;", "/%2f"]
+)
 def test_slashes_are_not_merged(world, path):
     """A rule of a proxy in front that closes /token must not be got around with //token."""
     assert find(App(world.services, door=Door.CONTROL), "GET", path) is None

@@ -166,7 +166,7 @@ class BackupService:
 
     def _selected(self, refs: Sequence[str]) -> list[Agent]:
         if not refs:
-            return list(self._fleet.store.all())
+            return [agent for agent in self._fleet.store.all() if not agent.is_ephemeral]
         found = {agent.id: agent for agent in (self._fleet.find(ref) for ref in refs)}
         return list(found.values())
 

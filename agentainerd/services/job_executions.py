@@ -163,7 +163,7 @@ class JobExecution(Execution):
         """Let go of a container that is lost, and forget what came of it but for what was told."""
         reason = msgspec.json.decode(last.payload)["message"]
         log.warning("a job is run again: %s", reason, extra={"job_id": self.job.id})
-        self._leave()
+        self._leave(0.0)
         for event in self._left_open():
             self.log.append(event["type"], msgspec.json.encode(event), synthetic=True)
         if not self.log.last_seq:
@@ -246,20 +246,20 @@ class JobExecution(Execution):
     # ---- the end
 
     def _finish(self, last: Last) -> None:
-        self._leave()
+        self._leave(self._grace_s if last.is_ours else 0.0)
         super()._finish(last)
 
     def _also_ended(self) -> list[Argument]:
         return JobStore.put(msgspec.structs.replace(self.job, agent_id="", agent=""))
 
-    def _leave(self) -> None:
+    def _leave(self, grace_s: float) -> None:
         """Have all that runs in the container end, and keep what it wrote: nothing changes any more.
 
         An engine that is away is waited for, if not for ever: what it stopped has its output yet.
         """
         end = time.monotonic() + ENGINE_WAIT_S
         while self.job.agent_id:
-            self._halt()
+            self._sandboxes.halt(self.job, grace_s)
             try:
                 self._sandboxes.keep_logs(self.job, max(1, self.run.attempt))
             except AgentainerError as error:

@@ -51,20 +51,18 @@ class JobResults:
         names = (stream,) if stream else STREAMS
         attempt = 1
         while True:
-            is_current = attempt >= view.run.attempt and not view.run.status.is_final
             kept = [path for name in names if (path := self._folders.log(view.job.id, name, attempt)).exists()]
-            if kept or not is_current:
+            if kept or view.run.status.is_final or view.run.attempt > attempt:
                 for path in kept:
                     yield from _read(path)
-            elif view.run.attempt == attempt or not follow:
-                yield from self._live(view.job, names, follow=follow)
-            if attempt < view.run.attempt:
-                attempt += 1
-            elif view.run.status.is_final or not follow:
+            elif not (yield from self._live(view.job, names, follow=follow)) and follow:
+                view = self._wait(view.job.id, LOOK_S)  # its container is not there yet
+                continue
+            while follow and not view.run.status.is_final and view.run.attempt <= attempt:
+                view = self._wait(view.job.id, LOOK_S)
+            if view.run.attempt <= attempt:
                 return
-            else:
-                view = self._more(view, attempt)
-                attempt += view.run.attempt > attempt
+            attempt += 1
 
     def listing(self, view: JobView, start: int, limit: int, *, digests: bool) -> ArtifactPage:
         """Return what is in the output folder by now, `limit` entries from number `start`. Raises NotFound."""
@@ -85,20 +83,14 @@ class JobResults:
             raise active(view)
         return self.archives.zip(view.job.id, self._output(view))
 
-    def _more(self, view: JobView, attempt: int) -> JobView:
-        """Wait until a job goes on to what is not read yet, or is over."""
-        was_started = view.run.attempt >= attempt
-        while True:
-            view = self._wait(view.job.id, LOOK_S)
-            is_next = view.run.attempt > attempt or (not was_started and view.run.attempt == attempt)
-            if is_next or view.run.status.is_final:
-                return view
-
-    def _live(self, job: Job, names: tuple[str, ...], *, follow: bool) -> Generator[LogPiece]:
+    def _live(self, job: Job, names: tuple[str, ...], *, follow: bool) -> Generator[LogPiece, None, bool]:
+        """Read what a container wrote, with `follow` until it ends; the value is whether there is one that runs, or ran."""
         try:
             container = self._sandboxes.container(job)
         except NotFound:
-            return  # it is being made, or gone
+            return False
+        if not container.started_at:
+            return False
         pieces = self._engine.logs(container.id, follow=follow)
         try:
             for piece in pieces:
@@ -106,6 +98,7 @@ class JobResults:
                     yield piece
         finally:
             pieces.close()
+        return True
 
     def _output(self, view: JobView) -> Path:
         """Return the folder that is packed; one that never ran has an empty one."""

@@ -26,6 +26,7 @@ class JobRetention:
         self._folders = folders
         self._archives = archives
         self._sizes: dict[str, int] = {}
+        self._stuck: set[str] = set()  # told once
 
     def expire(self, now: float, max_bytes: int, active: Collection[str]) -> int:
         """Forget what is kept long enough and is told; of the rest, from the oldest, as much as is too large (0: no bound).
@@ -84,4 +85,6 @@ class JobRetention:
         try:
             self._folders.remove(job_id)
         except OSError as exc:
-            log.warning("the folder of a job could not be removed: %s", exc, extra={"job_id": job_id})
+            if job_id not in self._stuck:
+                log.warning("the folder of a job could not be removed: %s", exc, extra={"job_id": job_id})
+            self._stuck.add(job_id)

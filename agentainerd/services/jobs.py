@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePosixPath
 
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 DAY_S = 86400.0
 IMAGE_KNOWN_S = 5.0
 MIN_PREFIX_CHARS = 4
+MIN_COUNT_S = 2.0  # between two counts of what a job has on the disk,
+COUNT_PAUSE = 20  # and so many times as long as one took
 VIEWS_AT_ONCE = 500
 
 
@@ -86,6 +89,7 @@ class JobService:
         self._arriving: set[str] = set()
         self._images: dict[str, float] = {}
         self._swept_at = 0.0
+        self._counted: dict[str, float] = {}  # when the folder of a job that runs is to be counted again
 
     # ---- for clients
 
@@ -230,18 +234,25 @@ class JobService:
         self._pool.refill()
         ended = self._end_large()
         if not self._swept_at <= now < self._swept_at + defaults.JOBS_SWEEP_S:
-            ended += self.sweep(now)
             self._swept_at = now
+            ended += self.sweep(now)
         return ended
 
     def _end_large(self) -> int:
+        """A folder is counted again when so much time has passed that counting it takes a small part of all."""
         ended = 0
+        self._counted = {job_id: at for job_id, at in self._counted.items() if job_id in self._queue.running}
         for job_id in self._queue.running:
             execution = self._active.get(job_id)
             limit = execution.job.limits.disk if execution else None
-            if execution is None or limit is None or not execution.run.started_at:
+            began = time.monotonic()
+            is_due = began >= self._counted.get(job_id, 0.0)
+            if execution is None or limit is None or not execution.run.started_at or not is_due:
                 continue
-            if offload.run(self.folders.measure, job_id, limit) > limit:
+            taken = offload.run(self.folders.measure, job_id, limit)
+            now = time.monotonic()
+            self._counted[job_id] = now + max(MIN_COUNT_S, COUNT_PAUSE * (now - began))
+            if taken > limit:
                 message = f"its folder takes more than {limit // 2**20} MiB"
                 ended += execution.stop(RunCode.DISK_LIMIT, message, CancelMode.KILL)
         return ended

@@ -151,7 +151,8 @@ class Lifecycle:
             next_restart_at=clock.now() + restart_delay_s(crashes, ran_s) if will_return else 0.0,
         )
         self._fleet.detach(agent, number)
-        log.warning("agent ended: %s", reason, extra=_fields(agent, number))
+        level = logging.INFO if agent.is_ephemeral else logging.WARNING  # the end of a job is told by the job
+        log.log(level, "agent ended: %s", reason, extra=_fields(agent, number))
         return self._fleet.save(agent)
 
     def forgive(self, agent: Agent, number: int) -> Agent:

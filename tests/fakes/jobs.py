@@ -55,6 +55,14 @@ class Jobs:
         connection.close()
         return answer.status
 
+    def follow(self, job_id: str) -> str:
+        """Read what it writes on standard output until it is over."""
+        connection = UnixConnection(str(self.daemon.control_socket))
+        connection.request("GET", f"/api/v1/jobs/{job_id}/logs?stream=stdout&follow=1")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
     def is_ready(self, container_id: str) -> bool:
         _, answer = self.daemon.control("GET", "/agents?ephemeral=true")
         return any(agent["ready"] for agent in answer["data"] if container_id.startswith(agent["container_id"]))

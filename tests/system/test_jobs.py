@@ -103,6 +103,8 @@ def test_cancelled_before_during_twice_and_after(jobs, eventually):
     assert (first["status"], first["error"]["code"]) == ("cancelled", "cancelled")
     assert jobs.log(first["id"]) == "begun\ntold\n"
     assert jobs.done(waiting["id"])["attempt"] == 0
+    assert jobs.follow(waiting["id"]) == ""
+    assert jobs.follow(first["id"]) == "begun\ntold\n"
     status, answer = jobs.ask("POST", f"/{first['id']}/cancel", {})
     assert (status, answer["cancelled"], answer["data"]["status"]) == (200, False, "cancelled")
     assert jobs.get(running[1]["id"])["status"] == "running"
@@ -137,6 +139,7 @@ def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventu
 def test_a_job_whose_container_is_lost_is_run_once_more_and_no_more(jobs, docker_client, eventually):
     script = "echo attempt $JOB_ATTEMPT; test -e /workspace/left && exit 8; touch /workspace/left; sleep 60"
     job = jobs.submit(script)
+    follower = gevent.spawn(jobs.follow, job["id"])
     eventually(lambda: "attempt 1" in jobs.log(job["id"]), limit_s=30)
 
     docker_client.remove_container(jobs.containers()[0], force=True)
@@ -147,6 +150,7 @@ def test_a_job_whose_container_is_lost_is_run_once_more_and_no_more(jobs, docker
     assert (job["status"], job["error"]["code"], job["attempt"]) == ("failed", "container_lost", 2)
     attempts = [event["value"]["attempt"] for event in jobs.events(job["id"]) if event.get("name") == "job.attempt"]
     assert attempts == [2]
+    assert follower.get(timeout=10) == "attempt 1\nattempt 2\n"
 
 
 def test_an_agents_image_is_given_the_job_when_it_is_ready(start_jobs, storyteller_image):

@@ -6,6 +6,8 @@ import gevent
 import pytest
 
 from agentainerd.model.interrupts import GivenAnswers
+from agentainerd.services import session_events
+from agentainerd.services.session_events import Place
 from tests.fakes.programs import Program
 from tests.fakes.runs import TEXT, AguiAgent, ask, asks, finish, reached, waiting
 from tests.fakes.world import ADMIN
@@ -111,15 +113,16 @@ def test_places_that_are_none(client, session, after):
     assert client.call("GET", "/api/v1/sessions/00000000/events")[0] == 404
 
 
-def test_a_session_that_is_deleted_ends_its_streams(client, world, agent, session):
+def test_a_session_that_is_deleted_ends_its_streams(world, agent, session):
     runs = world.services.runs
     agent.script = waiting
     run = ask(runs, session_id=session).id
     reached(runs, run, 3)
-    reader = gevent.spawn(stream, client, session)
-    gevent.sleep(0)
+    found = session_events.follow(runs, session, Place())
+    seen = [next(found)]
     world.services.sessions.delete(session, ADMIN)
 
     agent.cancel_seen.set()
 
-    assert reader.get(timeout=10) == [(run, seq) for seq in range(1, 5)]
+    told = [*seen, *found]
+    assert [(one[0].id, one[1].seq) for one in told if one] == [(run, seq) for seq in range(1, 5)]

@@ -210,7 +210,7 @@ def test_requests_to_the_api_leave_no_connections_behind(daemon):
 def test_no_spelling_of_any_path_gets_past_the_data_plane_to_another_route(daemon):
     """The table of tests/unit/api/test_paths.py through sockets, without a token: 401 says that a route was found."""
     document = yaml.safe_load((ROOT / "agentainerd/api/openapi.yaml").read_text())
-    paths = [path for path, item in document["paths"].items() if item.get("x-served-by") != "proxy"]
+    paths = [path for path, item in document["paths"].items() if path != "/" and item.get("x-served-by") != "proxy"]
     wrong = {}
     for template in paths:
         for path in spellings(re.sub(r"{\w+}", "web", template))[::4]:

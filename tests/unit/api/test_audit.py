@@ -15,6 +15,7 @@ from agentainerd.api import (
     replicas,
     requests,
     runs,
+    scheduler,
     sessions,
     tokens,
 )
@@ -127,6 +128,7 @@ ASKED = {
     tokens.create: {"name": "ci", "scopes": ["read"]},
     images.pull: {"image": "echo", "policy": "always"},
     runs.create: {"agent_id": "nobody", "input": "x"},
+    scheduler.schedule: {"prompt": "x"},
     agentos.run: {"input": "x"},
     agentos.stream: {"input": "x"},
     sessions.create: {"agent_id": "web"},
@@ -150,7 +152,7 @@ CHANGES = [
 @pytest.mark.parametrize(("method", "rule"), CHANGES, ids=lambda each: str(each))
 def test_every_route_that_changes_something_leaves_an_entry_with_its_request(client, world, method, rule):
     world.deploy("web")
-    path = rule.rule.replace("<request_id>", str(uuid.uuid4()))
+    path = re.sub("<(request|job)_id>", str(uuid.uuid4()), rule.rule)
     path = re.sub("<[^>]*>", "web" if rule.endpoint in BRING_UP else "nothing", path)
     query = QUERIES.get(rule.endpoint, {})
 

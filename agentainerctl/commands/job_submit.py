@@ -123,16 +123,16 @@ def _body(prompt: str, given: dict[str, Any]) -> Record:
         "files": read_files(given["files"]),
         "env": assignments(given["env"], "env"),
         "limits": limits(given),
-        "retention_s": given["retention"],
+        "retention": given["retention"],
         "webhook": _webhook(given["webhook"], given["webhook_secret_file"]),
         "priority": given["priority"],
-        "after_s": given["after"],
+        "after": given["after"],
         "template": template if given["template"] else None,
         "model": given["model"],
     }
     if not body["prompt"] and not given["template"]:
         raise click.UsageError("Missing argument 'PROMPT'", click.get_current_context())
-    return {name: value for name, value in body.items() if value or (value == 0 and name == "retention_s")}
+    return {name: value for name, value in body.items() if value or (value == 0 and name == "retention")}
 
 
 def _webhook(url: str | None, secret_file: str) -> Record | None:

@@ -38,7 +38,7 @@ def _whole(template: Template) -> dict[str, Any]:
     limits = {name: value for name, value in msgspec.structs.asdict(template.limits).items() if value is not None}
     return {
         **_summary(template), "prompt": template.prompt, "image": template.image, "command": template.command,
-        "bridge": template.bridge, "env": sorted(template.env), "limits": limits, "retention_s": template.retention_s,
+        "bridge": template.bridge, "env": sorted(template.env), "limits": limits, "retention": template.retention,
         "priority": template.priority, "model": template.model,
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Jobs: what a run needs beside itself to be carried out in a container of its own (decision 0018). Its id is the run's."""
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,6 +14,7 @@ from agentainerd.model import webhooks
 from agentainerd.model.agents import check_image
 from agentainerd.model.bridges import Bridge
 from agentainerd.model.runs import Limits, Run, RunStatus
+from agentainerd.units import parse_duration
 
 KIND = "job"
 """`Run.kind` of one."""
@@ -117,8 +119,9 @@ class TemplateUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client asks for; the body of POST /api/v1/jobs.
 
-    `image` "": the setting's. `command`: the image's own where empty. `retention_s`: how long its results are kept; None: the
-    setting's. `priority`: higher ones first. `after_s`: seconds from now before which it does not start. `bridge`: the tier of
+    `image` "": the setting's. `command`: the image's own where empty. `retention`: how long its results are kept; None: the
+    setting's. `priority`: higher ones first. `after`: how long it is held back; both are seconds, or a duration such as "2h".
+    `after` may be a time too (RFC 3339). `bridge`: the tier of
     the image; None: as its label says, else `exec`. `model`: as of a run.
     """
 
@@ -129,10 +132,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     files: tuple[JobFile, ...] = ()
     env: dict[str, str] = {}
     limits: JobLimits = JobLimits()
-    retention_s: float | None = None
+    retention: float | str | None = None
     webhook: Webhook | None = None
     priority: int = 0
-    after_s: float = 0.0
+    after: float | str = 0.0
     template: TemplateUse | None = None
     model: str = ""
 
@@ -157,10 +160,23 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.webhook:
             webhooks.check(self.webhook.url, self.webhook.secret)
         _within("priority", self.priority, -defaults.MAX_JOB_PRIORITY, defaults.MAX_JOB_PRIORITY)
-        _within("after_s", self.after_s, 0, defaults.MAX_JOB_DELAY_S)
-        _within("retention_s", self.retention_s, 0, defaults.MAX_JOB_RETENTION_S)
+        self.not_before(0.0)
+        _within("retention", self.retention_s, 0, defaults.MAX_JOB_RETENTION_S)
         if len(self.model) > defaults.MAX_MODEL_CHARS:
             raise InvalidParameter("model", f"is longer than {defaults.MAX_MODEL_CHARS} characters")
+
+    @property
+    def retention_s(self) -> float | None:
+        """How long its results are kept, in seconds; None: as the setting says. Raises InvalidParameter."""
+        return parse_duration(self.retention, "retention") if isinstance(self.retention, str) else self.retention
+
+    def not_before(self, now: float) -> float:
+        """Return when it may start, epoch seconds; 0.0: at once. Raises InvalidParameter."""
+        if isinstance(self.after, str) and (moment := _moment(self.after)):
+            return moment
+        delay_s = parse_duration(self.after, "after") if isinstance(self.after, str) else self.after
+        _within("after", delay_s, 0, defaults.MAX_JOB_DELAY_S)
+        return now + delay_s if delay_s else 0.0
 
     def _check_env(self) -> None:
         if len(self.env) > defaults.MAX_ENV_VARS:
@@ -267,6 +283,15 @@ _WORDS = {
     RunStatus.FAILED: "error",
     RunStatus.CANCELLED: "cancelled",
 }
+
+
+def _moment(text: str) -> float:
+    """Return a time of RFC 3339 as epoch seconds; 0.0: it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return found.timestamp() if found.tzinfo is not None else 0.0
 
 
 def _within(field: str, value: Any, low: float, high: float) -> None:

@@ -39,7 +39,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     bridge: Bridge | None = None
     env: dict[str, str] = {}
     limits: JobLimits = JobLimits()
-    retention_s: float | None = None
+    retention: float | None = None
     priority: int = 0
     model: str = ""
 
@@ -67,7 +67,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
             bridge=request.bridge if request.bridge is not None else self.bridge,
             env={**given, **request.env},
             limits=_merged(request.limits, self.limits),
-            retention_s=request.retention_s if request.retention_s is not None else self.retention_s,
+            retention=request.retention if request.retention is not None else self.retention,
             priority=request.priority or self.priority,
             model=request.model or self.model,
         )

@@ -307,7 +307,7 @@ class JobService:
             id=run.id, image=request.image or self.config.image, submitter=actor.user, limits=limits,
             retention_s=retention_s, sequence=self._sequence, priority=request.priority, command=request.command,
             bridge=request.bridge, env=request.env, files=tuple(str(PurePosixPath(file.name)) for file in request.files),
-            not_before=now + request.after_s if request.after_s else 0.0,
+            not_before=request.not_before(now),
             template=request.template.name if request.template else "", webhook=request.webhook and request.webhook.signed(),
         )  # fmt: skip
         self._arriving.add(run.id)

@@ -136,7 +136,7 @@ class _TemplateReader:
     def _keys(self) -> dict[str, Parse]:
         return {
             "name": _text, "description": _text, "prompt": _text, "parameters": self._parameters, "image": _text,
-            "command": _texts, "bridge": _bridge, "env": self._env, "limits": self._limits, "retention_s": _seconds,
+            "command": _texts, "bridge": _bridge, "env": self._env, "limits": self._limits, "retention": _seconds,
             "priority": _whole, "model": _text,
         }  # fmt: skip
 

@@ -172,6 +172,8 @@ def test_what_is_no_job_is_refused_and_leaves_nothing(jobs):
         "env": [{"prompt": "x", "env": {"JOB_ID": "1"}}, {"prompt": "x", "env": {"a b": "1"}}],
         "limits": [{"prompt": "x", "limits": {"memory": 1}}, {"prompt": "x", "limits": {"wall_s": 0}}],
         "command": [{"prompt": "x", "command": ["a\0b"]}],
+        "after": [{"prompt": "x", "after": after} for after in (-1, "soon", "2026-01-01", 1e12)],
+        "retention": [{"prompt": "x", "retention": "for ever"}],
         "priority": [{"prompt": "x", "priority": 11}],
     }
     for field, bodies in refused.items():
@@ -190,7 +192,7 @@ def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(s
     jobs = start_jobs(max_running=1)
     jobs.submit("sleep 60")
     began = time.monotonic()
-    submissions = [gevent.spawn(jobs.submit, "true", after_s=3600) for _ in range(1000)]
+    submissions = [gevent.spawn(jobs.submit, "true", after="1h") for _ in range(1000)]
     gevent.joinall(submissions, timeout=60)
     took_s = time.monotonic() - began
     ids = {each.get(block=False)["id"] for each in submissions}
@@ -211,7 +213,7 @@ def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(s
 
 def test_results_are_kept_as_long_as_they_are_to_be_and_no_longer(start_jobs, eventually):
     jobs = start_jobs(max_bytes="3Mi")
-    brief = jobs.done(jobs.submit("true", retention_s=0)["id"])
+    brief = jobs.done(jobs.submit("true", retention=0)["id"])
     large = [jobs.done(jobs.submit("head -c 2000000 /dev/urandom > /workspace/output/x")["id"]) for _ in range(2)]
 
     jobs.daemon.signal(signal.SIGHUP)

@@ -21,7 +21,7 @@ def test_templates_are_listed_and_shown(make_world, tmp_path):
     assert listed["problems"] == [f"{tmp_path}/b.yaml:1: promt: no such key: did you mean prompt?"]
     assert shown["data"] == {
         **summary, "prompt": "p ${x}", "image": "", "command": [], "bridge": None, "env": ["KEY"], "limits": {"pids": 9},
-        "retention_s": None, "priority": 0, "model": "",
+        "retention": None, "priority": 0, "model": "",
     }  # fmt: skip
     assert "s3cret" not in str(shown)
 

@@ -85,10 +85,10 @@ def test_all_that_can_be_said_of_a_job_is_sent(story, run, tmp_path):
             "memory": 2**29, "cpus": 0.5, "pids": 64, "disk": 2**30, "wall_s": 600.0, "steps": 5, "cost_usd": 0.5,
             "network": False,
         },
-        "retention_s": 0,
+        "retention": 0,
         "webhook": {"url": "https://x.example/h", "secret": "whsec_abc"},
         "priority": -3,
-        "after_s": 3600.0,
+        "after": 3600.0,
         "template": {"name": "review", "parameters": {"language": "python"}},
         "model": "m",
     }  # fmt: skip

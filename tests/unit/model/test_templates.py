@@ -100,7 +100,7 @@ def test_what_a_request_says_beats_what_its_template_says():
         env={"A": "1", "B": "${p}"},
         parameters={"p": Parameter(default="2")},
         limits=JobLimits(pids=10, wall_s=60.0, network=True),
-        retention_s=5.0,
+        retention=5.0,
         priority=3,
         model="m",
     )
@@ -109,14 +109,14 @@ def test_what_a_request_says_beats_what_its_template_says():
     said = template.expand(
         JobRequest(
             template=TemplateUse("t"), image="other", command=("b",), bridge=Bridge.NATIVE, env={"A": "9"}, model="n",
-            limits=JobLimits(pids=20, network=False), retention_s=0.0, priority=-1, after_s=4.0,
+            limits=JobLimits(pids=20, network=False), retention=0.0, priority=-1, after=4.0,
         )
     )  # fmt: skip
 
     assert (plain.image, plain.command, plain.bridge, plain.model) == ("mine", ("a",), Bridge.EXEC, "m")
-    assert (plain.env, plain.retention_s, plain.priority) == ({"A": "1", "B": "2"}, 5.0, 3)
+    assert (plain.env, plain.retention, plain.priority) == ({"A": "1", "B": "2"}, 5.0, 3)
     assert plain.limits == template.limits
     assert (said.image, said.command, said.bridge, said.model) == ("other", ("b",), Bridge.NATIVE, "n")
-    assert (said.env, said.retention_s, said.priority, said.after_s) == ({"A": "9", "B": "2"}, 0.0, -1, 4.0)
+    assert (said.env, said.retention, said.priority, said.after) == ({"A": "9", "B": "2"}, 0.0, -1, 4.0)
     assert said.limits == JobLimits(pids=20, wall_s=60.0, network=False)
     assert said.template == TemplateUse("t")

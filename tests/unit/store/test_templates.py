@@ -40,7 +40,7 @@ command: [sh, -c, "exit 3"]
 bridge: exec
 env: {A: 010, B: "${mood}"}
 limits: {memory: 512Mi, cpus: 500m, pids: 20, disk: 1Gi, wall_s: 10m, network: false, steps: 5, cost_usd: 0.5}
-retention_s: 7d
+retention: 7d
 priority: -2
 model: openai/x
 """)
@@ -56,7 +56,7 @@ model: openai/x
     assert (template.image, template.command, template.bridge) == ("debian:12", ("sh", "-c", "exit 3"), Bridge.EXEC)
     assert template.env == {"A": "010", "B": "${mood}"}
     assert template.limits == JobLimits(512 * 2**20, 0.5, 20, 2**30, 600.0, network=False, steps=5, cost_usd=0.5)
-    assert (template.retention_s, template.priority, template.model) == (7 * 86400.0, -2, "openai/x")
+    assert (template.retention, template.priority, template.model) == (7 * 86400.0, -2, "openai/x")
     assert template.file == str(tmp_path / "t.yaml")
 
 
@@ -100,7 +100,7 @@ model: openai/x
         ("prompt: x\nbridge: acp\n", ":2: bridge: acp needs an agent that stays"),
         ("prompt: x\npriority: high\n", ":2: priority: is not a whole number"),
         ("prompt: x\npriority: 11\n", ":2: priority: 11 is not between -10 and 10"),
-        ("prompt: x\nretention_s: long\n", ":2: retention_s: 'long' is not a duration"),
+        ("prompt: x\nretention: long\n", ":2: retention: 'long' is not a duration"),
         ("prompt: x\nimage: a b\n", ":2: image: 'a b' is not an image's name"),
         ("prompt: x\nenv: {JOB_ID: 1}\n", ":2: env: JOB_ID is set by agentainerd"),
         ("prompt: x\nenv: {A: }\n", ":2: env.A: is not text"),
@@ -191,7 +191,7 @@ def test_the_examples_are_templates():
         sampled_from(
             ["prompt", "parameters", "limits", "env", "choices", "default", ": ", "- ", "\n", "  ", "{", "}", "[", "]", "${a}", "$$",
              "a", "1e999", ".inf", "0x7fffffffffffffffff", "&x ", "*x", "<<", "!!python/object:os.system ", "'", '"', "|", ">", "\t",
-             "~", "true", "wall_s", "retention_s", "cost_usd", "999999999999999999999999d", "\0", "ß"]
+             "~", "true", "wall_s", "retention", "cost_usd", "999999999999999999999999d", "\0", "ß"]
         ),
         max_size=40,
     )

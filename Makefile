@@ -5,7 +5,7 @@ PREFIX ?= $(HOME)/.local
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart quickstart-clean setup verify install-user install uninstall build wheel deb image test test-all test-compiled test-packages test-unit \
+.PHONY: help venv quickstart quickstart-clean setup verify install-user install uninstall build wheel deb image test test-all test-compiled test-packages test-desktop test-unit \
 	runtime-image test-network test-persistence test-crash check lint fmt type bench soak run install-systemd clean
 
 help: ## list the targets
@@ -41,6 +41,8 @@ test: ## every test, against a real Docker Engine and a real Redis
 test-all: test ## the same as test
 test-compiled: ## compile the hot path as an installation does, and test data plane and journal on it
 	@scripts/test-compiled $(PYTEST_ARGS)
+test-desktop: ## build the image with a desktop, and look at a job's screen and notebooks with a real Chromium
+	@scripts/setup desktop && TEST_DESKTOP=1 scripts/test tests/runtime/test_desktop.py --timeout 0 $(PYTEST_ARGS)
 test-packages: ## install and remove as a Debian package, by make install, and as a container
 	@scripts/test-packages $(PYTEST_ARGS)
 test-unit: venv ## tests that need neither engine nor Redis

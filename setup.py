@@ -52,6 +52,7 @@ HOT_PATH = [
 # The build context of the runtime image: files to the daemon, a package of its own in the image.
 RUNTIME = [
     "runtime/Dockerfile",
+    "runtime/desktop.Dockerfile",
     "runtime/pyproject.toml",
     "runtime/agentainer_runtime/py.typed",
     "runtime/agentainer_runtime/clone.gitconfig",

@@ -9,20 +9,22 @@ from agentainerd.defaults import MODEL_KEY_VARIABLES
 from agentainerd.errors import InvalidParameter, NotFound
 
 IMAGE = "agentainer-runtime:latest"
+DESKTOP_IMAGE = "agentainer-desktop:latest"
+DOCKERFILE, DESKTOP_DOCKERFILE = "Dockerfile", "desktop.Dockerfile"
 SCRIPT_PREFIX = "script/"
 WORKSPACE = "/workspace"
 _MAX_INSTRUCTIONS_BYTES = 64 * 1024  # what fits a variable of a process, with room for others
 
 
-def context(wheels: str | None) -> BuildContext:
-    """Return what the image is built from; with the packages of a folder, for a build that reaches no index.
+def context(wheels: str | None, dockerfile: str = DOCKERFILE) -> BuildContext:
+    """Return what an image is built from; with the packages of a folder, for a build that reaches no index.
 
     Raises:
         NotFound: this installation has no runtime, or there is no such folder.
         InvalidParameter: the folder has no packages.
     """
     root = os.path.join(os.path.dirname(version.__file__), "runtime")
-    made = collect(root, os.path.join(root, "Dockerfile"))
+    made = collect(root, os.path.join(root, dockerfile))
     entries = tuple(entry for entry in made.entries if "__pycache__" not in entry.name.split("/"))
     if wheels is None:
         return made._replace(entries=entries)

@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.fakes.ledger",
     "tests.fakes.runtime",
     "tests.fakes.model_worlds",
+    "tests.fakes.chromium",
 ]
 
 # How fast the machine is at this moment decides no test; fixtures may be shared by all examples of one.

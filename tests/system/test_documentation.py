@@ -27,6 +27,7 @@ NOT_RUN = {
     r"make (install|deb|uninstall)": "tests/packages",
     r".*backup import": "needs another host",
     r"pip install \.": "tests/packages",
+    r"agentainerctl (runtime build --desktop|deploy --runtime --image agentainer-desktop.*|open painter)$": "tests/runtime/test_desktop.py",
     r"agentainerctl runtime build$": "asks an index for packages, which containers may not reach: scripts/runtime-image makes the same",
     r"agentainerd( &|$| +#)": "the daemon that the other commands talk to",
     r"agentainerd .*--accept-journal-loss": "tests/system/test_daemon_start.py",

@@ -10,6 +10,8 @@ import uvicorn
 
 from agentainer_runtime.agent import Agent
 from agentainer_runtime.app import make_app
+from agentainer_runtime.desktop.programs import GUI_TOKEN, SCREEN_SOCKET, Desktop, programs
+from agentainer_runtime.desktop.screen import PORT, Screen, make_screen
 from agentainer_runtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ async def serve(settings: Settings) -> None:
         log.warning("%d runs were interrupted by the end of the container before", ended)
     if agent.repository:
         agent.repository.begin()
+    desktop = _desktop(settings)
     config = uvicorn.Config(
         make_app(agent),
         loop="asyncio",
@@ -62,4 +65,19 @@ async def serve(settings: Settings) -> None:
     with socket.create_server(("", settings.port), backlog=1024) as listener:
         port, tools = listener.getsockname()[1], ", ".join(agent.toolbox.names) or "none"
         log.info("serving on port %d, model: %s, tools: %s", port, settings.model or "none", tools)
-        await Server(config, agent).serve(sockets=[listener])
+        try:
+            await Server(config, agent).serve(sockets=[listener])
+        finally:
+            for task in desktop:
+                task.cancel()
+            await asyncio.gather(*desktop, return_exceptions=True)
+
+
+def _desktop(settings: Settings) -> list[asyncio.Task[None]]:
+    """Start the programs of the desktop and what shows it, where the image has one."""
+    if not settings.screen:
+        return []
+    given = programs(settings.screen, settings.workspace, settings.environment)
+    app = make_screen(settings.environment.get(GUI_TOKEN, ""), SCREEN_SOCKET)
+    desktop = Desktop(given, settings.tool_environment())
+    return [asyncio.create_task(desktop.run()), asyncio.create_task(Screen.of(app).run_on(PORT))]

@@ -1,5 +1,6 @@
 """What the container's environment says. It is read once, at the start; nothing else looks at it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class Settings:
         model_timeout_s: longest silence of a model. tool_timeout_s: longest time of one call of a tool.
         action_timeout_s: longest time of one action of a job.
         retry_pause_s: before a model is asked a second time; it doubles each time. keep_runs: how many ended runs stay readable.
+        screen: WIDTHxHEIGHT of the desktop; "": there is none.
         scripts: folders in which `script/FILE` is looked for. gateway_url: the daemon's, "" where there is none.
     """
 
@@ -45,6 +47,7 @@ class Settings:
     keep_runs: int = 500
     scripts: tuple[Path, ...] = ()
     gateway_url: str = ""
+    screen: str = ""
     source: Source | None = None
     clone_timeout_s: float = 180.0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -80,6 +83,7 @@ class Settings:
             keep_runs=int(_number(environment, "AGENT_KEEP_RUNS", 500, low=1, high=1e6)),
             scripts=(*(Path(folder) for folder in folders if folder), built_in),
             gateway_url=environment.get("AGENTAINER_URL", ""),
+            screen=_screen(environment),
             source=source,
             clone_timeout_s=_number(environment, "AGENT_CLONE_TIMEOUT_S", 180, low=1, high=86_400),
             environment=dict(environment),
@@ -111,6 +115,16 @@ def _instructions(environment: Mapping[str, str]) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"AGENT_INSTRUCTIONS_FILE: cannot read {path}: {error}") from error
+
+
+def _screen(environment: Mapping[str, str]) -> str:
+    text = environment.get("AGENT_SCREEN", "off")
+    if text == "off":
+        return ""
+    found = re.fullmatch(r"([1-9][0-9]{2,3})x([1-9][0-9]{2,3})", text)
+    if not found:
+        raise InvalidSetting(f"AGENT_SCREEN: {text!r} is neither WIDTHxHEIGHT, as 1280x800, nor off")
+    return text
 
 
 def _number(environment: Mapping[str, str], name: str, default: float, *, low: float, high: float) -> float:

@@ -109,12 +109,16 @@ def test_call_that_is_withdrawn_before_it_was_sent_leaves_nothing(store, committ
 def test_call_that_is_withdrawn_after_it_was_sent_is_undone_before_anything_else(store, committer):
     record, other = store.record(), store.record(max_pending=1)
     record.seq, other.seq = 1, 2
-    call = committer.call(operations.accept(record, Reason.QUEUED, 0.0))
-    gevent.sleep(0)
-    assert call.batch.number
+    store.server.freeze()  # its answer is not to come sooner
+    try:
+        call = committer.call(operations.accept(record, Reason.QUEUED, 0.0))
+        gevent.sleep(0)
+        assert call.batch.number
 
-    after = committer.call(operations.accept(other, Reason.QUEUED, 0.0))
-    committer.withdraw(call, operations.revoke(record.id))
+        after = committer.call(operations.accept(other, Reason.QUEUED, 0.0))
+        committer.withdraw(call, operations.revoke(record.id))
+    finally:
+        store.server.thaw()
 
     assert after.wait(5.0)
     assert after.answer == b"ok", "its place in the queue is free again"

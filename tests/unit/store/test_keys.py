@@ -24,7 +24,7 @@ def test_scripts_that_are_told_their_keys_are_told_those_of_the_table():
     made = {
         keys.run("x"), keys.run_events("x"), keys.agent_runs("x"), keys.run_key("x"), keys.session("x"),
         keys.session_messages("x"), keys.session_runs("x"), keys.spent("x"), keys.spent_run("x"), keys.spent_session("x"),
-        keys.RUNS, keys.RUNS_ACTIVE, keys.RUNS_ENDED, keys.RUNS_SIZES, keys.SESSIONS,
+        keys.RUNS, keys.RUNS_ACTIVE, keys.RUNS_ENDED, keys.RUNS_SIZES, keys.SESSIONS, keys.job("x"), keys.JOBS, keys.JOBS_ENDED,
     }  # fmt: skip
 
     assert {name.removeprefix("agentainer:").removesuffix(":x") for name in made} == documented(told=True) - {

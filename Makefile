@@ -72,6 +72,7 @@ soak: ## kill daemon, Redis and agent SOAK_KILLS times each (200) under load; jo
 		scripts/test tests/unit/store/test_model.py tests/unit/store/test_power.py tests/unit/store/test_rewrite.py tests/unit/store/test_audit_power.py \
 		$(PYTEST_ARGS)
 	@BACKUP_GIGABYTES=$${BACKUP_GIGABYTES:-5} scripts/test tests/system/test_backups.py --timeout 0 $(PYTEST_ARGS)
+	@ARCHIVE_SOAK=1 scripts/test tests/unit/archives --timeout 0 $(PYTEST_ARGS)
 	@SOAK_MUTATIONS=$${SOAK_MUTATIONS:-1000} SOAK_SPLITS=1 SOAK_SLOW_CLIENTS=$${SOAK_SLOW_CLIENTS:-5000} \
 		scripts/test tests/hostile --timeout 0 $(PYTEST_ARGS)
 	@RUN_KILLS=$${RUN_KILLS:-50} SOAK_BRIDGE=1 scripts/test tests/system/test_runs.py tests/system/test_bridge.py --timeout 0 $(PYTEST_ARGS)

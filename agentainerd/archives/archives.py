@@ -4,7 +4,6 @@ Whoever reads makes: a reader that has all there is goes on with the work, one s
 its fastest reader, no greenlet is needed for it, and it ends with its last reader. All files are read and written in threads.
 """
 
-import os
 import re
 import secrets
 from collections import Counter
@@ -18,7 +17,7 @@ import gevent
 from agentainerd import defaults, offload
 from agentainerd.archives.files import FileDownload, digests, open_entry
 from agentainerd.archives.listings import Bounds, Entry, Kind, Listing, nothing_listed, read_listing, why
-from agentainerd.archives.opening import open_root
+from agentainerd.archives.opening import close_now, open_root
 from agentainerd.archives.slices import Work
 from agentainerd.archives.spool import SpooledZip, clean, remove_kept, sizes
 from agentainerd.archives.zips import PIECE_BYTES
@@ -230,4 +229,4 @@ def _list(root: Path, bounds: Bounds) -> Generator[None, None, Listing]:
     try:
         return (yield from read_listing(descriptor, bounds))
     finally:
-        os.close(descriptor)
+        close_now(descriptor)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentainerd import offload
 from agentainerd.archives.listings import Entry, Kind, stamp_of, why
-from agentainerd.archives.opening import open_file, open_root
+from agentainerd.archives.opening import close_now, open_file, open_root
 from agentainerd.archives.zips import PIECE_BYTES
 from agentainerd.errors import Conflict, Failed
 
@@ -42,7 +42,7 @@ class FileDownload:
     def close(self) -> None:
         """Close it. Safe to repeat."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close_now(self._descriptor)
             self._descriptor = -1
             self._leave()
 
@@ -75,7 +75,7 @@ def _digest(root: Path, entry: Entry) -> Generator[None, None, str]:
             yield
         return digest.hexdigest()
     finally:
-        os.close(descriptor)
+        close_now(descriptor)
 
 
 def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
@@ -90,11 +90,11 @@ def open_entry(root: Path, entry: Entry) -> tuple[int, Entry]:
         try:
             descriptor, status = open_file(folder, entry.path)
         finally:
-            os.close(folder)
+            close_now(folder)
     except OSError as exc:
         raise _unreadable(entry, exc) from exc
     if stamp_of(status) != entry.stamp:
-        os.close(descriptor)
+        close_now(descriptor)
         raise Conflict(f"{entry.name} was changed while it was read", code="FILE_CHANGED", hint="try again")
     return descriptor, entry
 

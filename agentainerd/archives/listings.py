@@ -18,7 +18,7 @@ import msgspec
 
 from agentainerd import defaults
 from agentainerd.archives.names import is_inside, member_names
-from agentainerd.archives.opening import FOLDER
+from agentainerd.archives.opening import FOLDER, close_now
 
 FORMAT = 1  # of what is made from a listing; another one makes other bytes of the same files
 REPORT = "agentainer-report.txt"
@@ -165,12 +165,12 @@ class _Lister:
                 yield
                 found = next(folders[-1].names, None)
                 if found is None:
-                    os.close(folders.pop().descriptor)
+                    close_now(folders.pop().descriptor)
                 else:
                     self._one(folders, *found)
         finally:
             for folder in folders:
-                os.close(folder.descriptor)
+                close_now(folder.descriptor)
 
     def omit_all(self, reason: str) -> None:
         self._omissions.add("", reason)
@@ -243,10 +243,10 @@ class _Lister:
             if not is_same:
                 self._omissions.add(name, "another file system is mounted there")
             if not is_same or not self._add(Kind.FOLDER, path, name, status):
-                os.close(inner)
+                close_now(inner)
                 return
         except BaseException:
-            os.close(inner)
+            close_now(inner)
             raise
         self._enter(inner, path + b"/", name + "/", folders)
 

@@ -6,11 +6,16 @@ Blocks: for offload.run.
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+
+from gevent.monkey import get_original
 
 from agentainerd.errors import NotFound
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+close_now: Callable[[int], None] = get_original("os", "close")
+"""Closes a descriptor. gevent's leaves one of a folder to the event loop of its thread: in one that has such a loop, for ever."""
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -37,7 +42,7 @@ def open_root(root: Path) -> int:
     try:
         return os.open(root.name, FOLDER, dir_fd=parent)
     finally:
-        os.close(parent)
+        close_now(parent)
 
 
 def open_file(root: int, path: bytes) -> tuple[int, os.stat_result]:
@@ -64,9 +69,9 @@ def open_file(root: int, path: bytes) -> tuple[int, os.stat_result]:
             raise NotAFile
         return os.open(f"/proc/self/fd/{place}", _READ), status
     finally:
-        os.close(place)
+        close_now(place)
 
 
 def _close(descriptor: int, root: int) -> None:
     if descriptor != root:
-        os.close(descriptor)
+        close_now(descriptor)

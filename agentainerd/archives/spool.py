@@ -15,7 +15,7 @@ from gevent.lock import Semaphore
 
 from agentainerd import offload
 from agentainerd.archives.listings import Listing, why
-from agentainerd.archives.opening import open_root
+from agentainerd.archives.opening import close_now, open_root
 from agentainerd.archives.slices import Work
 from agentainerd.archives.zips import PIECE_BYTES, write_zip
 from agentainerd.errors import AgentainerError, Failed, Unavailable
@@ -76,7 +76,7 @@ class SpooledZip:
         if (
             self._descriptor >= 0
         ):  # in the thread that no other is at work beside: the number may be another file's at once
-            os.close(self._descriptor)
+            close_now(self._descriptor)
 
     def _make(self) -> Generator[None, None, None]:
         place = self._spool / f"{self._key}.{self.etag}.zip"
@@ -112,7 +112,7 @@ class SpooledZip:
             os.fsync(self._descriptor)
         finally:
             if root >= 0:
-                os.close(root)
+                close_now(root)
 
     def _opened(self) -> int:
         try:

@@ -16,7 +16,7 @@ from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from agentainerd.archives.listings import Entry, Kind, Listing, Omissions, stamp_of, why
-from agentainerd.archives.opening import open_file
+from agentainerd.archives.opening import close_now, open_file
 
 PIECE_BYTES = 256 * 1024
 _END_BYTES = 1024  # what the report's member and the end of a ZIP take at most, beside its text
@@ -83,7 +83,7 @@ def _write_file(archive: ZipFile, root: int, entry: Entry, omissions: Omissions)
         if stamp_of(before) != entry.stamp or stamp_of(os.fstat(descriptor)) != entry.stamp:
             omissions.add(entry.name, "it changed while it was packed: what is here may be of two moments")
     finally:
-        os.close(descriptor)
+        close_now(descriptor)
 
 
 def _piece(descriptor: int, offset: int, entry: Entry, omissions: Omissions) -> bytes:

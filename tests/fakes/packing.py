@@ -1,7 +1,6 @@
 """A folder listed and packed at once, and what is in its ZIP."""
 
 import io
-import os
 import shutil
 import subprocess
 import zipfile
@@ -9,7 +8,7 @@ import zipfile
 import pytest
 
 from agentainerd.archives.listings import Bounds, read_listing
-from agentainerd.archives.opening import open_root
+from agentainerd.archives.opening import close_now, open_root
 from agentainerd.archives.zips import write_zip
 
 
@@ -41,7 +40,7 @@ def listed(folder, bounds=None):
     try:
         return take(read_listing(root, bounds or Bounds()))
     finally:
-        os.close(root)
+        close_now(root)
 
 
 def packed(folder, bounds=None, meanwhile=lambda: None):
@@ -52,7 +51,7 @@ def packed(folder, bounds=None, meanwhile=lambda: None):
     try:
         take(write_zip(root, listing, sink))
     finally:
-        os.close(root)
+        close_now(root)
     return bytes(sink.data)
 
 

@@ -7,12 +7,14 @@ import stat
 import subprocess
 import zipfile
 
+import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentainerd.archives import zips
 from agentainerd.archives.listings import Bounds
+from tests.fakes.daemons import find_program
 from tests.fakes.packing import check_with_unzip, contents, opened, packed, report
 
 MIB = 2**20
@@ -174,6 +176,37 @@ def test_a_reader_that_can_not_seek_unpacks_the_stream(tmp_path):
 
     assert (tmp_path / "out" / "deep" / "noise").read_bytes() == (folder / "deep" / "noise").read_bytes()
     assert (tmp_path / "out" / "empty").read_bytes() == b""
+
+
+def test_folders_are_closed_at_once_also_in_a_thread_that_has_an_event_loop_which_never_runs(tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(20):
+        (tmp_path / "many" / str(number)).touch()
+    gevent.get_hub()
+    before = len(os.listdir("/proc/self/fd"))
+
+    packed(tmp_path)
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif("ARCHIVE_SOAK" not in os.environ, reason="takes a minute: make soak")
+def test_a_file_of_more_than_4_gib_and_more_than_65535_members(tmp_path):
+    folder, path = tmp_path / "folder", tmp_path / "x.zip"
+    (folder / "many").mkdir(parents=True)
+    with open(folder / "large", "wb") as file:
+        file.truncate(4_400_000_000)
+    for number in range(66_000):
+        (folder / "many" / str(number)).touch()
+
+    path.write_bytes(packed(folder))
+
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 66_002 and archive.getinfo("large").file_size == 4_400_000_000
+    with open(path, "rb") as stream:
+        listed = subprocess.run([find_program("bsdtar"), "-tf", "-"], stdin=stream, capture_output=True, check=True)
+    assert listed.stdout.count(b"\n") == 66_002
+    subprocess.run([find_program("unzip"), "-tq", path], check=True)
 
 
 def test_memory_does_not_grow_with_a_file(tmp_path, monkeypatch):

@@ -4,10 +4,12 @@ import os
 import stat
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from agentainerctl.prompts import read_prompt
 from agentainerd.errors import InvalidParameter, NotFound, TooLarge
+from agentainerd.units import parse_duration
 
 MAX_FILES_BYTES = 768 * 1024 * 1024  # as text they take a third more, and no daemon takes requests of more than a GiB
 
@@ -49,6 +51,20 @@ def read_files(given: Iterable[str]) -> list[dict[str, str]]:
             )
         found.append({"name": name, "content": b64encode(content).decode()})
     return found
+
+
+def moment(text: str | None) -> float | str | None:
+    """Return what a duration from now, in seconds, or a time means to the daemon; a time without a zone is local.
+
+    Raises:
+        InvalidParameter: it is neither.
+    """
+    if not text or "T" not in text:
+        return parse_duration(text, "after") if text else None
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except ValueError:
+        raise InvalidParameter("after", f"{text!r} is not a time", hint="2h, or 2026-11-20T18:00:00") from None
 
 
 def limits(given: dict[str, Any]) -> dict[str, object]:

@@ -33,6 +33,7 @@ WIDE_COLUMNS = (
     Column("EXPIRES"),
     Column("ERROR", can_shrink=True),
 )
+ARTIFACT_COLUMNS = (Column("NAME", can_shrink=True), Column("KIND"), Column("SIZE"), Column("MODIFIED"))
 SHORT_ID = 8  # characters, which the name of its agent has too
 _FULL_ID = 36
 _MAX_PROMPT = 60  # characters in a list, also where a pipe cuts nothing
@@ -63,6 +64,18 @@ def find(client: Client, ref: str) -> Record:
     if ref in ("", ".", "..") or "/" in ref:
         raise NotFound("job", ref, message=f"no job '{ref}'", hint="agentainerctl jobs list")
     return dict(client.get(job_path(ref)))
+
+
+def list_artifacts(client: Client, job_id: str) -> list[Record]:
+    """Return what a job has left, page by page. Raises AgentainerError, as `Client.call`."""
+    found: list[Record] = []
+    cursor: object = None
+    while True:
+        envelope = client.call("GET", job_path(job_id, "artifacts"), query={"cursor": cursor})
+        found += envelope["data"]["artifacts"]
+        cursor = envelope.get("next_cursor")
+        if not cursor:
+            return found
 
 
 def row(job: Record, is_wide: bool) -> list[str]:

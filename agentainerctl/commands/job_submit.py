@@ -64,7 +64,7 @@ _BRIDGES = ("exec", "openai", "agentcore", "agui", "native", "bridge")
     metavar="N",
     help="Higher ones first, from -10 to 10.  [default: 0]",
 )
-@click.option("--after", type=DURATION, metavar="TIME", help="Not before so long from now.")
+@click.option("--after", metavar="TIME", help="Not before: 2h (from now), or 2026-11-20T18:00:00.")
 @click.option("--retention", type=DURATION, metavar="TIME", help="How long to keep it after its end.")
 @click.option("--webhook", metavar="URL", help="Where its end is told.")
 @click.option("--webhook-secret-file", default="", metavar="FILE", help="File with what that is signed with.")
@@ -110,7 +110,7 @@ def submit(session: Session, /, prompt: str, **given: Any) -> None:  # noqa: ANN
 
 def _body(prompt: str, given: dict[str, Any]) -> Record:
     from agentainerctl.commands.images import assignments
-    from agentainerctl.job_requests import limits, read_files, read_job_prompt
+    from agentainerctl.job_requests import limits, moment, read_files, read_job_prompt
 
     template = {"name": given["template"], "parameters": assignments(given["parameters"], "param")}
     if given["parameters"] and not given["template"]:
@@ -126,7 +126,7 @@ def _body(prompt: str, given: dict[str, Any]) -> Record:
         "retention": given["retention"],
         "webhook": _webhook(given["webhook"], given["webhook_secret_file"]),
         "priority": given["priority"],
-        "after": given["after"],
+        "after": moment(given["after"]),
         "template": template if given["template"] else None,
         "model": given["model"],
     }

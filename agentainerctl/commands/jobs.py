@@ -1,4 +1,4 @@
-"""`jobs list show logs events cancel download rm open webhook`; `submit` and `templates` have modules of their own."""
+"""`jobs list show logs events cancel rm open webhook`; the others have modules of their own."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import click
 
 from agentainerctl import batch, output
 from agentainerctl import jobs as records
+from agentainerctl.commands.job_results import artifacts, download
 from agentainerctl.commands.job_submit import submit
 from agentainerctl.commands.job_templates import templates
 from agentainerctl.commands.runs import show_events
@@ -16,7 +17,6 @@ from agentainerctl.runstream import Record, cancel, job_path
 from agentainerctl.session import Session
 from agentainerd import defaults
 from agentainerd.errors import Conflict
-from agentainerd.units import format_size
 
 
 @click.group(
@@ -35,8 +35,8 @@ def jobs() -> None:
     """
 
 
-jobs.add_command(submit)
-jobs.add_command(templates)
+for command in (submit, templates, download, artifacts):
+    jobs.add_command(command)
 
 
 @jobs.command(
@@ -169,47 +169,6 @@ def cancel_(session: Session, refs: tuple[str, ...], kill: bool) -> None:
         return f"Job {plain(ref)} {'cancelled' if result['status'] == 'cancelled' else 'is being cancelled'}"
 
     batch.each(session, refs, act, line)
-
-
-@jobs.command(
-    "download",
-    names="jobs",
-    examples=(
-        "agentainerctl jobs download 5b1f6a0e",
-        "agentainerctl jobs download -o results/ 5b1f6a0e",
-        "agentainerctl jobs download -o - 5b1f6a0e | bsdtar -xf -",
-    ),
-)
-@click.argument("ref", metavar="JOB")
-@click.option(
-    "-o",
-    "--output",
-    "path",
-    default="",
-    metavar="FILE",
-    help="Where to: a file, a folder, or -.  [default: job-ID.zip]",
-)
-@click.option("-f", "--force", is_flag=True, help="Write over the file, if it is there.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the name of the file only.")
-@click.option("--json", "is_json", is_flag=True, help="Print the name and the size as JSON.")
-@click.pass_obj
-def download(session: Session, ref: str, path: str, force: bool, quiet: bool, is_json: bool) -> None:
-    """Download what a job made, as a ZIP, when it has ended.
-
-    What broke off, by Ctrl-C too, is gone on with by the same command.
-    """
-    from agentainerctl import job_downloads
-
-    session.is_quiet, session.output = quiet, "json" if is_json else "table"
-    job_id = records.resolve(session.client, ref)
-    file = path if path == "-" else job_downloads.place(path, job_id, is_forced=force)
-    size = job_downloads.download(session, job_id, file, is_forced=force)
-    if file == "-":
-        return
-    if is_json:
-        output.machine({"id": job_id, "file": file, "size": size}, "json")
-    else:
-        print(plain(file if quiet else f"{file} ({format_size(size)})"))
 
 
 @jobs.command(

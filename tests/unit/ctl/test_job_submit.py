@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+from datetime import datetime
 
 import pytest
 
@@ -94,6 +95,15 @@ def test_all_that_can_be_said_of_a_job_is_sent(story, run, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("given", ["2026-11-20T18:00:00Z", "2026-11-20T18:00:00+02:00", "2026-11-20T18:00:00"])
+def test_it_may_be_held_back_until_a_time_which_is_local_without_a_zone(story, run, given):
+    assert run("jobs", "submit", "--after", given, "x").code == 0
+
+    sent = datetime.fromisoformat(submitted(story)[0].json["after"])
+    assert sent.tzinfo is not None
+    assert sent == datetime.fromisoformat(given).astimezone()
+
+
 AWKWARD = "quotes \" ' $(touch x) `id` \\ \n newline — ünïcödé"
 
 
@@ -125,6 +135,8 @@ def test_a_prompt_comes_from_the_command_line_from_stdin_or_from_a_file(story, r
         (("--download", "-", "x"), 2, "standard output has the answer"),
         (("--download", "latin1", "x"), 4, "there is a file 'latin1' already"),
         (("--priority", "11", "x"), 2, "11"),
+        (("--after", "soon", "x"), 2, "'soon' is not a duration"),
+        (("--after", "2026-13-01T00:00:00", "x"), 2, "is not a time"),
         (("--timeout", "soon", "x"), 2, "'soon' is not a duration"),
         (("--memory", "much", "x"), 2, "'much' is not a size"),
     ],

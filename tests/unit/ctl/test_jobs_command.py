@@ -9,6 +9,7 @@ import signal
 import pytest
 from gevent.event import Event
 
+from tests.unit.ctl.fake_api import send
 from tests.unit.ctl.run_records import ID, STORY, job
 
 JOBS = "/api/v1/jobs"
@@ -391,7 +392,35 @@ def test_a_job_that_is_not_over_has_no_zip(api, run, tmp_path):
     assert left(tmp_path) == []
 
 
-# ---- open, webhook, templates
+# ---- artifacts, open, webhook, templates
+
+
+def entry(name, size=5):
+    return {"name": name, "kind": "file", "size": size, "modified_at": "2026-01-01T10:00:00.000Z"}
+
+
+def test_what_a_job_left_is_listed_page_by_page(api, run):
+    api.on("GET", f"{JOB}/artifacts", {"artifacts": [entry("a\n.txt"), entry("b/c", 2000)]}, next_cursor="2")
+    api.on("GET", f"{JOB}/artifacts", {"artifacts": [entry("d")]})
+
+    lines = run("jobs", "artifacts", ID).out.splitlines()
+
+    assert [line.split()[:4] for line in lines] == [
+        ["NAME", "KIND", "SIZE", "MODIFIED"], ["a\\n.txt", "file", "5", "B"], ["b/c", "file", "2", "kB"], ["d", "file", "5", "B"],
+    ]  # fmt: skip
+    assert [asked.query for asked in api.asked] == [{}, {"cursor": ["2"]}]
+
+
+def test_a_job_that_made_nothing(api, run):
+    api.on("GET", f"{JOB}/artifacts", {"artifacts": []})
+
+    assert run("jobs", "artifacts", ID).out == "It has made no files.\n"
+
+
+def test_one_file_of_it_is_printed_as_it_is(api, start):
+    api.on_raw("GET", f"{JOB}/artifacts/b/c%20d", lambda handler, _: send(handler, 200, b"\x00\xff", "x/y"))
+
+    assert start("jobs", "artifacts", ID, "b/c d").communicate(timeout=30) == (b"\x00\xff", b"")
 
 
 def test_a_running_job_is_opened(api, run):

@@ -4,6 +4,7 @@ The same application serves both doors; see access.py for the difference. Handle
 services, one file a noun, each with its ROUTES.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -77,6 +78,7 @@ ROUTES: tuple[Rule, ...] = (
     *documentation.ROUTES,
 )
 _IMAGES = "/images/"
+_FILES = re.compile(r"/api/v1/jobs/[^/]+/artifacts/")
 _HIDE_METHODS = ("/api/v1/agents", "/api/v1/sessions", "/api/agents/")
 """Paths of documents in which a wrong method is an unknown route."""
 
@@ -163,7 +165,7 @@ def check_path(raw: str) -> None:
     """Refuse a path that somebody could read as another one: what is encoded in a segment stays in that segment.
 
     No name of ours is empty, begins or ends with a space, or has a slash, a dot segment, a percent sign, a parameter (;) or a
-    control character in it; images have slashes.
+    control character in it; images have slashes. Files of jobs are called as their programs wished, and looked for in a list.
 
     Raises:
         NoRoute: there is one, or it is not UTF-8.
@@ -171,15 +173,20 @@ def check_path(raw: str) -> None:
     if "//" in raw:
         raise NoRoute
     closed = "\\%;" if raw.startswith(_IMAGES) else "/\\%;"
-    for encoded in raw.split("/"):
+    file_name = raw[found.end() :] if (found := _FILES.match(raw)) else ""
+    for encoded in raw.removesuffix(file_name).split("/"):
         segment = unquote(encoded, errors="replace")
-        dots = any(part in (".", "..") for part in segment.split("/"))
-        if (
-            dots
-            or segment != segment.strip()
-            or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment)
-        ):
+        if segment != segment.strip():
             raise NoRoute
+        _check_segment(segment, closed)
+    for encoded in file_name.split("/"):
+        _check_segment(unquote(encoded, errors="replace"), "/")
+
+
+def _check_segment(segment: str, closed: str) -> None:
+    dots = any(part in (".", "..") for part in segment.split("/"))
+    if dots or any(sign in closed or sign in "\x7f\ufffd" or sign < " " for sign in segment):
+        raise NoRoute
 
 
 def _no_route(request: ApiRequest) -> NotFound:

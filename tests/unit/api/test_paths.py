@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import Client, EnvironBuilder
 
-from agentainerd.api import images
+from agentainerd.api import images, jobs
 from agentainerd.api.access import Door
 from agentainerd.api.app import ROUTES, App, check_path
 from agentainerd.api.exchange import ApiRequest
@@ -167,3 +167,24 @@ def test_images_have_slashes(path):
 def test_but_no_dot_segments(path):
     with pytest.raises(HTTPException):
         check_path(path)
+
+
+FILES = "/api/v1/jobs/0123-id/artifacts"
+
+
+@pytest.mark.parametrize("name", ["100%25;a.txt", "a%5cb", "%3b/c", "%252e%252e", "sub/a%3db"])
+def test_files_of_jobs_are_called_as_they_are(world, name):
+    handler, values = look_up(App(world.services, door=Door.CONTROL), "GET", f"{FILES}/{name}")
+
+    assert (handler, values["name"]) == (jobs.artifact, unquote(name))
+
+
+@pytest.mark.parametrize("name", ["..", "a/%2e%2e/b", "%2e", "a%2fb", "a%00", "a//b", "%ff"])
+def test_but_lead_nowhere_else(name):
+    with pytest.raises(HTTPException):
+        check_path(f"{FILES}/{name}")
+
+
+def test_and_nothing_before_them_is_as_free():
+    with pytest.raises(HTTPException):
+        check_path("/api/v1/jobs/01;23/artifacts/a")

@@ -1,4 +1,6 @@
-"""A daemon's worth of store under load, to be watched by strace: python -m tests.fakes.power_load STATE RUNTIME BINARY SECONDS
+"""A daemon's worth of store under load, to be watched by strace: python -m tests.fakes.power_load STATE RUNTIME BINARY SECONDS RESTARTS
+
+It lasts SECONDS, and on a slow machine until the server was started again RESTARTS times and LEAST_TOLD requests were told of.
 
 Every request that was accepted is told to the file `acks` beside STATE, after the journal said so: its id, or its id and
 ".body" where its body is in the spool (its id, repeated to 40 000 bytes). Of one that was refused, "-" and its id.
@@ -24,21 +26,30 @@ from agentainerd.supervisor import Supervisor  # noqa: E402
 from tests.fakes.stores import COMPLETED, Store  # noqa: E402
 
 SPOOLED = 40_000
+LEAST_TOLD = 200
+PATIENCE_S = 40.0
 
 
 def main():
     state, runtime, binary, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+    wanted = {"restarts": int(sys.argv[5]), "told": LEAST_TOLD}
+    seen = {"restarts": 0, "told": 0}
     journal.MARK_INTERVAL_S = redis_process.MAX_RESTART_S = 0.1
     supervisor = Supervisor()
     server = RedisServer(binary, state_dir=state, runtime_dir=runtime, maxmemory_bytes=0, spawn=supervisor.spawn)
+    server.on_restart = lambda: seen.update(restarts=seen["restarts"] + 1)
     server.start()
     store = Store(server, state)
     acks = os.open(state.parent / "acks", os.O_WRONLY | os.O_CREAT)
     end = time.monotonic() + seconds
 
+    def goes_on():
+        late_s = time.monotonic() - end
+        return late_s < 0 or (late_s < PATIENCE_S and any(seen[what] < wanted[what] for what in wanted))
+
     def accept(number):
         count = 0
-        while time.monotonic() < end:
+        while goes_on():
             count += 1
             gevent.sleep(0.01)
             if number == 1:
@@ -54,6 +65,7 @@ def main():
             except Unavailable:
                 word = f"-{record.id}"
             os.write(acks, f"{word}\n".encode())
+            seen["told"] += 1
 
     workers = [gevent.spawn(accept, number) for number in range(6)]
     for _ in range(3):

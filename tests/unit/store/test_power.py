@@ -29,12 +29,12 @@ FAULT = "fdatasync:error=EIO:when=40"
 """The server ends when an fsync fails: what it had written is read again by the next one, and may not be on the disk."""
 
 
-def load_on(folder, kind):
-    """Make the folders of a run; return its command and the program that it runs on."""
+def load_on(folder, kind, restarts):
+    """Make the folders of a run, in which Redis is to end so often; return its command and the program that it runs on."""
     (folder / "state").mkdir()
     (folder / "run").mkdir()
     binary = find_server(kind)
-    arguments = [str(folder / "state"), str(folder / "run"), binary, str(SECONDS)]
+    arguments = [str(folder / "state"), str(folder / "run"), binary, str(SECONDS), str(restarts)]
     return [sys.executable, "-m", "tests.fakes.power_load", *arguments], binary
 
 
@@ -48,7 +48,7 @@ def run_folder():
 @pytest.fixture(params=["redis", "valkey"])
 def run(request, run_folder):
     """A run that was watched, and the program that it ran on."""
-    command, binary = load_on(run_folder, request.param)
+    command, binary = load_on(run_folder, request.param, restarts=1)
     done = trace(command, ROOT, run_folder / "log", fault=FAULT)
     assert done.returncode == 0, done.stderr
     return Disk(run_folder / "state", run_folder / "log", run_folder / "state/journal"), binary
@@ -64,7 +64,7 @@ def run(request, run_folder):
     ],
 )
 def test_call_that_fails_makes_no_false_promise_and_loses_nothing(run_folder, kind, fault):
-    command, binary = load_on(run_folder, kind)
+    command, binary = load_on(run_folder, kind, restarts=2)
     files = run_folder / "state/journal/appendonlydir"
     paths = [files / f"appendonly.aof.{number}.incr.aof" for number in range(1, 9)]
 

@@ -29,8 +29,13 @@ def show_logs(client: Client, job_id: str, stream: str, *, tail: int | None, fol
     query: dict[str, object] = {"stream": stream or None}
     if tail is not None:
         _begin(client, job_id, query, tail, seen)
-    while not _follow(client, job_id, query, seen):
-        time.sleep(_PAUSE_S)
+    is_over = False
+    while True:
+        was_over, is_over = is_over, _follow(client, job_id, query, seen)
+        if was_over:
+            return  # and all of it was read since
+        if not is_over:
+            time.sleep(_PAUSE_S)
 
 
 def _follow(client: Client, job_id: str, query: dict[str, object], seen: dict[str, int]) -> bool:

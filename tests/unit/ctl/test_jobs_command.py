@@ -156,7 +156,15 @@ def test_following_goes_on_where_it_was_when_the_connection_breaks_and_when_the_
     said = run("jobs", "logs", "--follow", ID)
 
     assert said == (0, "one\ntwo\nagain\n", "err 1\nerr 2\n")
-    assert [asked.query for asked in api.asked if asked.path == LOGS] == [{"follow": ["true"]}] * 3
+    assert [asked.query for asked in api.asked if asked.path == LOGS] == [{"follow": ["true"]}] * 4
+
+
+def test_what_is_written_between_the_end_of_a_log_and_that_of_the_job_is_shown(api, run):
+    api.on_lines("GET", LOGS)
+    api.on_lines("GET", LOGS, *said_by(("stdout", "late\n")))
+    api.on("GET", JOB, job())
+
+    assert run("jobs", "logs", "--follow", ID) == (0, "late\n", "")
 
 
 @pytest.mark.parametrize(("tail", "shown"), [("0", "e\n"), ("2", "c\nd\ne\n"), ("9", "a\nb\nc\nd\ne\n")])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(defaults, "JOURNAL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(defaults, "JOURNAL_TIMEOUT_S", 1.0)
 
 
 def keep_accepting(store, number, until, accepted, refused):
@@ -223,7 +223,7 @@ def test_request_that_waited_through_a_short_hang_is_accepted(own_store):
     store = own_store
     store.server.freeze()
     waiting = gevent.spawn(attempt, store.accept)
-    gevent.spawn_later(0.5, store.server.thaw)
+    gevent.spawn_later(1.5, store.server.thaw)
 
     assert waiting.get(timeout=10) == ""
     assert store.requests.counts(AGENT).pending == 1

@@ -16,6 +16,7 @@ VERSION = re.search(r'VERSION = "(.+)"', (HERE / "agentainerd/version.py").read_
 HOT_PATH = [
     "agentainerd/model/tallies.py",
     "agentainerd/proxy/body.py",
+    "agentainerd/proxy/browsers.py",
     "agentainerd/proxy/connection.py",
     "agentainerd/proxy/credentials.py",
     "agentainerd/proxy/delivery.py",

@@ -106,6 +106,7 @@ def page(agent: Agent, session: Session) -> None:
             ("Image", agent.get("image")),
             ("Endpoint", session.url_of(agent)),
             ("Port", agent.get("port")),
+            ("Named ports", ", ".join(f"{name} {port}" for name, port in (agent.get("named_ports") or {}).items())),
             ("Created", age(agent.get("created_at"))),
             ("Started", age(agent.get("started_at"))),
             ("Restarts", f"{agent.get('restarts', 0)} (crashes in a row: {agent.get('crashes', 0)})"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 
 from agentainerd import defaults
-from agentainerd.proxy import replies, visit
+from agentainerd.proxy import browsers, replies
 from agentainerd.proxy.delivery import Delivery, new_id
 from agentainerd.proxy.exchange import Exchange
 from agentainerd.proxy.http1 import RequestReader, strip_authority
@@ -421,7 +421,7 @@ class Connection(Watched):
             self._refuse_stranger(verdict, request)
         elif route is None:
             self._dispatch_unknown(ref, request, target)
-        elif route.ports and path.startswith(b"/:") and (port := visit.split(path))[0] in route.ports:
+        elif route.ports and path.startswith(b"/:") and (port := browsers.split(path))[0] in route.ports:
             self._visit(request, route, port[0], port[1], b"%b/:%b" % (prefix, port[0]))
         elif route.is_busy(self._plane.options.max_in_flight):
             route.tally.unavailable += 1

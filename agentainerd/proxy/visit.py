@@ -11,17 +11,16 @@ import hmac
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote_to_bytes
 
 import gevent
 
 from agentainerd import clock
-from agentainerd.proxy import heads, replies
+from agentainerd.proxy import browsers, heads, replies
 from agentainerd.proxy.body import Body
 from agentainerd.proxy.credentials import credentials
 from agentainerd.proxy.exchange import MAX_OWN_VIAS
 from agentainerd.proxy.http1 import drop_fields
-from agentainerd.proxy.port_access import COOKIE, PARAMETER, SESSION_S
+from agentainerd.proxy.port_access import COOKIE, SESSION_S
 from agentainerd.proxy.request import Request
 from agentainerd.proxy.routing import Gate, Route
 from agentainerd.proxy.target import Target
@@ -80,10 +79,10 @@ class Visit(Switching):
 
     def _has_session(self) -> bool:
         """It shows the cookie of a session, and comes from the port's own page or is a person's way to it."""
-        if self._prefix or not self._is_own_page():
+        if self._prefix or not browsers.is_own_page(self._request):
             return False
         access, route, now = self._plane.routes.ports, self._route, clock.now()
-        for cookie in _cookies(self._request.lines):
+        for cookie in browsers.cookies(self._request.lines):
             name, _, value = cookie.partition(b"=")
             if name.strip() != COOKIE:
                 continue
@@ -97,18 +96,6 @@ class Visit(Switching):
             return True
         given = self._plane.routes.agent_passes.get(by)
         return given is not None and self._route.whole.name in given.agents and not 0 < given.until <= now
-
-    def _is_own_page(self) -> bool:
-        """Whether a browser that sends this has it from a page of this very host, or from a person."""
-        request = self._request
-        if request.origin is not None:
-            host = request.host or b""
-            return request.origin.lower().partition(b"://")[2] == host.lower()
-        site = _field(request.lines, b"sec-fetch-site")
-        if site in (b"", b"none", b"same-origin"):
-            return True
-        is_person = _field(request.lines, b"sec-fetch-mode") == b"navigate"
-        return is_person and request.method == b"GET" and _field(request.lines, b"sec-fetch-dest") == b"document"
 
     def _judge(self, words: Iterable[bytes]) -> tuple[replies.Reply | None, bytes]:
         """Return why none of these words opens the port, or None and the digest of the one that does."""
@@ -144,8 +131,12 @@ class Visit(Switching):
     def _log_in(self) -> None:
         """Turn a token in the query into a session, at the port's own host, and have the browser forget that address."""
         request = self._request
-        given, path = _without_token(self._path)
-        if request.method != b"GET" or request.upgrade or (self._prefix and not (given or self._is_browser())):
+        given, path = browsers.without_token(self._path)
+        if (
+            request.method != b"GET"
+            or request.upgrade
+            or (self._prefix and not (given or browsers.wants_page(request)))
+        ):
             self._refuse(self._failed(replies.NO_SESSION, is_wrong=False))
             return
         if self._prefix:
@@ -176,10 +167,6 @@ class Visit(Switching):
         close = b"" if self._connection.can_go_on() else b"Connection: close\r\n"
         ours = b"Referrer-Policy: no-referrer\r\nX-Agentainer-Request-ID: %b\r\n%b\r\n" % (self.id.encode(), close)
         self._say(head + fields + ours)
-
-    def _is_browser(self) -> bool:
-        accepts = _field(self._request.lines, b"accept")
-        return b"text/html" in accepts
 
     def _own_host(self) -> bytes:
         """Return the port's own host, as this client can reach it, or b"": `localhost` is another machine for one from afar."""
@@ -253,7 +240,7 @@ class Visit(Switching):
     def _head(self) -> bytes:
         """Return the head as the port gets it: without what opened it."""
         request = self._request
-        others = [cookie for cookie in _cookies(request.lines) if cookie.partition(b"=")[0].strip() != COOKIE]
+        others = [cookie for cookie in browsers.cookies(request.lines) if cookie.partition(b"=")[0].strip() != COOKIE]
         drop_fields(request.lines, (b"authorization", b"cookie"))
         if others:
             request.lines.append(b"Cookie: %b\r\n" % b"; ".join(others))
@@ -277,45 +264,3 @@ class Visit(Switching):
             self.say(replies.BAD_ANSWER)
         else:
             self.say(replies.TIMED_OUT if timed_out else replies.NO_ANSWER)
-
-
-def split(path: bytes) -> tuple[bytes, bytes]:
-    """Return name and rest of a path `/:<name>/<rest>`; the rest of `/:<name>` is `/`."""
-    end = path.find(b"/", 2)
-    question = path.find(b"?", 2)
-    if end < 0 or 0 <= question < end:
-        end = question if question >= 0 else len(path)
-        return path[2:end], b"/" + path[end:]
-    return path[2:end], path[end:]
-
-
-def _cookies(lines: list[bytes]) -> list[bytes]:
-    """Return each cookie of a request, as `name=value`."""
-    found: list[bytes] = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"cookie":
-            found += [cookie.strip() for cookie in value.split(b";") if cookie.strip()]
-    return found
-
-
-def _field(lines: list[bytes], wanted: bytes) -> bytes:
-    """Return the value of a field that is there once; b"" where it is not there."""
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if name.lower() == wanted:
-            return value.strip().lower()
-    return b""
-
-
-def _without_token(path: bytes) -> tuple[bytes, bytes]:
-    """Return the token in a path's query, and the path without it; everything else of it as it is."""
-    before, mark, query = path.partition(b"?")
-    given, kept = b"", []
-    for part in query.split(b"&") if mark else []:
-        name, _, value = part.partition(b"=")
-        if name == PARAMETER:
-            given = unquote_to_bytes(value)
-        else:
-            kept.append(part)
-    return given, before + (b"?" + b"&".join(kept) if kept else b"")

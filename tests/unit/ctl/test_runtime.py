@@ -27,6 +27,13 @@ def test_what_the_image_is_built_from_is_in_the_wheel():
     assert not [path for path in sent if "__pycache__" in path.parts]
 
 
+def test_a_desktop_is_built_from_the_same_context_by_another_file():
+    made = context(None, runtime.DESKTOP_DOCKERFILE)
+
+    assert made.dockerfile == "desktop.Dockerfile"
+    assert {entry.name for entry in made.entries} == {entry.name for entry in context(None).entries}
+
+
 def test_packages_of_a_folder_go_along(tmp_path):
     with pytest.raises(InvalidParameter, match="no packages"):
         context(str(tmp_path))

@@ -18,7 +18,7 @@ COLUMNS = (output.Column("PORT"), output.Column("URL"))
     examples=("agentainerctl open web", "agentainerctl open web gui", "xdg-open $(agentainerctl open web jupyter)"),
 )
 @click.argument("ref", metavar="AGENT")
-@click.argument("port", metavar="PORT", required=False)
+@click.argument("port", metavar="[PORT]", required=False)
 @output_options("table", "json", "yaml")
 @click.pass_obj
 def open_(session: Session, ref: str, port: str | None) -> None:

@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 
 import msgspec
 from gevent.event import Event
@@ -86,13 +87,14 @@ class EntrypointLink:
         self._closed = Event()
         self._is_late = False
         self._stream: Stream[LogPiece] | None = None
+        self._last_piece: LogPiece | None = None
 
     def events(self, wait_s: WaitS) -> Iterator[Sent]:
         """See Link."""
         run = self._run
         narration = Narration(f"{run.id}-{run.attempt}", is_open=self._is_speaking)
         decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
-        for piece, at in self._pieces(wait_s):
+        for piece, at in chain(self._pieces(wait_s), self._rest()):
             text = decoders[piece.stream].decode(piece.data)
             if piece.stream == "stdout":
                 payloads = narration.text(text)
@@ -140,8 +142,29 @@ class EntrypointLink:
             if piece is None:
                 return
             at, data = _timed(piece.data)
+            self._last_piece = piece
             if not at or at > self._after:
                 yield LogPiece(piece.stream, data), at
+
+    def _rest(self) -> Iterator[tuple[LogPiece, int]]:
+        """Return, as `_pieces`, what the engine keeps of a container that is down beyond what it told: who reads along while it
+        ends may be told of the end before the last lines (seen with 20.10).
+        """
+        last = self._last_piece
+        known_at = max(self._after, _timed(last.data)[0]) if last else self._after
+        container = self._ended()
+        try:
+            stream = self._stream = self._engine.logs(container.id, since=known_at // 10**9, timestamps=True)
+            is_new = False
+            for piece in stream:
+                at, data = _timed(piece.data)
+                if is_new or at > known_at:
+                    is_new = True
+                    yield LogPiece(piece.stream, data), at
+                elif piece == last:
+                    is_new = True
+        except AgentainerError as error:
+            raise _broken(error) from error
 
     def _guard(self, wait_s: WaitS) -> None:
         """End the reading when its time is over."""

@@ -243,7 +243,7 @@ def test_full_redis_refuses_what_is_new_and_goes_on_with_the_rest(own_store):
     assert error.value.code == "JOURNAL_FULL"
     assert error.value.retry_after_s == 30
     used = int(store.client.info("memory")["used_memory"])
-    store.client.call("CONFIG", "SET", "maxmemory", used - 500_000)  # what Redis gives back by itself does not make room
+    store.client.call("CONFIG", "SET", "maxmemory", used - 500_000)  # what Redis gives back by itself makes no room
     assert not store.journal.available
     with pytest.raises(Unavailable):
         store.journal.begin(store.record(body=b"y" * 30_000)).wait()

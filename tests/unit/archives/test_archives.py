@@ -136,7 +136,8 @@ def test_the_last_reader_that_is_killed_in_the_middle_leaves_nothing(archives, f
 
     reader.kill()
 
-    assert not archives.is_busy("k") and spooled(tmp_path) == [] and open_below(tmp_path) == []
+    assert not archives.is_busy("k")
+    eventually(lambda: spooled(tmp_path) == [] and open_below(tmp_path) == [], what="the end of what was at work")
 
 
 def test_other_greenlets_run_while_a_zip_is_made(archives, folder):

@@ -251,3 +251,53 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_left_of_what_was_refused(sta
     assert "No space left" in jobs.log(job["id"], "stderr") or jobs.daemon.log.count("could not be kept whole")
     assert jobs.ask("DELETE", f"/{job['id']}")[0] == 200
     assert jobs.done(jobs.submit("true")["id"])["status"] == "completed"
+
+
+def test_a_job_is_bounded_as_it_asks(jobs, docker_client, docker_sandbox, eventually):
+    limits = {"memory": 64 * 2**20, "cpus": 0.5, "pids": 40, "network": False, "wall_s": 30}
+    job = jobs.submit("sleep 30 & wait", limits=limits)
+    eventually(lambda: jobs.get(job["id"])["status"] == "running", limit_s=20)
+    eventually(jobs.containers, limit_s=20)
+
+    made = docker_client.inspect_container(jobs.containers()[0])
+
+    host = made["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (64 * 2**20,) * 2 + (
+        5 * 10**8,
+        40,
+    )
+    assert list(made["NetworkSettings"]["Networks"]) == [docker_sandbox.isolated_network]
+    shown = jobs.get(job["id"])["limits"]
+    assert {name: shown[name] for name in limits} == limits
+    jobs.ask("POST", f"/{job['id']}/cancel", {"mode": "kill"})
+    assert jobs.done(job["id"])["status"] == "cancelled"
+
+
+def test_what_a_vanished_job_left_is_removed_and_nothing_of_anybody_else(
+    jobs, start_daemon, docker_client, docker_sandbox, base_image, eventually
+):
+    jobs.done(jobs.submit("true")["id"])
+    jobs.daemon.kill()
+    folders = jobs.daemon.state_dir / "jobs"
+    lost = folders / "0f8fad5b-d9cb-469f-a165-70867728950e" / "workspace"
+    lost.mkdir(parents=True)
+    (folders / "mine").mkdir()
+    strays = {
+        place: docker_client.create_container(
+            base_image,
+            labels={"agentainer.id": "agent-00000000deadbeef", "agentainer.workspace": str(place)},
+            host_config=docker_client.create_host_config(network_mode=docker_sandbox.network),
+        )["Id"]
+        for place in (lost, folders.parent / "elsewhere")
+    }
+
+    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+
+    def are_left():
+        return {one["Id"] for one in docker_client.containers(all=True, filters={"label": "agentainer.workspace"})}
+
+    eventually(lambda: strays[lost] not in are_left(), limit_s=45, what="the container of a job that is none")
+    eventually(lambda: not lost.parent.exists(), limit_s=45)
+    assert strays[folders.parent / "elsewhere"] in are_left()
+    assert (folders / "mine").is_dir()
+    assert len(again.must("GET", "")) == 1

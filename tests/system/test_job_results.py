@@ -101,7 +101,7 @@ def test_a_hostile_folder_is_a_zip_of_what_is_good_in_it(jobs, gateway, tmp_path
     }
 
 
-def test_a_download_is_taken_up_where_it_broke_off_also_by_another_daemon(jobs, gateway, start_daemon):
+def test_a_download_is_taken_up_where_it_broke_off_also_by_another_daemon(jobs, gateway, start_daemon, docker_sandbox):
     job = jobs.done(jobs.submit("head -c 3000000 /dev/urandom > /workspace/output/noise")["id"])
     path = f"/api/v1/jobs/{job['id']}/download"
     _, first, data = gateway.ask("GET", path)
@@ -111,7 +111,7 @@ def test_a_download_is_taken_up_where_it_broke_off_also_by_another_daemon(jobs, 
     assert gateway.ask("GET", path, If_None_Match=head["ETag"])[0] == 304
     assert gateway.ask("GET", path, Range="bytes=99999999-")[0] == 416
     jobs.daemon.kill()
-    again = Gateway(start_daemon(like=jobs.daemon, config=None))
+    again = Gateway(start_daemon(like=jobs.daemon, sandbox=docker_sandbox))
     status, part, rest = again.ask("GET", path, Range="bytes=1000000-", If_Range=head["ETag"])
     again.close()
 

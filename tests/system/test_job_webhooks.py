@@ -68,7 +68,7 @@ def test_the_end_of_a_job_from_a_template_is_told_by_the_next_daemon(
 
     daemon.kill()
     receiver.takes = True
-    daemon = start_daemon(like=daemon, config=None)
+    daemon = start_daemon(like=daemon, sandbox=docker_sandbox)
 
     eventually(lambda: shown()["state"] == "delivered", limit_s=30)
     fields, told = receiver.told[-1]

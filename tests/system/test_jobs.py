@@ -110,7 +110,7 @@ def test_cancelled_before_during_twice_and_after(jobs, eventually):
     assert jobs.get(running[1]["id"])["status"] == "running"
 
 
-def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventually, tmp_path):
+def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, docker_sandbox, eventually, tmp_path):
     """Those that run are joined, those that wait wait on; nothing runs twice and nothing is lost."""
     jobs = start_jobs(max_running=COUNT // 2)
     script = 'echo begun >> /workspace/output/ledger; for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exit "$EXIT"'
@@ -118,7 +118,7 @@ def test_jobs_in_flight_at_a_kill_end_once_each(start_jobs, start_daemon, eventu
     eventually(lambda: any("2" in jobs.log(job_id) for job_id in ids), limit_s=30)
 
     jobs.daemon.kill()
-    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+    again = Jobs(start_daemon(like=jobs.daemon, sandbox=docker_sandbox), jobs.image)
 
     for number, job_id in enumerate(ids):
         job = again.done(job_id, limit_s=90)
@@ -188,7 +188,9 @@ def test_what_is_no_job_is_refused_and_leaves_nothing(jobs):
             assert jobs.ask(method, path + more, {} if method == "POST" else None)[0] == 404, (method, path, more)
 
 
-def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(start_jobs, start_daemon):
+def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(
+    start_jobs, start_daemon, docker_sandbox
+):
     """In five seconds: the quicker of two thousands, because what else this machine does costs time too."""
     jobs = start_jobs(max_running=1)
     jobs.submit("sleep 60")
@@ -201,7 +203,7 @@ def test_a_thousand_jobs_at_once_are_accepted_in_five_seconds_and_none_is_lost(s
         ids |= {each.get(block=False)["id"] for each in submissions}
 
     jobs.daemon.kill()
-    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+    again = Jobs(start_daemon(like=jobs.daemon, sandbox=docker_sandbox), jobs.image)
 
     cursor, found = "", set()
     while True:
@@ -291,7 +293,7 @@ def test_what_a_vanished_job_left_is_removed_and_nothing_of_anybody_else(
         for place in (lost, folders.parent / "elsewhere")
     }
 
-    again = Jobs(start_daemon(like=jobs.daemon, config=None), jobs.image)
+    again = Jobs(start_daemon(like=jobs.daemon, sandbox=docker_sandbox), jobs.image)
 
     def are_left():
         return {one["Id"] for one in docker_client.containers(all=True, filters={"label": "agentainer.workspace"})}

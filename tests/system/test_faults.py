@@ -240,7 +240,8 @@ def test_an_engine_whose_connections_break_is_found_again(
         cable.is_cut = False
 
         eventually(lambda: world.agent["ready"], limit_s=90)
-        world.finish()
+        # What was at the agent when it was killed may have run, for all that can be known: there was no engine to ask whether it died.
+        world.finish(may_be_unknown=True)
     finally:
         cable.is_cut = False
         world.close()

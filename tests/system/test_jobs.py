@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import zipfile
+from pathlib import Path
 
 import gevent
 import pytest
@@ -303,3 +304,18 @@ def test_what_a_vanished_job_left_is_removed_and_nothing_of_anybody_else(
     assert strays[folders.parent / "elsewhere"] in are_left()
     assert (folders / "mine").is_dir()
     assert len(again.must("GET", "")) == 1
+
+
+@pytest.mark.parametrize("tier", ["agui", "agentcore", "openai"])
+def test_a_program_of_any_tier_is_given_the_job_when_it_listens(jobs, tier):
+    program = (Path(__file__).parents[2] / "examples/bridges" / tier / "agent.py").read_bytes()
+
+    job = jobs.must("POST", "", {
+        "prompt": "count these three", "image": jobs.image, "bridge": tier, "command": ["python3", "/workspace/agent.py"],
+        "env": {"PORT": "8000"}, "files": [jobs.file("agent.py", program)],
+    })  # fmt: skip
+
+    job = jobs.done(job["id"])
+    assert (job["status"], job["error"]) == ("completed", None), jobs.daemon.tail()
+    assert job["output"].strip()
+    assert jobs.download(job["id"], jobs.daemon.folder / "output.zip") == 200

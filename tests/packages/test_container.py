@@ -54,7 +54,9 @@ class Composed:
     def __init__(self, folder: Path, base_image: str, sandbox) -> None:
         self.folder, self.port, self.name = folder, free_port(), f"agentainer-test-{os.getpid()}-compose"
         self.run_dir = Path(f"/tmp/agd-compose-{os.getpid()}")  # short: the names of sockets are
+        self.jobs_dir = Path(f"/tmp/agd-compose-{os.getpid()}-jobs")
         self.environment = os.environ | {
+            "AGENTAINER_JOBS": str(self.jobs_dir),
             "BASE_IMAGE": base_image, "COMPILE": os.environ.get("AGENTAINER_COMPILE", "0"), "PIP_NO_INDEX": "1",
             "AGENTAINER_CONTAINER": self.name, "AGENTAINER_PORT": str(self.port), "AGENTAINER_RUN": str(self.run_dir),
             "AGENTAINER_DOCKER_NETWORK": sandbox.network, "AGENTAINER_DOCKER_ISOLATED_NETWORK": sandbox.isolated_network,
@@ -99,6 +101,7 @@ def composed(source, base_image, docker_sandbox):
     made.compose("down", "-v", "--rmi", "all")
     docker_sandbox.remove_containers()
     shutil.rmtree(made.run_dir)
+    shutil.rmtree(made.jobs_dir)
 
 
 def test_it_joins_the_networks_of_its_agents_and_keeps_what_it_accepted(
@@ -114,6 +117,12 @@ def test_it_joins_the_networks_of_its_agents_and_keeps_what_it_accepted(
         container = composed.ask("GET", f"/agents/{name}")[1]["data"]["container_id"]
         assert run_inside(docker_client, container, REACHED) == 200
         assert run_inside(docker_client, container, REDIS) == ["+OK", "+OK", "-NOPERM"]
+    command = ["/bin/sh", "-c", "echo left > /workspace/output/file"]
+    job = composed.ask(
+        "POST", "/api/v1/jobs?wait=60", {"prompt": "leave it", "image": agent_image, "command": command}
+    )[1]["data"]
+    assert (job["status"], job["error"]) == ("completed", None)
+    assert (composed.jobs_dir / job["id"] / "workspace/output/file").read_text() == "left\n"
     assert composed.ask("POST", "/agents/open/stop?grace=0")[0] == 200
     status, queued = composed.send("POST", "/agent/open/later", b"kept")
     assert status == 202

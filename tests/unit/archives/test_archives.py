@@ -158,7 +158,7 @@ def test_other_greenlets_run_while_a_zip_is_made(archives, folder):
     taken = time.monotonic() - begin
     watcher.kill()
 
-    assert longest < max(taken / 2, 0.1)
+    assert longest < max(taken * 0.8, 0.1)  # a loop that stands still does so all the time
 
 
 def test_no_thread_is_kept_by_who_waits(archives, folder, one_step):
